@@ -1,0 +1,65 @@
+//! Everything that can happen to a group.
+
+use crate::{message::Message, output::Token};
+use ringraft_types::{Index, NodeId, Term};
+
+/// What the protocol needs to know of an entry's record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryHead {
+    /// The entry's term.
+    pub term: Term,
+    /// The record's bytes on the wire, header and padding included.
+    pub bytes: u32,
+}
+
+/// One thing that happened.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// Time passed.
+    Tick,
+    /// A message arrived from the same group on another node. `heads` are the entries of an
+    /// append, one each, `prev.index + 1` first; empty for every other message.
+    Message {
+        /// Who sent it.
+        from: NodeId,
+        /// What it says.
+        message: Message,
+        /// The entries carried.
+        heads: &'a [EntryHead],
+    },
+    /// New entries, already encoded by the owner under this group's current term at the indexes
+    /// after [`crate::Raft::last`]. Only for a leader; refused otherwise (`Output::refused`).
+    Propose {
+        /// Each record's bytes.
+        bytes: &'a [u32],
+    },
+    /// The batch of this token, and all before it, are durable.
+    Persisted {
+        /// As given in `Output::token`.
+        token: Token,
+    },
+    /// A linearizable read: answered by `Output::reads` or refused at once (thesis 6.4).
+    Read {
+        /// The owner's name for it.
+        ticket: u64,
+    },
+    /// The answer to `Output::fetch`: these entries were read back from the log and the owner
+    /// holds their bytes until the step returns. Empty if they could not be read.
+    Fetched {
+        /// For whom.
+        peer: NodeId,
+        /// The first entry's index.
+        first: Index,
+        /// The entries.
+        heads: &'a [EntryHead],
+    },
+    /// The owner's cache no longer holds entries below this index: ask for them.
+    Trimmed {
+        /// The first index that is still held.
+        first: Index,
+    },
+    /// The connection to a node is up.
+    LinkUp(NodeId),
+    /// The connection to a node is lost: what was in flight may never arrive.
+    LinkDown(NodeId),
+}

@@ -1,0 +1,27 @@
+//! The Raft protocol, pure: inputs are messages, completions and ticks; outputs say what to
+//! persist, what may be sent at once, and what only after it is durable.
+//!
+//! Nothing here reads a clock, draws from a global random source, opens a file or owns a socket.
+//! The owner (a shard) feeds one [`Input`] at a time to [`Raft::step`] and carries out the
+//! [`Output`]; it keeps the entries' bytes, this crate keeps their terms and lengths only.
+//!
+//! # The contract with the owner
+//!
+//! 1. After every step, carry out `Output` in this order: `truncate_from`, `append`, `hard_state`
+//!    go to the log in one batch; remember the batch's [`Token`]; `send_now` may leave at once;
+//!    each of `send_after_persist` leaves when its token's batch is durable.
+//! 2. When a batch is durable, step [`Input::Persisted`] with its token. Tokens are reported in
+//!    the order in which they were given; reporting a later one implies the earlier ones.
+//! 3. Entries up to `Output::committed` may be applied, in order.
+//! 4. Call `step(now, Input::Tick)` no later than [`Raft::wake_at`]; `now` never goes back.
+#![forbid(unsafe_code)]
+
+pub mod input;
+pub mod message;
+pub mod output;
+pub mod settings;
+
+pub use input::{EntryHead, Input};
+pub use message::{Append, AppendOutcome, Message};
+pub use output::{Fetch, Output, ReadReady, Refusal, RoleKind, Span, Token};
+pub use settings::{Boot, HardState, LogShape, Settings};

@@ -1,0 +1,98 @@
+//! What groups say to each other. Layout on the wire is `ringraft-net`'s; this is the meaning.
+
+use ringraft_types::{Index, LogId, Term};
+
+/// A message between the same group on two nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// "Would you vote for me in `term`?" Changes nobody's term (thesis 9.6).
+    PreVote {
+        /// The term the sender would campaign in: its own plus one.
+        term: Term,
+        /// The sender's newest entry.
+        last: LogId,
+    },
+    /// The answer to [`Message::PreVote`].
+    PreVoteReply {
+        /// The replier's own term if refused; the asked one if granted.
+        term: Term,
+        /// Whether it would.
+        granted: bool,
+    },
+    /// "Vote for me in `term`."
+    Vote {
+        /// The candidate's term.
+        term: Term,
+        /// The candidate's newest entry.
+        last: LogId,
+    },
+    /// The answer to [`Message::Vote`]; leaves only after the vote is durable (I-03).
+    VoteReply {
+        /// The replier's term.
+        term: Term,
+        /// Whether it voted for the candidate.
+        granted: bool,
+    },
+    /// Entries after `prev`; the records themselves travel beside the message.
+    Append(Append),
+    /// The answer to [`Message::Append`]; success leaves only after the entries are durable.
+    AppendReply {
+        /// The replier's term.
+        term: Term,
+        /// The leader's term of the append that this answers.
+        append_term: Term,
+        /// What became of it.
+        outcome: AppendOutcome,
+        /// The replier's commit index (RP-13).
+        commit: Index,
+    },
+    /// The leader lives; carries the commit index and a read round.
+    Heartbeat {
+        /// The leader's term.
+        term: Term,
+        /// The leader's commit index, cut to what the follower is known to hold.
+        commit: Index,
+        /// The newest read round: unique and ascending within the term.
+        round: u64,
+    },
+    /// The answer to [`Message::Heartbeat`] of the same term; a higher term deposes.
+    HeartbeatReply {
+        /// The replier's term.
+        term: Term,
+        /// The round that it answers.
+        round: u64,
+        /// The replier's commit index (RP-13).
+        commit: Index,
+    },
+}
+
+/// An append's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Append {
+    /// The leader's term.
+    pub term: Term,
+    /// The entry before the first one carried.
+    pub prev: LogId,
+    /// The leader's commit index.
+    pub commit: Index,
+    /// How many entries follow; zero is a probe.
+    pub count: u32,
+}
+
+/// What became of an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendOutcome {
+    /// The log agrees with the leader's up to here, and is durable up to here.
+    Accepted {
+        /// The last entry of the append, or its `prev` for a probe.
+        matched: Index,
+    },
+    /// The log doesn't hold `prev`.
+    Rejected {
+        /// The index of the refused `prev`: a stale refusal is recognised by it.
+        prev: Index,
+        /// The replier's best guess where the logs may agree: the newest entry at or before
+        /// `prev` whose term is at most the leader's term for `prev` (fast back-tracking).
+        hint: LogId,
+    },
+}

@@ -1,0 +1,159 @@
+//! Everything that a group asks of its owner.
+
+use crate::message::Message;
+use crate::settings::HardState;
+use ringraft_types::{Index, NodeId, Term};
+
+/// Names one batch of things to persist. Ascending within a group's life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// A run of entries, both ends included; never empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first entry.
+    pub first: Index,
+    /// The last entry.
+    pub last: Index,
+}
+
+impl Span {
+    /// How many entries.
+    pub const fn count(self) -> u64 {
+        self.last.0 - self.first.0 + 1
+    }
+}
+
+/// A message and where it goes. An append's entries are those after its `prev`, `count` of them:
+/// the owner takes their records from its cache (or from what it just fetched).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// The receiving node.
+    pub to: NodeId,
+    /// What it says.
+    pub message: Message,
+}
+
+/// A message that leaves only when its token's batch is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gated {
+    /// What it waits for.
+    pub token: Token,
+    /// What leaves then.
+    pub envelope: Envelope,
+}
+
+/// Entries that the owner no longer caches are wanted from the log, for a lagging follower.
+/// At most one outstanding per follower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// For whom.
+    pub peer: NodeId,
+    /// The first entry wanted.
+    pub first: Index,
+    /// The last entry wanted; fewer may be answered, from `first` on.
+    pub last: Index,
+    /// How many record bytes at most (at least one entry is answered).
+    pub bytes_max: u64,
+}
+
+/// A read may be served once everything up to `index` is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadReady {
+    /// The owner's name for it.
+    pub ticket: u64,
+    /// The read index.
+    pub index: Index,
+}
+
+/// Why a proposal or a read was not taken. Nothing was changed by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Another node leads, or none; the hint is the leader if known.
+    NotLeader(Option<NodeId>),
+    /// Too many are waiting.
+    Busy,
+}
+
+/// A role, without its contents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleKind {
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks whether it could win.
+    PreCandidate,
+    /// Stands for election.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+/// What one step asks for. Owned and reused by the caller, so that a step allocates nothing;
+/// cleared by [`Output::clear`] before the next step.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Entries from here on are removed, before anything is appended. Never at or below the
+    /// commit index (I-02).
+    pub truncate_from: Option<Index>,
+    /// Entries to persist. For a proposal: the proposed. For an append: those of the message that
+    /// are new here (a suffix). For a new leader: its one entry without payload, which the owner
+    /// encodes (`new_term_entry`).
+    pub append: Option<Span>,
+    /// The span in `append` is the new leader's first entry: a `NewTerm` record of this term.
+    pub new_term_entry: Option<Term>,
+    /// Term, vote and commit to persist with it. Written whenever term or vote changed; with the
+    /// newest commit index whenever anything else is persisted anyway and it moved.
+    pub hard_state: Option<HardState>,
+    /// Names the batch, if any of the above is set.
+    pub token: Option<Token>,
+    /// Safe before our disk is done.
+    pub send_now: Vec<Envelope>,
+    /// Votes and acknowledgements (I-03).
+    pub send_after_persist: Vec<Gated>,
+    /// The commit index, if it moved.
+    pub committed: Option<Index>,
+    /// Reads that a majority confirmed.
+    pub reads: Vec<ReadReady>,
+    /// Reads that were waiting when leadership was lost.
+    pub reads_lost: Vec<u64>,
+    /// Entries wanted from the log.
+    pub fetch: Vec<Fetch>,
+    /// The proposal or read of this step was not taken.
+    pub refused: Option<Refusal>,
+    /// The role, term or known leader changed in this step.
+    pub role_changed: bool,
+}
+
+impl Output {
+    /// Empties everything; keeps the buffers.
+    pub fn clear(&mut self) {
+        let Self {
+            truncate_from,
+            append,
+            new_term_entry,
+            hard_state,
+            token,
+            send_now,
+            send_after_persist,
+            committed,
+            reads,
+            reads_lost,
+            fetch,
+            refused,
+            role_changed,
+        } = self;
+        *truncate_from = None;
+        *append = None;
+        *new_term_entry = None;
+        *hard_state = None;
+        *token = None;
+        send_now.clear();
+        send_after_persist.clear();
+        *committed = None;
+        reads.clear();
+        reads_lost.clear();
+        fetch.clear();
+        *refused = None;
+        *role_changed = false;
+    }
+}

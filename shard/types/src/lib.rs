@@ -1,0 +1,17 @@
+//! The leaf that every crate may name: numbers with a type, limits, and the layouts that disk,
+//! wire and machine share.
+//!
+//! Nothing here opens a file, reads a clock or decides anything.
+#![forbid(unsafe_code)]
+
+pub mod ids;
+pub mod limits;
+pub mod record;
+pub mod status;
+pub mod tag;
+
+pub use ids::{
+    ClientId, ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Revision, Sequence, ShardId,
+    Term, Ticks,
+};
+pub use status::Status;

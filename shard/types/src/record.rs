@@ -1,0 +1,262 @@
+//! A record: one log item, encoded once by the leader and never again. The same bytes go to its
+//! disk, to its followers, and to their disks.
+//!
+//! ```text
+//!  0  u32  checksum    CRC-32/IEEE of bytes 4 .. 40+length, padding not included
+//!  4  u32  length      payload bytes
+//!  8  u8   kind        RecordKind
+//!  9  u8   zero
+//! 10  u16  zero
+//! 12  u32  zero
+//! 16  u64  group       zero: the node itself
+//! 24  u64  index
+//! 32  u64  term
+//! 40  payload, then zeros up to a multiple of eight bytes
+//! ```
+//! All numbers are little-endian. A record names itself completely (group, index, term), so it
+//! can't be taken for another at a place where it doesn't belong (V13).
+
+use crate::ids::{GroupId, Index, Term};
+use crate::limits::{PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES};
+
+/// What a record is. The number is the format's: never reuse one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RecordKind {
+    /// A client's command: session envelope and command. Replicated.
+    Command = 1,
+    /// A new leader's first entry, without payload (thesis 6.4). Replicated.
+    NewTerm = 2,
+    /// A setting of the group, replicated.
+    Setting = 3,
+    /// Term, vote and commit of a group: `term` and `index` (the commit index) of the header, the
+    /// vote as a u32 of payload (zero: none), then a u32 of zeros. Local.
+    HardState = 16,
+    /// Removes the group's entries from `index` on. Local.
+    Truncate = 17,
+    /// A live record moved to a newer segment; never removes anything. The payload is the record.
+    Carried = 18,
+    /// A peer's incarnation: `index` is the node, `term` the incarnation; group zero. Local.
+    Peer = 19,
+    /// A group's home: this log holds the group `index`; group zero. Local.
+    Home = 20,
+    /// The feature level in force, in `index`; group zero. Local.
+    FeatureLevel = 21,
+}
+
+impl RecordKind {
+    /// The kind with this number, if there is one.
+    pub const fn from_u8(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Command,
+            2 => Self::NewTerm,
+            3 => Self::Setting,
+            16 => Self::HardState,
+            17 => Self::Truncate,
+            18 => Self::Carried,
+            19 => Self::Peer,
+            20 => Self::Home,
+            21 => Self::FeatureLevel,
+            _ => return None,
+        })
+    }
+
+    /// Whether the record is an entry of a group's log: replicated, and indexed by `index`.
+    pub const fn is_entry(self) -> bool {
+        matches!(self, Self::Command | Self::NewTerm | Self::Setting)
+    }
+}
+
+/// A record's header, decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordHeader {
+    /// What it is.
+    pub kind: RecordKind,
+    /// The group it belongs to.
+    pub group: GroupId,
+    /// Its index (or what the kind says).
+    pub index: Index,
+    /// Its term (or what the kind says).
+    pub term: Term,
+    /// Payload bytes.
+    pub length: u32,
+}
+
+/// A record, checked: its checksum matches, its kind is known, its reserved bytes are zero.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// The header, decoded.
+    pub header: RecordHeader,
+    /// The payload.
+    pub payload: &'a [u8],
+    /// The whole record, header and padding included, as it travels and lies on disk.
+    pub bytes: &'a [u8],
+}
+
+/// Why bytes are not a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Fewer bytes than the header or the length says.
+    #[error("record is cut short: {have} bytes of {need}")]
+    Short {
+        /// Bytes there are.
+        have: usize,
+        /// Bytes it would take.
+        need: usize,
+    },
+    /// The length is over the limit.
+    #[error("record claims {length} payload bytes, the limit is {PAYLOAD_BYTES_MAX}")]
+    TooLong {
+        /// What the header says.
+        length: u32,
+    },
+    /// The checksum doesn't match.
+    #[error("record checksum is {found:#010x}, its bytes give {computed:#010x}")]
+    Checksum {
+        /// In the header.
+        found: u32,
+        /// Over the bytes.
+        computed: u32,
+    },
+    /// The kind is unknown to this version.
+    #[error("record kind {kind} is unknown to this version")]
+    Kind {
+        /// What the header says.
+        kind: u8,
+    },
+    /// Reserved bytes or padding aren't zero.
+    #[error("record has non-zero reserved bytes")]
+    Reserved,
+}
+
+/// Bytes a record with this payload takes on disk and on the wire, padding included.
+#[inline]
+pub const fn encoded_bytes(payload_bytes: usize) -> usize {
+    (RECORD_HEADER_BYTES + payload_bytes + 7) & !7
+}
+
+/// Appends a record to `out`; the payload is given in two parts, either may be empty.
+///
+/// # Panics
+/// If the payload is over [`PAYLOAD_BYTES_MAX`]: the caller checks limits where bytes enter.
+pub fn encode(
+    out: &mut Vec<u8>,
+    kind: RecordKind,
+    group: GroupId,
+    index: Index,
+    term: Term,
+    payload: [&[u8]; 2],
+) {
+    let length = payload[0].len() + payload[1].len();
+    assert!(length <= PAYLOAD_BYTES_MAX, "payload of {length} bytes is over the limit");
+    let start = out.len();
+    out.reserve(encoded_bytes(length));
+    let mut header = [0u8; RECORD_HEADER_BYTES];
+    header[4..8].copy_from_slice(&(length as u32).to_le_bytes());
+    header[8] = kind as u8;
+    header[16..24].copy_from_slice(&group.0.to_le_bytes());
+    header[24..32].copy_from_slice(&index.0.to_le_bytes());
+    header[32..40].copy_from_slice(&term.0.to_le_bytes());
+    out.extend_from_slice(&header);
+    out.extend_from_slice(payload[0]);
+    out.extend_from_slice(payload[1]);
+    let checksum = crc32fast::hash(&out[start + 4..]);
+    out[start..start + 4].copy_from_slice(&checksum.to_le_bytes());
+    out.resize(start + encoded_bytes(length), 0);
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+/// Reads the header of the record at the start of `bytes` without verifying its checksum: for
+/// bytes that were verified already by [`decode`].
+///
+/// # Errors
+/// If the bytes can't be a record's header.
+pub fn peek(bytes: &[u8]) -> Result<RecordHeader, RecordError> {
+    if bytes.len() < RECORD_HEADER_BYTES {
+        return Err(RecordError::Short { have: bytes.len(), need: RECORD_HEADER_BYTES });
+    }
+    let length = u32_at(bytes, 4);
+    if length as usize > PAYLOAD_BYTES_MAX {
+        return Err(RecordError::TooLong { length });
+    }
+    let need = encoded_bytes(length as usize);
+    if bytes.len() < need {
+        return Err(RecordError::Short { have: bytes.len(), need });
+    }
+    let kind = RecordKind::from_u8(bytes[8]).ok_or(RecordError::Kind { kind: bytes[8] })?;
+    Ok(RecordHeader {
+        kind,
+        group: GroupId(u64_at(bytes, 16)),
+        index: Index(u64_at(bytes, 24)),
+        term: Term(u64_at(bytes, 32)),
+        length,
+    })
+}
+
+/// Reads and verifies the record at the start of `bytes`.
+///
+/// # Errors
+/// If it isn't a whole, intact record; the checksum is judged before the kind, so that rot never
+/// looks like a newer version.
+pub fn decode(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
+    if bytes.len() < RECORD_HEADER_BYTES {
+        return Err(RecordError::Short { have: bytes.len(), need: RECORD_HEADER_BYTES });
+    }
+    let length = u32_at(bytes, 4);
+    if length as usize > PAYLOAD_BYTES_MAX {
+        return Err(RecordError::TooLong { length });
+    }
+    let need = encoded_bytes(length as usize);
+    if bytes.len() < need {
+        return Err(RecordError::Short { have: bytes.len(), need });
+    }
+    let end = RECORD_HEADER_BYTES + length as usize;
+    let found = u32_at(bytes, 0);
+    let computed = crc32fast::hash(&bytes[4..end]);
+    if found != computed {
+        return Err(RecordError::Checksum { found, computed });
+    }
+    if bytes[9..16].iter().chain(&bytes[end..need]).any(|&byte| byte != 0) {
+        return Err(RecordError::Reserved);
+    }
+    let header = peek(bytes)?;
+    Ok(Record { header, payload: &bytes[RECORD_HEADER_BYTES..end], bytes: &bytes[..need] })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is encoded decodes to the same, and the length of the whole is as promised.
+    #[test]
+    fn round_trip() {
+        for payload in [&b""[..], b"x", b"12345678", &[7; 1000]] {
+            let mut bytes = Vec::new();
+            encode(&mut bytes, RecordKind::Command, GroupId(3), Index(4), Term(5), [payload, b"z"]);
+            assert_eq!(bytes.len(), encoded_bytes(payload.len() + 1));
+            let record = decode(&bytes).expect("just encoded");
+            assert_eq!(record.payload, [payload, b"z"].concat());
+            assert_eq!((record.header.group, record.header.index), (GroupId(3), Index(4)));
+            assert_eq!(record.header, peek(&bytes).expect("just encoded"));
+        }
+    }
+
+    /// Every single-bit flip is noticed, and none panics.
+    #[test]
+    fn every_bit_flip_is_noticed() {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, RecordKind::Command, GroupId(3), Index(4), Term(5), [b"hello", b""]);
+        for bit in 0..bytes.len() * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&bytes).is_err(), "bit {bit} flipped and not noticed");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+}

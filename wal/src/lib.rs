@@ -1,0 +1,1 @@
+//! The write-ahead log: one per shard, shared by its groups.
