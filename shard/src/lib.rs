@@ -1,1 +1,4 @@
 //! (being written)
+
+pub mod mesh;
+pub mod ring;
