@@ -218,9 +218,10 @@ impl Raft {
                 if self.follow(from, term, out) {
                     follower::take_heartbeat(&mut self.replica, from, commit, round, out);
                 } else {
-                    // Tells a deposed leader of the newer term.
+                    // Tells a deposed leader of the newer term. It may lead that very term when
+                    // this arrives, so it must not look like the answer to a round of it.
                     let (term, commit) = (self.term(), self.commit());
-                    let reply = Message::HeartbeatReply { term, round, commit };
+                    let reply = Message::HeartbeatReply { term, round: 0, commit };
                     self.replica.send_gated(from, reply, Index::ZERO, out);
                 }
             }
