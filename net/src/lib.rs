@@ -6,12 +6,14 @@
 #![deny(unsafe_code)]
 
 mod bytes;
+pub mod client_wire;
 pub mod connection;
 pub mod error;
 pub mod frame;
 pub mod handshake;
 pub mod inbox;
 pub mod outbox;
+pub mod status;
 pub mod wire;
 
 pub use connection::Connection;
