@@ -331,8 +331,8 @@ impl<T> MeshEnd<T> {
     pub fn may_park(&mut self) -> bool {
         assert!(!self.touched, "doorbells first");
         // Relaxed, both: ordered before the looks below by the fence; they pair with the loads in
-        // `ring_doorbells` of the others.
-        self.board.asleep[self.lane].0.store(true, Ordering::Relaxed);
+        // `ring_doorbells` of the others. A swap, so that it and the senders' swaps have one order.
+        self.board.asleep[self.lane].0.swap(true, Ordering::Relaxed);
         for (lane, neighbour) in self.neighbours.iter().enumerate() {
             if neighbour.as_ref().is_some_and(|neighbour| neighbour.wants_room) {
                 self.board.wanted(self.lane, lane).store(true, Ordering::Relaxed);
@@ -359,8 +359,8 @@ impl<T> MeshEnd<T> {
     /// Ends a sleep: the others no longer ring, and wishes for room are forgotten (retry, and wish
     /// again if refused again).
     pub fn awake(&mut self) {
-        // Relaxed: too late a sight of it costs one wake-up too many, nothing else.
-        self.board.asleep[self.lane].0.store(false, Ordering::Relaxed);
+        // Relaxed: too late a sight of it costs one wake-up too many, nothing else. A swap as above.
+        self.board.asleep[self.lane].0.swap(false, Ordering::Relaxed);
         for (lane, neighbour) in self.neighbours.iter_mut().enumerate() {
             let Some(neighbour) = neighbour else { continue };
             neighbour.was_full = false;
