@@ -4,9 +4,11 @@
 //! Nothing here opens a file, reads a clock or decides anything.
 #![forbid(unsafe_code)]
 
+pub mod command;
 pub mod ids;
 pub mod limits;
 pub mod record;
+pub mod reply;
 pub mod status;
 pub mod tag;
 
