@@ -1,1 +1,2 @@
 //! The appliance.
+pub mod config;
