@@ -14,22 +14,23 @@ use crate::snapshot::{LogEvent, ShardSnapshot};
 use crate::wires::{Parcel, State, Wires};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
+use ringraft_net::client_wire::ErrorFrame;
 use ringraft_net::handshake::{Hello, Host, RefusalCode, Role, Welcome};
 use ringraft_net::{Frame, Inbox};
 use ringraft_shard::event::{Event, Wake};
-use ringraft_shard::mesh::Delivery;
 use ringraft_shard::shard::PeerAdmission;
 use ringraft_shard::{Shard, ShardError};
 use ringraft_types::tag::{Owner, Tag};
 use ringraft_types::{NodeId, Ticks};
 use ringraft_wal::device::uring::UringDevice;
+use ringraft_wal::{Log, LogSettings, Recovered, Recovery, RecoveryStep, WalError};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Entries of a submission queue; more are submitted in several calls.
-const RING_ENTRIES: u32 = 1024;
+pub const RING_ENTRIES: u32 = 1024;
 /// How often overdue connections are looked for.
 const SWEEP_TIME: Ticks = Ticks::from_millis(500);
 /// How long a stopping shard waits for what it promised to reach the disk.
@@ -87,6 +88,59 @@ impl RingError {
             _ => (error.to_string(), "see dmesg, and io_uring_setup(2) for this error"),
         };
         Self { what, cure: cure.to_owned() }
+    }
+}
+
+/// Keeps the data directory's lock with the ring: a ring outlives its killed process until its
+/// last operation is done, and so does what is registered with it (S22).
+///
+/// # Errors
+/// If the kernel refuses to register the file.
+pub fn hold_lock(ring: &IoUring, lock: &OwnedFd) -> std::io::Result<()> {
+    ring.submitter().register_files(&[lock.as_raw_fd()])
+}
+
+/// Why a log could not be recovered.
+#[derive(Debug)]
+pub enum RecoverError {
+    /// What is on the disk.
+    Log(WalError),
+    /// The ring.
+    Ring(std::io::Error),
+}
+
+/// Runs a recovery to its end, on the ring that the lane will use.
+///
+/// # Errors
+/// If the log can't be recovered, or the ring fails.
+pub fn recover(
+    ring: &mut IoUring,
+    device: &mut UringDevice,
+    settings: LogSettings,
+) -> Result<(Log, Recovered), RecoverError> {
+    let mut recovery = Recovery::new(settings);
+    let mut inflight = 0;
+    loop {
+        match recovery.turn(clock::now(), device) {
+            RecoveryStep::Working => {}
+            RecoveryStep::Done(done) => return Ok(*done),
+            RecoveryStep::Failed(error) => return Err(RecoverError::Log(error)),
+        }
+        let mut entries = Vec::new();
+        device.drain(&mut |entry| entries.push(entry));
+        for entry in entries {
+            inflight += 1;
+            // SAFETY: the device keeps the operation's buffer until its completion (I-08).
+            while unsafe { ring.submission().push(&entry) }.is_err() {
+                ring.submit().map_err(RecoverError::Ring)?;
+            }
+        }
+        let wanted = usize::from(inflight > 0);
+        ring.submit_and_wait(wanted).map(drop).or_else(busy_is_fine).map_err(RecoverError::Ring)?;
+        for completion in ring.completion() {
+            inflight -= 1;
+            device.on_completion(completion.user_data(), completion.result());
+        }
     }
 }
 
@@ -277,11 +331,7 @@ impl Reactor {
 
     fn drain_mesh(&mut self) -> Result<(), LaneError> {
         let mut parcels = Vec::new();
-        self.shard.links.mesh.drain(256, |from, delivery| {
-            let (Delivery::Notice(parcel) | Delivery::Request(parcel) | Delivery::Reply(parcel)) =
-                delivery;
-            parcels.push((from, parcel));
-        });
+        self.shard.links.mesh.drain(256, |from, parcel| parcels.push((from, parcel)));
         for (from, parcel) in parcels {
             match parcel {
                 Parcel::Handoff { socket, hello, inbox } => self.adopt(socket, &hello, inbox)?,
@@ -364,7 +414,6 @@ impl Reactor {
     }
 
     fn tell_control(&mut self) {
-        self.shard.take_events(&mut self.shard_events());
         for event in std::mem::take(&mut self.shard.links.log) {
             let _ = self.shard.links.mesh.send(self.lane.control, Parcel::Log(event));
         }
@@ -450,7 +499,8 @@ impl Reactor {
             let idle = !socket.sending;
             let sender = self.shard.settings().identity;
             let socket = self.shard.links.get(slot).expect("it was just there");
-            ringraft_net::client_wire::write_error(&mut socket.outbox, sender, &sentence);
+            let error = ErrorFrame { code: 1, sentence: &sentence };
+            error.write(&mut socket.outbox, sender);
             if idle && let Some(bytes) = socket.outbox.take_for_send() {
                 // SAFETY: the bytes live until the call returns; a socket that can't take them at
                 // once loses them, it is closed anyway.

@@ -9,7 +9,6 @@ use ringraft_shard::links::{ConnectionId, Links};
 use ringraft_shard::mesh::MeshEnd;
 use ringraft_types::{NodeId, ShardId, Ticks};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 /// A greeting must be whole this long after the connection was accepted.
@@ -100,8 +99,8 @@ pub struct Socket {
     /// When patience ends: of a greeting, a dial, or a frame that isn't whole.
     pub deadline: Ticks,
     /// Kept in place for a connect in flight.
-    pub address: Option<Box<SocketAddr>>,
-    /// Frames that were forwarded to other shards and not yet answered.
+    pub address: Option<Box<socket2::SockAddr>>,
+    /// Which tenant of its slot this is.
     pub generation: u32,
 }
 
@@ -314,6 +313,15 @@ impl Wires {
             } else if socket.deadline <= now && !socket.closing {
                 out.push(slot as u32);
             }
+        }
+    }
+
+    /// Frees a slot whose socket went to another shard: nothing of it is in flight.
+    pub fn release(&mut self, slot: u32) {
+        if let Some(socket) = self.get(slot) {
+            assert!(!socket.receiving && !socket.sending, "its buffers are the kernel's (I-08)");
+            socket.closing = true;
+            self.free_if_idle(slot);
         }
     }
 
