@@ -1,3 +1,4 @@
 //! (being written)
 
 pub mod machine;
+pub mod session;

@@ -3,6 +3,7 @@
 //! The built-in one is [`KvMachine`], a multi-version key-value store with etcd's data model.
 //! Embedders register their own under a name. A machine is a pure function of its log: it has no
 //! clock, no randomness, no thread, and nothing here opens a file.
+#![forbid(unsafe_code)]
 
 mod hash;
 mod history;
