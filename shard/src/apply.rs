@@ -8,7 +8,7 @@ use crate::group::{Group, Halt};
 use crate::limits::{APPLY_ENTRIES_PER_TURN, FETCH_BYTES_MAX};
 use crate::links::{ConnectionId, Links};
 use crate::metrics::{Metrics, Stage};
-use crate::session::Verdict;
+use crate::session::{StoredReply, Verdict};
 use crate::shard::{FetchFor, Shard};
 use ringraft_net::client_wire::{self, BatchWriter, Reply};
 use ringraft_net::{Frame, FrameHeader, Identity, Kind};
@@ -343,17 +343,17 @@ fn apply_command(
         Verdict::Apply => {
             let start = bodies.len();
             let applied = group.machine.apply(index, command, bodies).map_err(drop)?;
-            group.sessions.record(
-                &envelope,
+            let reply = StoredReply {
+                revision: applied.revision,
                 index,
-                applied.status,
-                applied.revision,
-                &bodies[start..],
-            );
+                status: applied.status,
+                body: bodies[start..].into(),
+            };
+            group.sessions.record(envelope.client, envelope.sequence, reply);
             Ok((applied.status, applied.revision, index))
         }
         Verdict::Reply(stored) => {
-            bodies.extend_from_slice(stored.body());
+            bodies.extend_from_slice(&stored.body);
             Ok((stored.status, stored.revision, stored.index))
         }
         Verdict::Refuse(status) => Ok((status, group.machine.revision(), index)),

@@ -2,7 +2,7 @@
 
 use crate::links::ConnectionId;
 use crate::machine::StateMachine;
-use crate::session::SessionTable;
+use crate::session::Sessions;
 use ringraft_raft::{Raft, output::Gated};
 use ringraft_types::{GroupId, Index, Sequence, Ticks};
 use std::collections::VecDeque;
@@ -53,7 +53,7 @@ pub(crate) struct Group {
     pub(crate) id: GroupId,
     pub(crate) raft: Raft,
     pub(crate) machine: Box<dyn StateMachine>,
-    pub(crate) sessions: SessionTable,
+    pub(crate) sessions: Sessions,
     /// Everything up to here is in the machine. Never goes back (I-02).
     pub(crate) applied: Index,
     /// Everything up to here is committed, as the protocol told.
@@ -90,7 +90,7 @@ impl Group {
             id,
             raft,
             machine,
-            sessions: SessionTable::default(),
+            sessions: Sessions::new(),
             applied: Index::ZERO,
             committed: Index::ZERO,
             halt,

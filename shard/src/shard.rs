@@ -299,6 +299,16 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.log.is_idle() && self.gates.is_empty()
     }
 
+    /// The groups that this shard leads and may serve.
+    pub fn ready_groups(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.groups.iter().filter(|group| group.raft.is_ready()).map(|group| group.id)
+    }
+
+    /// Ends the shard and gives its doors back: a simulated disk outlives its node.
+    pub fn into_doors(self) -> (D, L) {
+        (self.device, self.links)
+    }
+
     /// What this shard measured of itself.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
