@@ -1,2 +1,5 @@
 //! The appliance.
+
+pub mod cli;
 pub mod config;
+pub mod control;
