@@ -1,9 +1,13 @@
 //! The appliance.
 #![deny(unsafe_code)]
 
+pub mod boot;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod cores;
+#[allow(unsafe_code)]
 pub mod reactor;
 pub mod snapshot;
 pub mod wires;

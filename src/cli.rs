@@ -1,0 +1,141 @@
+//! The command line: one file per family of commands.
+#![forbid(unsafe_code)]
+
+mod args;
+mod exit;
+mod format;
+mod init;
+mod node;
+mod output;
+
+pub use exit::{Exit, Failure};
+pub use node::RunOptions;
+pub use output::Output;
+
+use clap::{Args, Parser, Subcommand};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Commands by task: clap lists them in one heap.
+const COMMANDS_BY_TASK: &str = "\
+\x1b[1;4mTry it:\x1b[0m
+  dev         Start a whole quorum on this machine
+\x1b[1;4mRun it:\x1b[0m
+  init        Make a cluster id and one configuration file per node
+  format      Make a node's data directory
+  node        Run a node
+\x1b[1;4mUse it:\x1b[0m
+  put         Set a key
+  get         Print a key's value
+  del         Remove keys
+  range       List keys
+  txn         Compare, then run one of two branches, all or nothing
+\x1b[1;4mWatch it:\x1b[0m
+  status      Show every node and group
+  log-level   Change how much nodes log, at run time
+\x1b[1;4mMeasure it:\x1b[0m
+  bench       Measure the disk, the floor, commits and reads
+\x1b[1;4mLook inside:\x1b[0m
+  wal         List, dump or verify a log, offline
+  exit-codes  Explain the exit codes
+  help        Explain a command";
+
+/// The endpoints of `ringraft dev` with its default ports.
+const ENDPOINTS_DEFAULT: &str = "127.0.0.1:7400,127.0.0.1:7410,127.0.0.1:7420";
+
+/// A low-latency metadata quorum for Linux.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ringraft",
+    version,
+    about = "A low-latency metadata quorum for Linux: small, precious data on three or five servers",
+    help_template = "{about}\n\n{usage-heading} {usage}\n\n{before-help}\n\n\x1b[1;4mOptions:\x1b[0m\n{options}{after-help}",
+    before_help = COMMANDS_BY_TASK,
+    after_help = "`ringraft dev` starts a quorum to try; `ringraft help COMMAND` explains a command.",
+    subcommand_value_name = "COMMAND",
+    disable_help_flag = false
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What may be said before or after the verb.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Client addresses of the nodes, separated by commas; any of them will do
+    #[arg(
+        long,
+        global = true,
+        env = "RINGRAFT_ENDPOINTS",
+        default_value = ENDPOINTS_DEFAULT,
+        value_delimiter = ',',
+        value_name = "HOST:PORT,…"
+    )]
+    pub(crate) endpoints: Vec<crate::config::Address>,
+    /// The group that a request is for
+    #[arg(long, global = true, default_value_t = 1, value_name = "ID",
+        value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) group: u64,
+    /// How results are printed; JSON is one line, the last on stdout
+    #[arg(long, short, global = true, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+    /// How long a request may take: 500ms, 5s, 1m
+    #[arg(long, global = true, default_value = "5s", value_name = "TIME",
+        value_parser = args::duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a cluster id and one configuration file per node
+    Init(init::InitArgs),
+    /// Make a node's data directory
+    Format(format::FormatArgs),
+    /// Run a node
+    Node(node::NodeArgs),
+    /// Explain the exit codes
+    #[command(long_about = exit::table())]
+    ExitCodes,
+}
+
+/// Parses the command line, runs it, and says how it went.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors: clap prints them to stdout.
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            // Nothing is left to do if the terminal is gone.
+            let _ = error.print();
+            return exit.into();
+        }
+    };
+    let output = cli.global.output;
+    match run(cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.show(output);
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<Exit, Failure> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Init(args) => init::run(&args, global.output),
+        Command::Format(args) => format::run(&args, global.output),
+        Command::Node(args) => node::run(&args),
+        Command::ExitCodes => {
+            output::text(&exit::table())?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! `ringraft format`: makes a node's data directory, once. A directory that holds anything is
+//! refused: nothing here overwrites or removes.
+
+use super::exit::{Exit, Failure};
+use super::output::{self, Output};
+use crate::config::Config;
+use ringraft_types::Incarnation;
+use serde_json::json;
+use std::fs::{DirBuilder, File};
+use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+/// What `ringraft format` is told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FormatArgs {
+    /// The node's configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+pub(crate) fn run(args: &FormatArgs, output: Output) -> Result<Exit, Failure> {
+    let config = Config::load(&args.config)?;
+    let incarnation = format(&config)?;
+    let dir = config.data_dir.display().to_string();
+    match output {
+        Output::Json => output::json(&json!({
+            "dir": dir,
+            "cluster": format!("{:032x}", config.cluster.get()),
+            "node": config.node.get(),
+            "incarnation": format!("{:016x}", incarnation.get()),
+        }))?,
+        Output::Table => output::text(&format!(
+            "formatted {dir} for node {} ({}), incarnation {:016x}\n\nNext:\n  ringraft node --config {}",
+            config.node,
+            config.name,
+            incarnation.get(),
+            args.config.display()
+        ))?,
+    }
+    Ok(Exit::Ok)
+}
+
+/// Makes the data directory, and gives it a random incarnation.
+pub(crate) fn format(config: &Config) -> Result<Incarnation, Failure> {
+    let dir = &config.data_dir;
+    refuse_used(dir)?;
+    let refuse = |what: &str, error: &std::io::Error| {
+        let message = format!("data directory {}: {what}: {error}", dir.display());
+        Failure::new(Exit::DataDir, message)
+            .cure("check node.data_dir: its parent must exist and be writable")
+    };
+    if !dir.exists() {
+        let mut builder = DirBuilder::new();
+        // Others have no business in it: it holds the data itself.
+        builder.mode(0o700).create(dir).map_err(|error| refuse("cannot be made", &error))?;
+    }
+    let incarnation = random_incarnation()?;
+    write_identity(dir, config, incarnation)
+        .map_err(|error| refuse("cannot be written", &error))?;
+    Ok(incarnation)
+}
+
+/// Refuses a directory that exists and is not empty, and says what seems to be in it.
+fn refuse_used(dir: &Path) -> Result<(), Failure> {
+    let refuse = |what: String| Failure::new(Exit::DataDir, format!("data directory {what}"));
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => {
+            return Err(refuse(format!("{}: cannot be read: {error}", dir.display()))
+                .cure("check node.data_dir and who owns it"));
+        }
+    };
+    // One entry is enough to refuse, except what a new file system comes with.
+    let first = entries.flatten().find(|entry| entry.file_name() != "lost+found");
+    let Some(first) = first else { return Ok(()) };
+    let found = first.file_name().to_string_lossy().into_owned();
+    let what = if dir.join(IDENTITY_FILE).exists() {
+        format!("{} is formatted already", dir.display())
+    } else {
+        format!("{} is not empty: it holds {found:?}", dir.display())
+    };
+    Err(refuse(what).cure(
+        "name an empty directory in node.data_dir; format never overwrites: move the old one \
+         away if its data are not wanted",
+    ))
+}
+
+fn random_incarnation() -> Result<Incarnation, Failure> {
+    let number = getrandom::u64()
+        .map_err(|error| Failure::new(Exit::Environment, format!("no random numbers: {error}")))?;
+    Ok(Incarnation(number.max(1)))
+}
+
+/// Says whose directory it is.
+const IDENTITY_FILE: &str = "identity";
+
+fn write_identity(
+    dir: &Path,
+    config: &Config,
+    incarnation: Incarnation,
+) -> Result<(), std::io::Error> {
+    let mut file = File::create_new(dir.join(IDENTITY_FILE))?;
+    let text = format!(
+        "cluster {:032x}\nnode {}\nincarnation {:016x}\n",
+        config.cluster.get(),
+        config.node,
+        incarnation.get()
+    );
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    File::open(dir)?.sync_all()
+}

@@ -1,0 +1,16 @@
+//! The control lane: HTTP for health, metrics and status, and the logs, on a housekeeping core.
+//! It sees shards only through [`ShardFeed`]; if it dies or is flooded, consensus goes on.
+#![forbid(unsafe_code)]
+
+mod feed;
+mod listen;
+pub mod logs;
+mod stop;
+
+pub use feed::{
+    BUCKETS_US, GroupRow, NodeSnapshot, Percentiles, ShardCounters, ShardFeed, ShardSnapshot,
+    Stage, StageHistogram, WalSnapshot,
+};
+pub use listen::{BindError, bind};
+pub use logs::{LogControl, LogEvent};
+pub use stop::StopSignals;

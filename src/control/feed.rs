@@ -1,0 +1,226 @@
+//! What the control lane knows of the shards: numbers of one moment, asked for and brought over
+//! the mesh.
+
+use crate::control::logs::LogEvent;
+use ringraft_types::{GroupId, Index, NodeId, Revision, ShardId, Term};
+use std::time::Duration;
+
+/// The mesh's end in the control lane. Nothing here may wait: the lane has one thread.
+pub trait ShardFeed {
+    /// Asks every shard for new numbers. Cheap; asking twice before the answer is asking once.
+    fn request(&self);
+
+    /// The newest numbers of every shard, also of those that no longer answer.
+    fn latest(&self) -> NodeSnapshot;
+
+    /// Hands over what shards had to say since the last call.
+    fn take_events(&self, out: &mut Vec<LogEvent>);
+
+    /// Whether the lane is to end.
+    fn is_stopped(&self) -> bool;
+}
+
+/// A node, as far as its shards have told.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeSnapshot {
+    /// The node.
+    pub node: NodeId,
+    /// Its name, for people.
+    pub name: String,
+    /// Since the start of the process.
+    pub uptime: Duration,
+    /// Log events that shards had to drop because the ring to the control lane was full.
+    pub events_dropped: u64,
+    /// Every shard, in order.
+    pub shards: Vec<ShardSnapshot>,
+}
+
+/// A shard.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ShardSnapshot {
+    /// The shard.
+    pub shard: ShardId,
+    /// The core that it is pinned to.
+    pub core: usize,
+    /// How long ago its loop last said that it turns, as of the call of `latest`.
+    pub tick_age: Duration,
+    /// How often it answered a request: grows by one with each new set of numbers.
+    pub answers: u64,
+    /// Its groups.
+    pub groups: Vec<GroupRow>,
+    /// What it counts.
+    pub counters: ShardCounters,
+    /// Time spent by stage of a write, since the start.
+    pub stages: Vec<StageHistogram>,
+    /// Its log.
+    pub wal: WalSnapshot,
+}
+
+/// A group on a shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupRow {
+    /// The group.
+    pub group: GroupId,
+    /// "leader", "follower", "candidate", "pre-candidate" or "learner".
+    pub role: &'static str,
+    /// Who leads, as far as is known here.
+    pub leader: Option<NodeId>,
+    /// The term.
+    pub term: Term,
+    /// The newest entry.
+    pub last: Index,
+    /// The commit index.
+    pub commit: Index,
+    /// The applied index.
+    pub applied: Index,
+    /// The machine's revision.
+    pub revision: Revision,
+    /// The rolling hash of the machine's state.
+    pub state_hash: u64,
+    /// On a leader, entries that the slowest member lacks; elsewhere, committed and not applied.
+    pub lag_entries: u64,
+    /// Its log here has rot that isn't repaired: it refuses to serve.
+    pub damaged: bool,
+}
+
+/// What a shard counts, since the start; but for the last three, which are of the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardCounters {
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Writes answered as done.
+    pub writes_done: u64,
+    /// Reads answered.
+    pub reads_done: u64,
+    /// Requests refused as busy.
+    pub refused_busy: u64,
+    /// Requests refused because this node doesn't lead.
+    pub refused_not_leader: u64,
+    /// Requests refused for any other reason.
+    pub refused_other: u64,
+    /// Elections that groups here stood for.
+    pub elections: u64,
+    /// Changes of leader that groups here saw.
+    pub leader_changes: u64,
+    /// Frames received from other nodes.
+    pub peer_frames_received: u64,
+    /// Bytes received from other nodes.
+    pub peer_bytes_received: u64,
+    /// Bytes sent to other nodes.
+    pub peer_bytes_sent: u64,
+    /// Frames or handshakes refused: wrong, too long, of another cluster.
+    pub frames_refused: u64,
+    /// Writes slower than the limit of the slow-write log.
+    pub slow_writes: u64,
+    /// Client connections open now.
+    pub clients_connected: u64,
+    /// Peers connected now.
+    pub peers_connected: u64,
+    /// Writes accepted and not yet answered.
+    pub pending_writes: u64,
+}
+
+/// The stages of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// From the socket to the group.
+    Queue,
+    /// From the group to a written batch.
+    Append,
+    /// From the batch to durable here.
+    Sync,
+    /// From proposed to durable on a majority.
+    Quorum,
+    /// From committed to applied.
+    Apply,
+    /// From applied to handed to the socket.
+    Reply,
+    /// All of it.
+    Total,
+}
+
+impl Stage {
+    /// All of them, in order.
+    pub const ALL: [Self; 7] = [
+        Self::Queue,
+        Self::Append,
+        Self::Sync,
+        Self::Quorum,
+        Self::Apply,
+        Self::Reply,
+        Self::Total,
+    ];
+
+    /// The name in metrics and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Append => "append",
+            Self::Sync => "sync",
+            Self::Quorum => "quorum",
+            Self::Apply => "apply",
+            Self::Reply => "reply",
+            Self::Total => "total",
+        }
+    }
+}
+
+/// How long a stage took, since the start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StageHistogram {
+    /// The stage.
+    pub stage: Stage,
+    /// How many writes were measured.
+    pub count: u64,
+    /// Their sum, microseconds.
+    pub sum_us: u64,
+    /// For each bound of [`BUCKETS_US`], how many writes took at most that long and longer than
+    /// the bound before; the last is for all longer ones.
+    pub buckets: [u64; BUCKETS_US.len() + 1],
+    /// The percentiles.
+    pub percentiles: Percentiles,
+}
+
+/// Upper bounds of the buckets of a stage's histogram, microseconds.
+pub const BUCKETS_US: [u64; 18] = [
+    10, 20, 50, 100, 200, 300, 500, 750, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000,
+    500_000, 1_000_000, 5_000_000,
+];
+
+/// Percentiles, microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Percentiles {
+    /// The median.
+    pub p50_us: u64,
+    /// Nine of ten are faster.
+    pub p90_us: u64,
+    /// 99 of 100 are faster.
+    pub p99_us: u64,
+    /// 999 of 1,000 are faster.
+    pub p999_us: u64,
+    /// The slowest.
+    pub max_us: u64,
+}
+
+/// A shard's log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WalSnapshot {
+    /// How writes become durable; "none" means that they don't.
+    pub sync_method: &'static str,
+    /// Batches written.
+    pub batches: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Bytes in them, padding included.
+    pub bytes: u64,
+    /// From the submission of a batch to durable.
+    pub sync: Percentiles,
+    /// Segment files.
+    pub segments: u64,
+    /// Bytes that they take on disk.
+    pub segment_bytes: u64,
+    /// Tails that were cut after a crash.
+    pub torn_tails: u64,
+    /// Whether the disk is full: proposals are refused, reads go on.
+    pub is_full: bool,
+}
