@@ -8,6 +8,8 @@ use crate::config::{Addresses, Config, SyncMethod};
 use crate::cores::{self, Doorbells, Resolver};
 use crate::reactor::{self, Lane, LaneError, Reactor, RingError};
 use crate::wires::{Parcel, Wires};
+use crate::control::StopSignals;
+use crate::feed::MeshFeed;
 use crate::{clock, control};
 use ringraft_net::Identity;
 use ringraft_net::Role;
@@ -20,12 +22,13 @@ use ringraft_types::{ShardId, Ticks};
 use ringraft_wal::device::uring::UringDevice;
 use ringraft_wal::device::{Durability, geometry};
 use ringraft_wal::{LogSettings, WalError, lock, manifest};
-use std::net::ToSocketAddrs;
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// The folder of the logs within a data directory.
@@ -33,11 +36,15 @@ pub const LOG_FOLDER: &str = "wal";
 /// How long a starting node waits for a predecessor to let go of the data directory.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a run may do beyond its configuration.
-#[derive(Clone, Copy, Debug, Default)]
+/// What a node is started with beside its configuration.
+#[derive(Debug)]
 pub struct RunOptions {
     /// Accept a file system without direct I/O; for `dev` only.
     pub allow_buffered: bool,
+    /// Changes the level of logs at run time.
+    pub log: control::LogControl,
+    /// Says when the node is to stop.
+    pub stop: control::StopSignals,
 }
 
 /// Why a node doesn't start, or doesn't go on. Each has an exit code in `cli/exit.rs`.
@@ -50,17 +57,8 @@ pub enum BootError {
     #[error(transparent)]
     FileSystem(#[from] geometry::GeometryError),
     /// A port can't be listened on.
-    #[error("{what} port {address} can't be listened on: {error}; {cure}")]
-    Port {
-        /// Which of the node's ports.
-        what: &'static str,
-        /// As configured.
-        address: String,
-        /// What the system said.
-        error: std::io::Error,
-        /// How to mend it.
-        cure: &'static str,
-    },
+    #[error(transparent)]
+    Port(#[from] control::BindError),
     /// io_uring isn't to be had.
     #[error(transparent)]
     Ring(#[from] RingError),
@@ -108,7 +106,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<(), BootError> {
     };
     drop(reactor::ring(8)?);
     let listeners = listen(&config.listen)?;
-    let http = listen_on("http", &config.listen.http)?;
+    let http = control::bind("http", &config.listen.http)?;
 
     let shards = config.cpu.shards.len();
     let stop = Arc::new(AtomicBool::new(false));
@@ -146,22 +144,15 @@ pub fn run(config: Config, options: RunOptions) -> Result<(), BootError> {
         });
         threads.push(thread.map_err(system("starting a shard's thread"))?);
     }
-    let control = control::start(control::Start {
-        config: &config,
-        listener: http,
-        mesh: control_end,
-        doorbells: doorbells.clone(),
-        stop: stop.clone(),
-    })
-    .map_err(system("starting the control lane"))?;
-    stop_on_signals(&stop, &doorbells, shards + 1, outcomes)?;
+    let control = start_control(&config, http, control_end, &doorbells, &stop, options.log)?;
+    stop_on_signals(options.stop, outcomes)?;
 
     // The first lane to end, or a signal, ends the node.
     let first = ended.recv().expect("the signal thread holds a sender");
     stop.store(true, Ordering::Release);
     (0..=shards).for_each(|lane| doorbells.wake(lane));
     let mut result = Ok(());
-    let mut note = |outcome: Option<(u16, Result<(), BootError>)>| {
+    let mut note = |outcome: Outcome| {
         if let Some((_, Err(error))) = outcome
             && result.is_ok()
         {
@@ -181,25 +172,38 @@ pub fn run(config: Config, options: RunOptions) -> Result<(), BootError> {
     result
 }
 
-fn stop_on_signals(
-    stop: &Arc<AtomicBool>,
-    doorbells: &Doorbells,
-    lanes: usize,
-    outcomes: std::sync::mpsc::Sender<Option<(u16, Result<(), BootError>)>>,
-) -> Result<(), BootError> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
-        .map_err(system("catching signals"))?;
-    let (stop, doorbells) = (stop.clone(), doorbells.clone());
+/// What a lane's end, or a signal (`None`), tells the main thread.
+type Outcome = Option<(u16, Result<(), BootError>)>;
+
+fn stop_on_signals(stop: StopSignals, outcomes: Sender<Outcome>) -> Result<(), BootError> {
     cores::spawn(String::from("signals"), None, move || {
-        for _ in signals.forever() {
-            stop.store(true, Ordering::Release);
-            (0..lanes).for_each(|lane| doorbells.wake(lane));
-            let _ = outcomes.send(None);
-        }
+        stop.wait();
+        // If nobody listens any more, the node stops already.
+        let _ = outcomes.send(None);
     })
     .map(drop)
     .map_err(system("starting the signal thread"))
+}
+
+fn start_control(
+    config: &Config,
+    http: TcpListener,
+    mesh: MeshEnd<Parcel>,
+    doorbells: &Doorbells,
+    stop: &Arc<AtomicBool>,
+    log: control::LogControl,
+) -> Result<JoinHandle<()>, BootError> {
+    let feed = MeshFeed::new(config, mesh, doorbells.clone(), stop.clone());
+    let core = config.cpu.control[0];
+    let http_connections_max = config.limits.http_connections_max;
+    cores::spawn(String::from("control"), Some(core), move || {
+        let options = control::Options { http_connections_max };
+        if let Err(error) = control::run(http, Box::new(feed), log, options) {
+            // Consensus goes on without it.
+            tracing::error!("the control lane stopped: {error}");
+        }
+    })
+    .map_err(system("starting the control lane"))
 }
 
 struct Directory {
@@ -242,47 +246,16 @@ fn open_directory(config: &Config) -> Result<Directory, BootError> {
 }
 
 fn listen(addresses: &Addresses) -> Result<Vec<(OwnedFd, Role)>, BootError> {
-    Ok(vec![
-        (listen_on("client", &addresses.client)?, Role::Client),
-        (listen_on("peer", &addresses.peer)?, Role::Peer),
-    ])
-}
-
-/// Binds without SO_REUSEPORT, so that a port in use is an error and not half of the connections.
-fn listen_on(
-    what: &'static str,
-    address: &crate::config::Address,
-) -> Result<OwnedFd, BootError> {
-    let text = address.to_string();
-    let refuse = |error: std::io::Error| {
-        let cure = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                "stop what listens there (ss -ltnp shows it), or configure another port"
-            }
-            std::io::ErrorKind::AddrNotAvailable => "configure an address of this machine",
-            std::io::ErrorKind::PermissionDenied => "configure a port from 1024 on",
-            _ => "check the address",
-        };
-        BootError::Port { what, address: text.clone(), error, cure }
-    };
-    let resolved = text
-        .to_socket_addrs()
-        .and_then(|mut all| {
-            all.next().ok_or_else(|| std::io::Error::other("the name has no address"))
-        })
-        .map_err(&refuse)?;
-    let bind = || {
-        let domain = socket2::Domain::for_address(resolved);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        if resolved.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        socket.bind(&resolved.into())?;
-        socket.listen(1024)?;
-        Ok(OwnedFd::from(socket))
-    };
-    bind().map_err(refuse)
+    let mut listeners = Vec::new();
+    for (what, address, role) in
+        [("client", &addresses.client, Role::Client), ("peer", &addresses.peer, Role::Peer)]
+    {
+        let listener = control::bind(what, address)?;
+        // The ring waits by itself; a non-blocking socket would make it give up instead.
+        listener.set_nonblocking(false).map_err(system("preparing a listener"))?;
+        listeners.push((OwnedFd::from(listener), role));
+    }
+    Ok(listeners)
 }
 
 /// What one shard's thread takes along.
@@ -397,6 +370,7 @@ fn shard_settings(config: &Config, identity: Identity, shard: ShardId) -> ShardS
             cache_bytes_max: limits.entry_cache_bytes,
             ..Limits::default()
         },
+        slow_write: config.log.slow_write,
         seed: seed(identity, shard),
         name: config.name.clone(),
     }

@@ -10,7 +10,8 @@
 #![allow(unsafe_code)]
 
 use crate::clock;
-use crate::snapshot::{LogEvent, ShardSnapshot};
+use crate::control::LogEvent;
+use crate::snapshot;
 use crate::wires::{Parcel, State, Wires};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -179,6 +180,7 @@ pub struct Reactor {
     doorbell_word: Box<u64>,
     next_sweep: Ticks,
     stopping: Option<Ticks>,
+    events_dropped: u64,
     inflight: usize,
     scratch: Vec<u32>,
 }
@@ -198,6 +200,7 @@ impl Reactor {
             doorbell_word: Box::new(0),
             next_sweep: Ticks::ZERO,
             stopping: None,
+            events_dropped: 0,
             inflight: 0,
             scratch: Vec::new(),
         }
@@ -348,11 +351,10 @@ impl Reactor {
                     }
                 }
                 Parcel::AskSnapshot => {
-                    let snapshot = ShardSnapshot::of(&self.shard, self.now);
-                    let parcel = Parcel::Snapshot(Box::new(snapshot));
+                    let parcel = Parcel::Snapshot(Box::new(snapshot::take(&self.shard, self.now)));
                     let _ = self.shard.links.mesh.send(from, parcel);
                 }
-                Parcel::Snapshot(_) | Parcel::Log(_) => {
+                Parcel::Snapshot(_) | Parcel::Log(..) => {
                     unreachable!("only the control lane is sent snapshots and log events")
                 }
             }
@@ -407,15 +409,17 @@ impl Reactor {
     }
 
     fn say(&mut self, event: LogEvent) {
-        // Bounded: what the control lane doesn't take in time is dropped, and counted there.
-        if self.shard.links.log.len() < 64 {
-            self.shard.links.log.push(event);
+        // Bounded: what the control lane doesn't take in time is dropped and counted.
+        let parcel = Parcel::Log(event, self.events_dropped);
+        match self.shard.links.mesh.send(self.lane.control, parcel) {
+            Ok(()) => self.events_dropped = 0,
+            Err(_) => self.events_dropped += 1,
         }
     }
 
     fn tell_control(&mut self) {
-        for event in std::mem::take(&mut self.shard.links.log) {
-            let _ = self.shard.links.mesh.send(self.lane.control, Parcel::Log(event));
+        for event in self.shard.take_events() {
+            self.say(event.into());
         }
     }
 

@@ -3,6 +3,8 @@
 //! Owned by the shard's thread. Bytes come in and go out through the reactor; what a connection
 //! is (a greeting not yet read, a client, a peer) is decided here.
 
+use crate::control::LogEvent;
+use crate::snapshot::Taken;
 use ringraft_net::handshake::{HANDSHAKE_BYTES, Hello, Host, RefusalCode, Role, Welcome};
 use ringraft_net::{Frame, Identity, Inbox, Outbox};
 use ringraft_shard::links::{ConnectionId, Links};
@@ -55,9 +57,9 @@ pub enum Parcel {
     /// "How are you?" from the control lane.
     AskSnapshot,
     /// The answer.
-    Snapshot(Box<crate::snapshot::ShardSnapshot>),
-    /// Something worth a line in the log.
-    Log(crate::snapshot::LogEvent),
+    Snapshot(Box<Taken>),
+    /// Something worth a line in the log, and how many were dropped before it.
+    Log(LogEvent, u64),
 }
 
 /// What a connection is.
@@ -143,8 +145,8 @@ pub struct Wires {
     pub mesh: MeshEnd<Parcel>,
     connections_max: usize,
     clients: usize,
-    /// What to say in the log.
-    pub log: Vec<crate::snapshot::LogEvent>,
+    /// Bytes sent to peers.
+    pub peer_bytes_sent: u64,
 }
 
 impl Wires {
@@ -182,7 +184,7 @@ impl Wires {
             mesh,
             connections_max,
             clients: 0,
-            log: Vec::new(),
+            peer_bytes_sent: 0,
         }
     }
 
@@ -336,6 +338,11 @@ impl Wires {
     /// Connections there are.
     pub fn connections(&self) -> usize {
         self.clients
+    }
+
+    /// Peers whose link is up.
+    pub fn peers_connected(&self) -> usize {
+        self.peers.values().filter(|link| link.up.is_some()).count()
     }
 
     /// A peer's link is up over this slot. An older one is replaced; its slot is returned.

@@ -4,10 +4,10 @@
 //! the session table, on every replica alike, so that a retry is applied once (V8).
 
 use crate::error::ShardError;
+use crate::event::ShardEvent;
 use crate::group::{Group, Halt};
 use crate::limits::{APPLY_ENTRIES_PER_TURN, FETCH_BYTES_MAX};
 use crate::links::{ConnectionId, Links};
-use crate::metrics::{Metrics, Stage};
 use crate::session::{StoredReply, Verdict};
 use crate::shard::{FetchFor, Shard};
 use ringraft_net::client_wire::{self, BatchWriter, Reply};
@@ -58,7 +58,7 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     /// Applies one group's entries. Returns whether its budget ran out before its entries did.
     fn apply_group(&mut self, now: Ticks, slot: usize) -> bool {
-        let Self { groups, cache, metrics, answers, scratch, .. } = self;
+        let Self { groups, cache, metrics, answers, scratch, leaving, .. } = self;
         let group = &mut groups[slot];
         let start = group.applied;
         let mut budget = APPLY_ENTRIES_PER_TURN;
@@ -85,7 +85,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let group = &mut groups[slot];
         assert!(group.applied <= group.committed, "only what is committed is applied (I-01)");
         metrics.entries_applied += group.applied.0 - start.0;
-        note_applied(group, metrics, now);
+        group.note_applied(metrics, now, leaving);
         self.answer(slot);
         let group = &mut self.groups[slot];
         if wants_fetch {
@@ -107,7 +107,10 @@ impl<D: Device, L: Links> Shard<D, L> {
                 let first = group.applied.next();
                 group.apply_stock = Some((first, records, 0));
             }
-            Err(_) => group.halt = Some(Halt::Damaged),
+            Err(_) => {
+                group.halt = Some(Halt::Damaged);
+                self.events.push(ShardEvent::Halted { group: group.id });
+            }
         }
         self.list_for_apply(slot);
     }
@@ -218,8 +221,6 @@ impl<D: Device, L: Links> Shard<D, L> {
     pub(crate) fn writes_unknown(&mut self, slot: usize) {
         let group = &mut self.groups[slot];
         assert!(group.proposals.is_empty(), "proposals are stepped before anything else is");
-        let hint = group.raft.leader().unwrap_or(NodeId::ZERO);
-        let _ = hint;
         self.scratch.reply.clear();
         self.answers.clear();
         self.answers.extend(group.waiting.drain(..).map(|waiting| Answer {
@@ -357,22 +358,6 @@ fn apply_command(
             Ok((stored.status, stored.revision, stored.index))
         }
         Verdict::Refuse(status) => Ok((status, group.machine.revision(), index)),
-    }
-}
-
-/// Notes the stage times of the batches that are applied now.
-fn note_applied(group: &mut Group, metrics: &mut Metrics, now: Ticks) {
-    while let Some(batch) = group.batches.front()
-        && batch.last <= group.applied
-    {
-        let batch = group.batches.pop_front().expect("its front was just seen");
-        let committed = batch.committed.unwrap_or(now);
-        if let Some(durable) = batch.durable {
-            metrics.stage(Stage::Sync, durable.since(batch.proposed), batch.count);
-        }
-        metrics.stage(Stage::Quorum, committed.since(batch.proposed), batch.count);
-        metrics.stage(Stage::Apply, now.since(committed), batch.count);
-        metrics.stage(Stage::Reply, now.since(batch.arrived), batch.count);
     }
 }
 

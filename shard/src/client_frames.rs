@@ -140,8 +140,9 @@ impl<D: Device, L: Links> Shard<D, L> {
     ) {
         let group = self.groups[slot].id;
         if let Some((status, hint)) = self.refusal(slot) {
-            if status == Status::NotLeader {
-                self.metrics.refused_not_leader += requests.len() as u64;
+            match status {
+                Status::NotLeader => self.metrics.refused_not_leader += requests.len() as u64,
+                _ => self.metrics.refused_other += requests.len() as u64,
             }
             self.refuse_all(from, group, requests, status, hint);
             return;
@@ -191,8 +192,9 @@ impl<D: Device, L: Links> Shard<D, L> {
                     });
                 }
                 Err(status) => {
-                    if status == Status::Busy {
-                        metrics.refused_busy += 1;
+                    match status {
+                        Status::Busy => metrics.refused_busy += 1,
+                        _ => metrics.refused_other += 1,
                     }
                     if refused.is_none()
                         && let Some(outbox) = outbox.take()
@@ -287,6 +289,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             crate::peer_frames::Carried::Cache,
         )?;
         proposals.clear();
+        let sequence = self.gates.newest().expect("the proposal's batch was just handed over");
         let group = &mut self.groups[slot];
         group.proposals = proposals;
         group.batches.push_back(crate::group::Batch {
@@ -294,10 +297,14 @@ impl<D: Device, L: Links> Shard<D, L> {
             count,
             arrived,
             proposed: now,
-            sequence: self.log.newest(),
+            sequence,
+            submitted: None,
             durable: None,
             committed: None,
         });
+        if !self.unsubmitted.contains(&slot) {
+            self.unsubmitted.push(slot);
+        }
         Ok(())
     }
 

@@ -51,6 +51,11 @@ impl Gates {
         self.queue.pop_front()
     }
 
+    /// The sequence of the newest batch held back.
+    pub fn newest(&self) -> Option<Sequence> {
+        self.queue.back().map(|gate| gate.sequence)
+    }
+
     /// Batches held back.
     pub fn len(&self) -> usize {
         self.queue.len()

@@ -3,8 +3,8 @@
 use crate::links::ConnectionId;
 use crate::machine::StateMachine;
 use crate::session::Sessions;
-use ringraft_raft::{Raft, output::Gated};
-use ringraft_types::{GroupId, Index, Sequence, Ticks};
+use ringraft_raft::{Raft, RoleKind, output::Gated};
+use ringraft_types::{GroupId, Index, NodeId, Sequence, Ticks};
 use std::collections::VecDeque;
 
 /// A write that was proposed here and waits for apply.
@@ -32,9 +32,11 @@ pub(crate) struct ReadBatch {
 pub(crate) struct Batch {
     pub(crate) last: Index,
     pub(crate) count: u64,
+    /// The block that carries the newest of it.
+    pub(crate) sequence: Sequence,
     pub(crate) arrived: Ticks,
     pub(crate) proposed: Ticks,
-    pub(crate) sequence: Sequence,
+    pub(crate) submitted: Option<Ticks>,
     pub(crate) durable: Option<Ticks>,
     pub(crate) committed: Option<Ticks>,
 }
@@ -73,6 +75,10 @@ pub(crate) struct Group {
     pub(crate) apply_fetch: bool,
     /// Records that a read of the log brought for apply, and the first one's index.
     pub(crate) apply_stock: Option<(Index, Vec<u8>, usize)>,
+    /// Who led when somebody last looked, for the count of changes.
+    pub(crate) leader_seen: Option<NodeId>,
+    /// The role when somebody last looked.
+    pub(crate) role_seen: RoleKind,
     /// Set while the group is in the shard's list of groups to apply.
     pub(crate) apply_listed: bool,
     /// Set while the group is in the shard's list of groups touched in this turn.
@@ -103,6 +109,8 @@ impl Group {
             batches: VecDeque::new(),
             apply_fetch: false,
             apply_stock: None,
+            leader_seen: None,
+            role_seen: RoleKind::Follower,
             apply_listed: false,
             touched: false,
         }

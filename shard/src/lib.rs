@@ -24,10 +24,11 @@ pub mod ring;
 pub mod router;
 pub mod session;
 pub mod shard;
+mod stages;
 mod turn;
 
 pub use error::{FrameRefusal, ShardError};
-pub use event::{Event, Wake};
+pub use event::{Event, ShardEvent, Wake};
 pub use group::Halt;
 pub use links::{ConnectionId, Links};
 pub use shard::{Member, PeerAdmission, Shard, ShardSettings};

@@ -76,6 +76,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         frame: &Frame<'_>,
     ) -> Result<Result<(), FrameRefusal>, ShardError> {
         let kind = frame.header.kind;
+        self.metrics.peer_frames += 1;
+        self.metrics.peer_bytes += frame.header.frame_bytes() as u64;
         let Some(peer) = self.peers.get_mut(&from) else {
             return Ok(Err(FrameRefusal::WrongSender));
         };

@@ -6,6 +6,7 @@
 use crate::apply::Answer;
 use crate::cache::Cache;
 use crate::error::ShardError;
+use crate::event::ShardEvent;
 use crate::gate::Gates;
 use crate::group::{Group, Halt};
 use crate::heartbeat::Staged;
@@ -14,6 +15,7 @@ use crate::links::Links;
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
 use crate::router::Router;
+use crate::stages::Leaving;
 use ringraft_net::Identity;
 use ringraft_raft::{Boot, HardState, LogShape, Output, Raft, Settings};
 use ringraft_types::record::{self, RecordKind};
@@ -47,6 +49,8 @@ pub struct ShardSettings {
     pub raft: Settings,
     /// Bounds.
     pub limits: Limits,
+    /// A write that takes longer is reported with its slowest stage; `None`: never.
+    pub slow_write: Option<Ticks>,
     /// Seeds the groups' election jitter.
     pub seed: u64,
     /// The node's name, for people.
@@ -126,6 +130,14 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) scratch: Scratch,
     /// The answers of the group that is being applied.
     pub(crate) answers: Vec<Answer>,
+    /// Batches that are applied and not yet on their way.
+    pub(crate) leaving: Vec<Leaving>,
+    /// Groups with batches that the log has not submitted.
+    pub(crate) unsubmitted: Vec<usize>,
+    /// What people may want to read; bounded by what one turn can bring.
+    pub(crate) events: Vec<ShardEvent>,
+    pub(crate) disk_was_full: bool,
+    pub(crate) torn_blocks: u64,
     /// Spare buffers for reads that wait.
     pub(crate) read_buffers: Vec<Vec<u8>>,
 }
@@ -192,6 +204,11 @@ impl<D: Device, L: Links> Shard<D, L> {
             started: None,
             scratch: Scratch::default(),
             answers: Vec::new(),
+            leaving: Vec::new(),
+            unsubmitted: Vec::new(),
+            events: Vec::new(),
+            disk_was_full: false,
+            torn_blocks: recovered.torn_blocks,
             read_buffers: Vec::new(),
             settings,
         };
@@ -307,6 +324,21 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// Ends the shard and gives its doors back: a simulated disk outlives its node.
     pub fn into_doors(self) -> (D, L) {
         (self.device, self.links)
+    }
+
+    /// What happened since the last call that people may want to read.
+    pub fn take_events(&mut self) -> Vec<ShardEvent> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Writes proposed here and not yet answered.
+    pub fn pending_writes(&self) -> u64 {
+        self.groups.iter().map(|group| group.waiting.len() as u64).sum()
+    }
+
+    /// Blocks that recovery cut as torn.
+    pub fn torn_blocks(&self) -> u64 {
+        self.torn_blocks
     }
 
     /// What this shard measured of itself.

@@ -15,7 +15,7 @@
 //! `Output`, and [`Shard::carry_out`] is the one place that carries it out.
 
 use crate::error::ShardError;
-use crate::event::{Event, Wake};
+use crate::event::{Event, ShardEvent, Wake};
 use crate::gate::Gate;
 use crate::links::Links;
 use crate::peer_frames::Carried;
@@ -79,6 +79,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     pub fn turn(&mut self, now: Ticks) -> Result<Wake, ShardError> {
         self.metrics.turns += 1;
         self.started.get_or_insert(now);
+        self.note_sent(now);
         self.give_ticks(now)?;
         self.take_reads_of_log(now)?;
         self.propose_touched(now)?;
@@ -88,6 +89,8 @@ impl<D: Device, L: Links> Shard<D, L> {
             ringraft_wal::Wake::At(at) => Wake::At(at),
             ringraft_wal::Wake::OnEvent => Wake::OnEvent,
         };
+        self.note_submitted(now);
+        self.note_disk();
         self.open_gates(now)?;
         if self.apply_all(now)? {
             wake = Wake::Now;
@@ -257,7 +260,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
         while let Some(gate) = self.gates.release(durable) {
             let slot = gate.slot;
-            self.note_durable(now, slot, gate.sequence);
+            let Self { groups, metrics, .. } = self;
+            groups[slot].note_durable(metrics, now, gate.sequence);
             while self.groups[slot].gated.front().is_some_and(|held| held.token <= gate.token) {
                 let held = self.groups[slot].gated.pop_front().expect("its front was just seen");
                 self.send(slot, &held.envelope, Carried::Cache);
@@ -268,29 +272,54 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     fn role_changed(&mut self, slot: usize) {
-        if self.groups[slot].raft.role() == RoleKind::Leader {
-            self.metrics.elections_won += 1;
-        } else {
+        let group = &mut self.groups[slot];
+        let (id, term) = (group.id, group.raft.term());
+        let (role, leader) = (group.raft.role(), group.raft.leader());
+        let before = std::mem::replace(&mut group.role_seen, role);
+        let leader_before = std::mem::replace(&mut group.leader_seen, leader);
+        if leader.is_some() && leader != leader_before {
+            self.metrics.leader_changes += 1;
+        }
+        match role {
+            RoleKind::Leader => {
+                let last = group.raft.last();
+                self.events.push(ShardEvent::BecameLeader { group: id, term, last });
+            }
+            RoleKind::Candidate => {
+                self.metrics.elections += 1;
+                self.events.push(ShardEvent::ElectionStarted { group: id, term });
+            }
+            RoleKind::Follower => {
+                if let Some(leader) = leader
+                    && Some(leader) != leader_before
+                {
+                    self.events.push(ShardEvent::Follows { group: id, term, leader });
+                }
+            }
+            RoleKind::PreCandidate => {}
+        }
+        if role != RoleKind::Leader {
+            if before == RoleKind::Leader {
+                self.events.push(ShardEvent::SteppedDown { group: id, term });
+            }
             self.writes_unknown(slot);
         }
     }
 
     fn commit(&mut self, now: Ticks, slot: usize, committed: Index) {
-        let group = &mut self.groups[slot];
+        let Self { groups, metrics, .. } = self;
+        let group = &mut groups[slot];
         assert!(committed >= group.committed, "the commit index never goes back (I-02)");
         group.committed = committed;
-        for batch in group.batches.iter_mut().take_while(|batch| batch.last <= committed) {
-            batch.committed.get_or_insert(now);
-        }
+        group.note_committed(metrics, now);
         self.list_for_apply(slot);
     }
 
-    fn note_durable(&mut self, now: Ticks, slot: usize, sequence: Sequence) {
-        for batch in &mut self.groups[slot].batches {
-            if batch.sequence > sequence {
-                break;
-            }
-            batch.durable.get_or_insert(now);
+    fn note_disk(&mut self) {
+        let is_full = self.log.space_exhausted();
+        if is_full != self.disk_was_full {
+            self.disk_was_full = is_full;
+            self.events.push(ShardEvent::DiskFull(is_full));
         }
     }
 

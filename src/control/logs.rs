@@ -170,6 +170,18 @@ pub enum LogEvent {
         /// The one that it shows now.
         shown: Incarnation,
     },
+    /// A handshake with a peer failed, here or there.
+    PeerRefused {
+        /// The peer.
+        peer: NodeId,
+        /// What stands against it, and the cure.
+        reason: &'static str,
+    },
+    /// A peer's name led to no address.
+    PeerNotFound {
+        /// The peer.
+        peer: NodeId,
+    },
     /// A connection said what nobody may say, and was closed.
     FrameRefused {
         /// The shard.
@@ -242,6 +254,12 @@ impl LogEvent {
                     %peer, known, shown,
                     "peer refused: its data directory was formatted anew, so it forgot its votes"
                 );
+            }
+            Self::PeerRefused { peer, reason } => {
+                tracing::error!(%peer, reason, "the handshake with a peer failed");
+            }
+            Self::PeerNotFound { peer } => {
+                tracing::warn!(%peer, "a peer's name can't be resolved; it is tried again");
             }
             Self::FrameRefused { shard, reason } => {
                 tracing::warn!(%shard, reason, "connection closed: it broke the protocol");

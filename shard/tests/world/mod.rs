@@ -173,6 +173,7 @@ impl World {
                 reads_waiting_max: 1024,
             },
             limits: Limits { cache_bytes_max: 2 << 20, ..Limits::default() },
+            slow_write: None,
             seed: self.seed ^ (u64::from(id.0) << 32),
             name: format!("node-{id}"),
         };
