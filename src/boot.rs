@@ -5,11 +5,11 @@
 //! before the logs are recovered.
 
 use crate::config::{Addresses, Config, SyncMethod};
+use crate::control::StopSignals;
 use crate::cores::{self, Doorbells, Resolver};
+use crate::feed::MeshFeed;
 use crate::reactor::{self, Lane, LaneError, Reactor, RingError};
 use crate::wires::{Parcel, Wires};
-use crate::control::StopSignals;
-use crate::feed::MeshFeed;
 use crate::{clock, control};
 use ringraft_net::Identity;
 use ringraft_net::Role;
@@ -111,8 +111,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<(), BootError> {
     let shards = config.cpu.shards.len();
     let stop = Arc::new(AtomicBool::new(false));
     let doorbells = Doorbells::new(shards + 1).map_err(system("making doorbells"))?;
-    let resolvers =
-        Resolver::start(shards, &doorbells).map_err(system("starting the resolver"))?;
+    let resolvers = Resolver::start(shards, &doorbells).map_err(system("starting the resolver"))?;
     let limits = MeshLimits { requests: 1024, notices: 4096 };
     let mut ends = Mesh::<Parcel>::new(shards + 1, limits).into_ends();
     let control_end = ends.pop().expect("there is a lane for control");
@@ -298,10 +297,11 @@ impl Part {
             self.config.limits.connections_max,
         );
         let settings = shard_settings(&self.config, self.identity, self.shard);
-        let shard_object = Shard::new(settings, device, wires, log, recovered, clock::now(), |_| {
-            Box::new(KvMachine::new())
-        })
-        .map_err(|error: ShardError| lane(LaneError::Shard(error)))?;
+        let shard_object =
+            Shard::new(settings, device, wires, log, recovered, clock::now(), |_| {
+                Box::new(KvMachine::new())
+            })
+            .map_err(|error: ShardError| lane(LaneError::Shard(error)))?;
         let doorbell = self.doorbells.of(usize::from(shard)).map_err(system("a doorbell"))?;
         let lane_parts = Lane {
             ring,
@@ -348,10 +348,7 @@ fn shard_settings(config: &Config, identity: Identity, shard: ShardId) -> ShardS
         members: config
             .nodes
             .iter()
-            .map(|node| Member {
-                node: node.id,
-                client_address: node.addresses.client.to_string(),
-            })
+            .map(|node| Member { node: node.id, client_address: node.addresses.client.to_string() })
             .collect(),
         groups: config.groups.clone(),
         raft: Settings {

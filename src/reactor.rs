@@ -317,9 +317,8 @@ impl Reactor {
     fn arm_doorbell(&mut self) {
         let word: *mut u64 = &mut *self.doorbell_word;
         let fd = Fd(self.lane.doorbell.as_raw_fd());
-        let entry = opcode::Read::new(fd, word.cast(), 8)
-            .build()
-            .user_data(Tag::new(Owner::Wake, 0).0);
+        let entry =
+            opcode::Read::new(fd, word.cast(), 8).build().user_data(Tag::new(Owner::Wake, 0).0);
         self.push(entry);
     }
 
@@ -761,7 +760,9 @@ impl Reactor {
             let fd = Fd(socket.fd.as_raw_fd());
             let tag = join(slot, socket.generation);
             let mut entries = [None, None];
-            if !socket.sending && let Some(bytes) = socket.outbox.take_for_send() {
+            if !socket.sending
+                && let Some(bytes) = socket.outbox.take_for_send()
+            {
                 let length = bytes.len().min(1 << 20) as u32;
                 let send = opcode::Send::new(fd, bytes.as_ptr(), length)
                     .flags(libc::MSG_NOSIGNAL)
@@ -780,10 +781,9 @@ impl Reactor {
                     self.blocked.push(slot);
                 } else {
                     let space = socket.inbox.space();
-                    let receive =
-                        opcode::Recv::new(fd, space.as_mut_ptr(), space.len() as u32)
-                            .build()
-                            .user_data(Tag::new(Owner::Receive, tag).0);
+                    let receive = opcode::Recv::new(fd, space.as_mut_ptr(), space.len() as u32)
+                        .build()
+                        .user_data(Tag::new(Owner::Receive, tag).0);
                     socket.receiving = true;
                     entries[1] = Some(receive);
                 }
@@ -813,9 +813,7 @@ impl Reactor {
         self.shard.links.mesh.ring_doorbells(&self.lane.ringer);
         match sleeps {
             Some(span) if span > Ticks::ZERO => self.sleep(span.min(SWEEP_TIME)),
-            _ => {
-                self.lane.ring.submit().map(drop).or_else(busy_is_fine).map_err(LaneError::Ring)
-            }
+            _ => self.lane.ring.submit().map(drop).or_else(busy_is_fine).map_err(LaneError::Ring),
         }
     }
 
@@ -851,9 +849,8 @@ impl Reactor {
                 .or_else(busy_is_fine)
                 .map_err(LaneError::Ring);
         }
-        let timeout = Timespec::new()
-            .sec(span.0 / 1_000_000)
-            .nsec((span.0 % 1_000_000) as u32 * 1_000);
+        let timeout =
+            Timespec::new().sec(span.0 / 1_000_000).nsec((span.0 % 1_000_000) as u32 * 1_000);
         let arguments = SubmitArgs::new().timespec(&timeout);
         let slept = self.lane.ring.submitter().submit_with_args(1, &arguments);
         self.shard.links.mesh.awake();

@@ -5,17 +5,19 @@
 
 use crate::error::ShardError;
 use crate::event::ShardEvent;
-use crate::group::{Group, Halt};
+use crate::group::{Group, Halt, ReadBatch};
 use crate::limits::{APPLY_ENTRIES_PER_TURN, FETCH_BYTES_MAX};
 use crate::links::{ConnectionId, Links};
+use crate::machine::{Applied, CommandKind};
 use crate::session::{StoredReply, Verdict};
 use crate::shard::{FetchFor, Shard};
-use ringraft_net::client_wire::{self, BatchWriter, Reply};
+use ringraft_net::client_wire::{self, BatchWriter, Reply, Request};
 use ringraft_net::{Frame, FrameHeader, Identity, Kind};
 use ringraft_types::command::Envelope;
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, Index, NodeId, Revision, Status, Ticks};
-use ringraft_wal::{Device, ReadError};
+use ringraft_wal::ReadError;
+use ringraft_wal::device::Device;
 
 /// One answer on its way into its client's outbox; the body lies in a shared buffer.
 #[derive(Clone, Copy, Debug)]
@@ -169,46 +171,8 @@ impl<D: Device, L: Links> Shard<D, L> {
             && batch.index.is_some_and(|index| index <= group.applied)
         {
             let mut batch = group.reads.pop_front().expect("its front was just seen");
-            if let Some(outbox) = links.client(batch.connection) {
-                let frame = read_frame(group.id, &batch.body);
-                let requests = client_wire::reads(&frame).expect("it was checked when it came");
-                let sender = settings.identity;
-                let mut writer = BatchWriter::begin(outbox, Kind::Replies, group.id, sender);
-                let mut rest = requests.iter();
-                let mut next = rest.next();
-                while let Some(request) = next {
-                    scratch.reply.clear();
-                    let applied = match group.machine.check(request.payload) {
-                        Ok(crate::machine::CommandKind::Read) => {
-                            group.machine.query(request.payload, &mut scratch.reply)
-                        }
-                        Ok(crate::machine::CommandKind::Write) => crate::machine::Applied {
-                            status: Status::Invalid,
-                            revision: group.machine.revision(),
-                        },
-                        Err(status) => {
-                            crate::machine::Applied { status, revision: group.machine.revision() }
-                        }
-                    };
-                    if !writer.is_empty() && !writer.fits(scratch.reply.len()) {
-                        writer.finish();
-                        let Some(outbox) = links.client(batch.connection) else { break };
-                        writer = BatchWriter::begin(outbox, Kind::Replies, group.id, sender);
-                    }
-                    writer.reply(&Reply {
-                        call: request.call,
-                        status: applied.status,
-                        flags: 0,
-                        revision: applied.revision,
-                        index: group.applied,
-                        hint: NodeId::ZERO,
-                        body: &scratch.reply,
-                    });
-                    metrics.reads_served += 1;
-                    next = rest.next();
-                }
-                writer.finish();
-            }
+            let sender = settings.identity;
+            metrics.reads_served += serve_batch(group, links, sender, &batch, &mut scratch.reply);
             batch.body.clear();
             if read_buffers.len() < 64 {
                 read_buffers.push(batch.body);
@@ -235,6 +199,55 @@ impl<D: Device, L: Links> Shard<D, L> {
         group.batches.clear();
         self.answer(slot);
     }
+}
+
+/// Answers the reads of one frame, in as many frames as the replies take. Returns how many.
+fn serve_batch(
+    group: &Group,
+    links: &mut impl Links,
+    sender: Identity,
+    batch: &ReadBatch,
+    body: &mut Vec<u8>,
+) -> u64 {
+    let frame = read_frame(group.id, &batch.body);
+    let requests = client_wire::reads(&frame).expect("it was checked when it came");
+    let mut requests = requests.iter();
+    let mut served = 0;
+    let mut pending = requests.next().map(|request| query(group, &request, body));
+    while pending.is_some()
+        && let Some(outbox) = links.client(batch.connection)
+    {
+        let mut writer = BatchWriter::begin(outbox, Kind::Replies, group.id, sender);
+        while let Some((call, applied)) = pending
+            && (writer.is_empty() || writer.fits(body.len()))
+        {
+            writer.reply(&Reply {
+                call,
+                status: applied.status,
+                flags: 0,
+                revision: applied.revision,
+                index: group.applied,
+                hint: NodeId::ZERO,
+                body,
+            });
+            served += 1;
+            pending = requests.next().map(|request| query(group, &request, body));
+        }
+        writer.finish();
+    }
+    served
+}
+
+/// Answers one read from the machine; its body replaces what `body` held.
+fn query(group: &Group, request: &Request<'_>, body: &mut Vec<u8>) -> (u64, Applied) {
+    body.clear();
+    let revision = group.machine.revision();
+    let applied = match group.machine.check(request.payload) {
+        Ok(CommandKind::Read) => group.machine.query(request.payload, body),
+        Ok(CommandKind::Write) => Applied { status: Status::Invalid, revision },
+        Err(status) => Applied { status, revision },
+    };
+    (request.call, applied)
 }
 
 /// The frame that a read's body came in, as far as opening it again needs.

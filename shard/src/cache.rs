@@ -36,7 +36,7 @@ struct Tail {
 
 /// The cache of one shard.
 #[derive(Debug)]
-pub struct Cache {
+pub(crate) struct Cache {
     chunks: VecDeque<Chunk>,
     /// The number of the chunk at the front of `chunks`.
     chunk_first: u64,
@@ -53,7 +53,7 @@ impl Cache {
     ///
     /// # Panics
     /// If `bytes_max` is less than two chunks.
-    pub fn new(bytes_max: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize) -> Self {
         assert!(bytes_max >= 2 * CHUNK_BYTES, "the entry cache needs {} bytes", 2 * CHUNK_BYTES);
         Self {
             chunks: VecDeque::new(),
@@ -67,26 +67,28 @@ impl Cache {
     }
 
     /// Makes room for a group; its slot is the number of calls before this one.
-    pub fn add_tail(&mut self) -> usize {
+    pub(crate) fn add_tail(&mut self) -> usize {
         self.tails.push(Tail::default());
         self.tails.len() - 1
     }
 
     /// Bytes held, unused ends of chunks included.
-    pub fn bytes(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// The first entry still held of a group, or `None` if none is.
-    pub fn first(&self, slot: usize) -> Option<Index> {
+    pub(crate) fn first(&self, slot: usize) -> Option<Index> {
         let tail = &self.tails[slot];
         (!tail.places.is_empty()).then_some(tail.first)
     }
 
     fn chunk_with_room(&mut self, slot: usize, bytes: usize) -> (u64, &mut Chunk) {
-        let fits = self.chunks.back().is_some_and(|chunk| {
-            chunk.data.capacity() - chunk.data.len() >= bytes
-        });
+        let fits = self
+            .chunks
+            .back()
+            .is_some_and(|chunk| chunk.data.capacity() - chunk.data.len() >= bytes);
         if !fits {
             self.evict_for(bytes.max(CHUNK_BYTES));
             let mut chunk = self.spare.pop().unwrap_or_default();
@@ -128,7 +130,7 @@ impl Cache {
     }
 
     /// The groups whose front was evicted since the last call.
-    pub fn take_trimmed(&mut self, out: &mut Vec<u32>) {
+    pub(crate) fn take_trimmed(&mut self, out: &mut Vec<u32>) {
         out.append(&mut self.trimmed);
     }
 
@@ -152,7 +154,7 @@ impl Cache {
     /// # Panics
     /// If `index` doesn't follow the newest cached entry, or `encode` wrote another number of
     /// bytes.
-    pub fn push_with(
+    pub(crate) fn push_with(
         &mut self,
         slot: usize,
         index: Index,
@@ -167,7 +169,7 @@ impl Cache {
     }
 
     /// Adds entries from `first` on, already encoded and verified, as one run of bytes.
-    pub fn push_run(&mut self, slot: usize, first: Index, mut records: &[u8]) {
+    pub(crate) fn push_run(&mut self, slot: usize, first: Index, mut records: &[u8]) {
         let mut index = first;
         while !records.is_empty() {
             let header = record::peek(records).expect("the caller verified these records");
@@ -180,14 +182,14 @@ impl Cache {
     }
 
     /// Forgets a group's entries from `index` on.
-    pub fn truncate(&mut self, slot: usize, index: Index) {
+    pub(crate) fn truncate(&mut self, slot: usize, index: Index) {
         let tail = &mut self.tails[slot];
         let keep = index.0.saturating_sub(tail.first.0) as usize;
         tail.places.truncate(keep);
     }
 
     /// The record at `index`, if it is held.
-    pub fn get(&self, slot: usize, index: Index) -> Option<&[u8]> {
+    pub(crate) fn get(&self, slot: usize, index: Index) -> Option<&[u8]> {
         let tail = &self.tails[slot];
         let at = index.0.checked_sub(tail.first.0)?;
         let place = tail.places.get(usize::try_from(at).ok()?)?;
@@ -201,7 +203,7 @@ impl Cache {
 
     /// Hands out the records `first..=last` as few runs of bytes, each with its first and last
     /// index. Returns whether all of them are held; if not, nothing is handed out.
-    pub fn runs(
+    pub(crate) fn runs(
         &self,
         slot: usize,
         first: Index,

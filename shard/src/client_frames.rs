@@ -13,7 +13,7 @@ use ringraft_raft::{Input, RoleKind};
 use ringraft_types::command::Envelope;
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, NodeId, Status, Ticks};
-use ringraft_wal::Device;
+use ringraft_wal::device::Device;
 
 impl<D: Device, L: Links> Shard<D, L> {
     /// Takes a frame of a client.
@@ -81,11 +81,15 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     fn is_elsewhere(&self, group: GroupId) -> bool {
-        self.router.home(group) != self.settings.shard
-            && self.settings.groups.contains(&group)
+        self.router.home(group) != self.settings.shard && self.settings.groups.contains(&group)
     }
 
-    fn forward_or_refuse(&mut self, from: ConnectionId, frame: &Frame<'_>, requests: &Requests<'_>) {
+    fn forward_or_refuse(
+        &mut self,
+        from: ConnectionId,
+        frame: &Frame<'_>,
+        requests: &Requests<'_>,
+    ) {
         let group = frame.header.group;
         let status = if !self.is_elsewhere(group) {
             Status::NoSuchGroup
@@ -267,8 +271,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             let mut output = std::mem::take(&mut self.scratch.output);
             output.clear();
             self.groups[slot].raft.flush_reads(now, &mut output);
-            let result =
-                self.carry_out(now, slot, &output, crate::peer_frames::Carried::Cache);
+            let result = self.carry_out(now, slot, &output, crate::peer_frames::Carried::Cache);
             self.scratch.output = output;
             result?;
         }

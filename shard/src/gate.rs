@@ -10,18 +10,18 @@ use std::collections::VecDeque;
 
 /// One batch of one group on its way to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gate {
+pub(crate) struct Gate {
     /// Opens when the log is durable up to here.
-    pub sequence: Sequence,
+    pub(crate) sequence: Sequence,
     /// The group's slot.
-    pub slot: usize,
+    pub(crate) slot: usize,
     /// The group's name for the batch.
-    pub token: Token,
+    pub(crate) token: Token,
 }
 
 /// The gates of one shard.
 #[derive(Debug, Default)]
-pub struct Gates {
+pub(crate) struct Gates {
     queue: VecDeque<Gate>,
 }
 
@@ -31,7 +31,7 @@ impl Gates {
     ///
     /// # Panics
     /// If the sequence is below the newest gate's: the log hands them out in order.
-    pub fn hold(&mut self, gate: Gate) {
+    pub(crate) fn hold(&mut self, gate: Gate) {
         if let Some(last) = self.queue.back_mut() {
             assert!(last.sequence <= gate.sequence, "sequences are handed out in order");
             if last.sequence == gate.sequence && last.slot == gate.slot {
@@ -44,7 +44,7 @@ impl Gates {
     }
 
     /// The next gate that is open now.
-    pub fn release(&mut self, durable: Sequence) -> Option<Gate> {
+    pub(crate) fn release(&mut self, durable: Sequence) -> Option<Gate> {
         if self.queue.front()?.sequence > durable {
             return None;
         }
@@ -52,17 +52,12 @@ impl Gates {
     }
 
     /// The sequence of the newest batch held back.
-    pub fn newest(&self) -> Option<Sequence> {
+    pub(crate) fn newest(&self) -> Option<Sequence> {
         self.queue.back().map(|gate| gate.sequence)
     }
 
-    /// Batches held back.
-    pub fn len(&self) -> usize {
-        self.queue.len()
-    }
-
     /// Whether nothing is held back.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 }

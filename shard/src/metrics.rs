@@ -74,9 +74,8 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let histogram = || {
-            Histogram::new_with_bounds(1, 60_000_000, 2).expect("the bounds are constants")
-        };
+        let histogram =
+            || Histogram::new_with_bounds(1, 60_000_000, 2).expect("the bounds are constants");
         Self {
             turns: 0,
             writes_proposed: 0,

@@ -10,7 +10,7 @@ use ringraft_net::{Frame, Kind};
 use ringraft_raft::output::Envelope;
 use ringraft_raft::{Append, AppendOutcome, EntryHead, Input, Message, Span};
 use ringraft_types::{GroupId, Index, LogId, NodeId, Ticks, record};
-use ringraft_wal::Device;
+use ringraft_wal::device::Device;
 
 /// Where the bytes of entries are while a step's output is carried out.
 #[derive(Clone, Copy)]

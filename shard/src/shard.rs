@@ -20,7 +20,8 @@ use ringraft_net::Identity;
 use ringraft_raft::{Boot, HardState, LogShape, Output, Raft, Settings};
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, Incarnation, Index, NodeId, Sequence, ShardId, Ticks};
-use ringraft_wal::{Device, Log, Recovered};
+use ringraft_wal::device::Device;
+use ringraft_wal::{Log, Recovered};
 use std::collections::BTreeMap;
 
 /// A node of the cluster, as clients and peers must know it.
@@ -235,12 +236,9 @@ impl<D: Device, L: Links> Shard<D, L> {
         let mut shape = LogShape::default();
         let mut floor = None;
         if let Some(found) = found {
-            if let Some(hard) = &found.hard {
-                hard_state = HardState {
-                    term: hard.term,
-                    vote: (hard.vote != 0).then_some(NodeId(hard.vote)),
-                    commit: hard.commit,
-                };
+            if let Some((term, vote, commit)) = found.hard {
+                let vote = (vote != 0).then_some(NodeId(vote));
+                hard_state = HardState { term, vote, commit };
             }
             shape.runs = found.runs.clone();
             shape.last = found.last;
@@ -279,9 +277,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             return Ok(PeerAdmission::NotAMember);
         };
         match peer.incarnation {
-            Some(known) if known != incarnation => {
-                Ok(PeerAdmission::WrongIncarnation { known })
-            }
+            Some(known) if known != incarnation => Ok(PeerAdmission::WrongIncarnation { known }),
             Some(_) => Ok(PeerAdmission::Welcome),
             None => {
                 self.scratch.record.clear();

@@ -10,7 +10,7 @@ use crate::links::Links;
 use crate::metrics::{Metrics, Stage};
 use crate::shard::Shard;
 use ringraft_types::{GroupId, Index, Sequence, Ticks};
-use ringraft_wal::Device;
+use ringraft_wal::device::Device;
 
 /// A batch that is applied, and whose replies are on their way out.
 #[derive(Clone, Copy, Debug)]

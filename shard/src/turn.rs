@@ -14,17 +14,18 @@
 //! Steps 1 to 3 think, 4 to 7 act. An effect never happens inside `Raft::step`: it fills an
 //! `Output`, and [`Shard::carry_out`] is the one place that carries it out.
 
+use crate::error::FrameRefusal;
 use crate::error::ShardError;
 use crate::event::{Event, ShardEvent, Wake};
 use crate::gate::Gate;
 use crate::links::Links;
 use crate::peer_frames::Carried;
 use crate::shard::{FetchFor, Shard};
-use crate::error::FrameRefusal;
 use ringraft_raft::{Fetch, HardState, Input, Output, RoleKind, Span};
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{Index, NodeId, Sequence, Term, Ticks};
-use ringraft_wal::{Device, ReadRequest};
+use ringraft_wal::ReadRequest;
+use ringraft_wal::device::Device;
 
 /// Ticks are given on a grid of this part of the heartbeat interval, so that the heartbeats of
 /// many groups leave in one frame.
@@ -340,6 +341,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.next_ticket += 1;
         self.fetches.insert(ticket, what);
         let group = self.groups[slot].id;
+        let bytes_max = bytes_max as usize;
         self.log.read(ReadRequest { ticket, group, first, last, bytes_max });
     }
 

@@ -34,11 +34,10 @@ fn a_retry_is_applied_once_across_a_change_of_leader() {
     let next = world.elect();
     assert_ne!(next, leader);
     let third = world.put(next, 7, 1, b"key", b"value");
-    assert_eq!((third.status, third.revision, third.index), (
-        first.status,
-        first.revision,
-        first.index
-    ));
+    assert_eq!(
+        (third.status, third.revision, third.index),
+        (first.status, first.revision, first.index)
+    );
     let second = world.put(next, 7, 2, b"key", b"other");
     assert_eq!(second.revision.0, 2);
 }

@@ -398,7 +398,14 @@ impl World {
     }
 
     /// Writes under a session and waits for the reply.
-    pub fn put(&mut self, to: NodeId, client: u128, sequence: u64, key: &[u8], value: &[u8]) -> Answer {
+    pub fn put(
+        &mut self,
+        to: NodeId,
+        client: u128,
+        sequence: u64,
+        key: &[u8],
+        value: &[u8],
+    ) -> Answer {
         let mut envelope = Vec::new();
         let client = ClientId(client);
         Envelope { client, sequence, received: 0, opened: Index::ZERO }.encode(&mut envelope);
