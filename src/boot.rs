@@ -98,7 +98,7 @@ fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> BootError {
 /// If it can't start, or had to stop.
 pub fn run(config: Config, options: RunOptions) -> Result<(), BootError> {
     let directory = open_directory(&config)?;
-    let geometry = geometry::probe(&config.data_dir.join(LOG_FOLDER), options.allow_buffered)?;
+    geometry::probe(&config.data_dir.join(LOG_FOLDER), options.allow_buffered)?;
     let identity = Identity {
         cluster: config.cluster,
         incarnation: directory.manifest.incarnation,
@@ -124,7 +124,6 @@ pub fn run(config: Config, options: RunOptions) -> Result<(), BootError> {
             shard: ShardId(shard as u16),
             config: config.clone(),
             identity,
-            geometry,
             directory: config.data_dir.join(LOG_FOLDER),
             allow_buffered: options.allow_buffered,
             listeners: listeners.take().unwrap_or_default(),
@@ -195,9 +194,13 @@ fn start_control(
     let feed = MeshFeed::new(config, mesh, doorbells.clone(), stop.clone());
     let core = config.cpu.control[0];
     let http_connections_max = config.limits.http_connections_max;
-    cores::spawn(String::from("control"), Some(core), move || {
-        let options = control::Options { http_connections_max };
-        if let Err(error) = control::run(http, Box::new(feed), log, options) {
+    cores::spawn(String::from("control"), None, move || {
+        let options = control::ControlOptions {
+            core: Some(core),
+            connections_max: http_connections_max,
+            patience: control::ControlOptions::PATIENCE,
+        };
+        if let Err(error) = control::serve(http, options, feed, log) {
             // Consensus goes on without it.
             tracing::error!("the control lane stopped: {error}");
         }
@@ -262,7 +265,6 @@ struct Part {
     shard: ShardId,
     config: Config,
     identity: Identity,
-    geometry: ringraft_wal::device::Geometry,
     directory: PathBuf,
     allow_buffered: bool,
     listeners: Vec<(OwnedFd, Role)>,
@@ -281,8 +283,7 @@ impl Part {
         // Registered, it stays locked until the last write of this ring is gone, even after a
         // kill.
         reactor::hold_lock(&ring, &self.lock).map_err(system("registering the lock"))?;
-        let mut device = UringDevice::new(&self.directory, self.geometry, self.allow_buffered)
-            .map_err(system("opening the log's folder"))?;
+        let mut device = UringDevice::open(&self.directory, self.allow_buffered)?;
         let (log, recovered) = reactor::recover(&mut ring, &mut device, self.log_settings())
             .map_err(|error| match error {
                 reactor::RecoverError::Log(error) => BootError::Recovery { shard, error },

@@ -9,7 +9,7 @@ mod stop;
 
 pub use feed::{
     BUCKETS_US, GroupRow, NodeSnapshot, Percentiles, ShardCounters, ShardFeed, ShardSnapshot,
-    Stage, StageHistogram, WalSnapshot,
+    StageHistogram, WalSnapshot,
 };
 pub use listen::{BindError, bind};
 pub use logs::{LogControl, LogEvent};

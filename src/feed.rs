@@ -59,12 +59,7 @@ impl MeshFeed {
             answers: 0,
             numbers: ShardSnapshot { shard: ShardId(shard as u16), ..ShardSnapshot::default() },
         });
-        let state = State {
-            mesh,
-            shards: shards.collect(),
-            events: Vec::new(),
-            events_dropped: 0,
-        };
+        let state = State { mesh, shards: shards.collect(), events: Vec::new(), events_dropped: 0 };
         Self {
             node: config.node,
             name: config.name.clone(),

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod cores;
+pub mod feed;
 #[allow(unsafe_code)]
 pub mod reactor;
 pub mod snapshot;

@@ -127,15 +127,13 @@ pub fn recover(
             RecoveryStep::Done(done) => return Ok(*done),
             RecoveryStep::Failed(error) => return Err(RecoverError::Log(error)),
         }
-        let mut entries = Vec::new();
-        device.drain(&mut |entry| entries.push(entry));
-        for entry in entries {
-            inflight += 1;
+        let mut queue = ring.submission();
+        let room = queue.capacity() - queue.len();
+        inflight += device.drain(room, &mut |entry| {
             // SAFETY: the device keeps the operation's buffer until its completion (I-08).
-            while unsafe { ring.submission().push(&entry) }.is_err() {
-                ring.submit().map_err(RecoverError::Ring)?;
-            }
-        }
+            unsafe { queue.push(&entry) }.expect("there is room for as many");
+        });
+        drop(queue);
         let wanted = usize::from(inflight > 0);
         ring.submit_and_wait(wanted).map(drop).or_else(busy_is_fine).map_err(RecoverError::Ring)?;
         for completion in ring.completion() {
@@ -395,7 +393,8 @@ impl Reactor {
         if let Some(State::Peer(node)) = self.shard.links.close(slot, self.now)
             && self.shard.links.peers.get(&node).is_some_and(|link| link.up.is_none())
         {
-            self.say(LogEvent::PeerDown(node));
+            let shard = self.shard.links.shard;
+            self.say(LogEvent::PeerLost { shard, peer: node, errno: 0 });
             let event = Event::PeerDown(node);
             self.shard
                 .collect(self.now, event)
@@ -417,8 +416,9 @@ impl Reactor {
     }
 
     fn tell_control(&mut self) {
+        let shard = self.shard.links.shard;
         for event in self.shard.take_events() {
-            self.say(event.into());
+            self.say(LogEvent::of_shard(shard, event));
         }
     }
 
@@ -471,7 +471,7 @@ impl Reactor {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
                 Err(error) => {
-                    refusal = Some(error.to_string());
+                    refusal = Some(("bytes that are no frame", error.to_string()));
                     break;
                 }
             };
@@ -480,21 +480,21 @@ impl Reactor {
                 _ => Event::ClientFrame { from: connection, frame },
             };
             if let Err(error) = self.shard.collect(self.now, event)? {
-                refusal = Some(error.to_string());
+                refusal = Some(("a frame that breaks the protocol", error.to_string()));
                 break;
             }
         }
         if let Some(socket) = self.shard.links.get(slot) {
             socket.inbox = inbox;
         }
-        if let Some(sentence) = refusal {
-            self.refuse(slot, state, sentence);
+        if let Some((reason, sentence)) = refusal {
+            self.refuse(slot, state, reason, &sentence);
         }
         Ok(())
     }
 
     /// A stream that broke the rules is closed; a client is told why first.
-    fn refuse(&mut self, slot: u32, state: State, sentence: String) {
+    fn refuse(&mut self, slot: u32, state: State, reason: &'static str, sentence: &str) {
         if state == State::Client
             && let Some(socket) = self.shard.links.get(slot)
         {
@@ -502,7 +502,7 @@ impl Reactor {
             let idle = !socket.sending;
             let sender = self.shard.settings().identity;
             let socket = self.shard.links.get(slot).expect("it was just there");
-            let error = ErrorFrame { code: 1, sentence: &sentence };
+            let error = ErrorFrame { code: 1, sentence };
             error.write(&mut socket.outbox, sender);
             if idle && let Some(bytes) = socket.outbox.take_for_send() {
                 // SAFETY: the bytes live until the call returns; a socket that can't take them at
@@ -512,7 +512,8 @@ impl Reactor {
                 }
             }
         }
-        self.say(LogEvent::Refused(sentence));
+        let shard = self.shard.links.shard;
+        self.say(LogEvent::FrameRefused { shard, reason });
         self.close(slot);
     }
 
@@ -581,7 +582,8 @@ impl Reactor {
                 self.peer_is_up(slot, node)?;
             }
             PeerAdmission::WrongIncarnation { .. } => {
-                self.say(LogEvent::PeerRefused(node, RefusalCode::WrongIncarnation));
+                let reason = RefusalCode::WrongIncarnation.sentence();
+                self.say(LogEvent::PeerRefused { peer: node, reason });
                 self.turn_away(slot, Role::Peer, RefusalCode::WrongIncarnation);
             }
             PeerAdmission::NotAMember => {
@@ -638,7 +640,7 @@ impl Reactor {
             Err(code) => {
                 let link = self.shard.links.peers.get_mut(&node).expect("we dialed a member");
                 if link.refused.replace(code) != Some(code) {
-                    self.say(LogEvent::PeerRefused(node, code));
+                    self.say(LogEvent::PeerRefused { peer: node, reason: code.sentence() });
                 }
                 self.close(slot);
             }
@@ -652,7 +654,7 @@ impl Reactor {
             let down = self.shard.collect(self.now, Event::PeerDown(node))?;
             down.expect("a lost link is no frame");
         }
-        self.say(LogEvent::PeerUp(node));
+        self.say(LogEvent::PeerConnected { shard: self.shard.links.shard, peer: node });
         self.shard.collect(self.now, Event::PeerUp(node))?.expect("a link is no frame");
         Ok(())
     }
@@ -694,9 +696,9 @@ impl Reactor {
             link.resolving = false;
             match found {
                 Ok(address) => self.dial_address(node, address),
-                Err(sentence) => {
+                Err(_) => {
                     link.next_dial = self.now.after(Ticks::from_millis(1_000));
-                    self.say(LogEvent::Refused(sentence));
+                    self.say(LogEvent::PeerNotFound { peer: node });
                 }
             }
         }
@@ -795,16 +797,16 @@ impl Reactor {
         if self.shard.links.listed.is_empty() {
             self.shard.links.listed = listed;
         }
-        let Self { shard, backlog, inflight, .. } = self;
-        shard.device.drain(&mut |entry| {
-            *inflight += 1;
-            backlog.push_back(entry);
-        });
     }
 
     /// Submits everything and sleeps if there is nothing to do.
     fn submit(&mut self, wake: Wake) -> Result<(), LaneError> {
         self.fill_queue()?;
+        if self.shard.has_replies_leaving() {
+            // Small, so that the replies' own stage has a time: they leave with the next call.
+            self.lane.ring.submit().map(drop).or_else(busy_is_fine).map_err(LaneError::Ring)?;
+            self.shard.note_sent(clock::now());
+        }
         let sleeps = match wake {
             Wake::Now => None,
             Wake::At(at) => Some(at.since(self.now)),
@@ -857,24 +859,33 @@ impl Reactor {
         slept.map(drop).or_else(busy_is_fine).map_err(LaneError::Ring)
     }
 
+    /// Moves what waits into the submission queue; submits in between if it doesn't fit. A write
+    /// and the sync linked to it go into one submission.
     fn fill_queue(&mut self) -> Result<(), LaneError> {
-        while !self.backlog.is_empty() {
+        loop {
             let mut queue = self.lane.ring.submission();
             while let Some(entry) = self.backlog.front() {
                 // SAFETY: buffers of the operation live until its completion: socket buffers in
-                // their socket, which is not freed while `receiving` or `sending`; the device's in
-                // its slab; the doorbell's word and addresses in boxes (I-08).
+                // their socket, which is not freed while `receiving` or `sending`; the doorbell's
+                // word and addresses in boxes (I-08).
                 if unsafe { queue.push(entry) }.is_err() {
                     break;
                 }
                 self.backlog.pop_front();
             }
+            let room = queue.capacity() - queue.len();
+            let device = &mut self.shard.device;
+            let drained = device.drain(room, &mut |entry| {
+                // SAFETY: the device keeps the operation's buffer until its completion (I-08).
+                unsafe { queue.push(&entry) }.expect("there is room for as many");
+            });
+            self.inflight += drained;
             drop(queue);
-            if !self.backlog.is_empty() {
-                self.lane.ring.submit().map(drop).or_else(busy_is_fine).map_err(LaneError::Ring)?;
+            if self.backlog.is_empty() && self.shard.device.pending() == 0 {
+                return Ok(());
             }
+            self.lane.ring.submit().map(drop).or_else(busy_is_fine).map_err(LaneError::Ring)?;
         }
-        Ok(())
     }
 }
 

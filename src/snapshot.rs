@@ -2,14 +2,13 @@
 //! people elsewhere.
 
 use crate::control::{
-    BUCKETS_US, GroupRow, Percentiles, ShardCounters, ShardSnapshot, Stage, StageHistogram,
-    WalSnapshot,
+    BUCKETS_US, GroupRow, Percentiles, ShardCounters, ShardSnapshot, StageHistogram, WalSnapshot,
 };
 use crate::wires::Wires;
 use hdrhistogram::Histogram;
 use ringraft_net::status::GroupRole;
 use ringraft_shard::Shard;
-use ringraft_shard::metrics::Stage as ShardStage;
+use ringraft_shard::metrics::Stage;
 use ringraft_types::{NodeId, Ticks};
 use ringraft_wal::device::Durability;
 use ringraft_wal::device::uring::UringDevice;
@@ -74,9 +73,9 @@ pub fn take(shard: &Shard<UringDevice, Wires>, now: Ticks) -> Taken {
         answers: 0,
         groups: groups.collect(),
         counters,
-        stages: ShardStage::ALL
+        stages: Stage::ALL
             .iter()
-            .map(|&stage| histogram(stage_of(stage), metrics.histogram(stage)))
+            .map(|&stage| histogram(stage, metrics.histogram(stage)))
             .collect(),
         wal: WalSnapshot {
             sync_method: match shard.log().settings().durability {
@@ -96,18 +95,6 @@ pub fn take(shard: &Shard<UringDevice, Wires>, now: Ticks) -> Taken {
         },
     };
     Taken { at: now, numbers }
-}
-
-fn stage_of(stage: ShardStage) -> Stage {
-    match stage {
-        ShardStage::Queue => Stage::Queue,
-        ShardStage::Append => Stage::Append,
-        ShardStage::Sync => Stage::Sync,
-        ShardStage::Quorum => Stage::Quorum,
-        ShardStage::Apply => Stage::Apply,
-        ShardStage::Reply => Stage::Reply,
-        ShardStage::Total => Stage::Total,
-    }
 }
 
 fn percentiles(histogram: &Histogram<u64>) -> Percentiles {

@@ -33,6 +33,19 @@ impl Stage {
         Stage::Reply,
         Stage::Total,
     ];
+
+    /// The name in metrics and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Stage::Queue => "queue",
+            Stage::Append => "append",
+            Stage::Sync => "sync",
+            Stage::Quorum => "quorum",
+            Stage::Apply => "apply",
+            Stage::Reply => "reply",
+            Stage::Total => "total",
+        }
+    }
 }
 
 /// Counters and histograms of one shard. Histograms are in microseconds, 1 us to 60 s, two

@@ -5,7 +5,8 @@
 //! the line.
 
 use crate::config::{Log, LogLevel};
-use crate::control::Stage;
+use ringraft_shard::ShardEvent;
+use ringraft_shard::metrics::Stage;
 use ringraft_types::{GroupId, Incarnation, Index, NodeId, ShardId, Term};
 use std::io;
 use std::sync::Arc;
@@ -215,6 +216,28 @@ pub enum LogEvent {
 }
 
 impl LogEvent {
+    /// What a shard had to say, and which shard that was.
+    pub fn of_shard(shard: ShardId, event: ShardEvent) -> Self {
+        match event {
+            ShardEvent::ElectionStarted { group, term } => Self::ElectionStarted { group, term },
+            ShardEvent::BecameLeader { group, term, last } => {
+                Self::BecameLeader { group, term, last }
+            }
+            ShardEvent::SteppedDown { group, term } => Self::SteppedDown { group, term },
+            ShardEvent::Follows { group, term, leader } => Self::Follows { group, term, leader },
+            ShardEvent::Halted { group } => Self::Damaged { shard, group },
+            ShardEvent::SlowWrite { group, index, total, stage, span } => Self::SlowWrite {
+                group,
+                index,
+                total_us: total.get(),
+                slowest: stage,
+                slowest_us: span.get(),
+            },
+            ShardEvent::DiskFull(true) => Self::DiskFull { shard },
+            ShardEvent::DiskFull(false) => Self::DiskHasSpace { shard },
+        }
+    }
+
     /// Writes the line. For the control lane's thread only.
     pub fn emit(&self) {
         match *self {
