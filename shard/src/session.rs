@@ -9,7 +9,7 @@
 //! its client opened it (knew a log index) no earlier than the newest eviction: an evicted client
 //! opened before that, and is told [`Status::SessionExpired`] for ever.
 //!
-//! Memory: 144 bytes and an index entry for an idle session. A body of more than
+//! Memory: 128 bytes and an index entry for an idle session, its newest reply included. A body of more than
 //! [`STORED_BODY_BYTES_MAX`], or any that would take the group over
 //! [`STORED_BODIES_BYTES_MAX`], isn't kept; a retry then learns that the write was applied, and
 //! where, but not its body ([`Status::AlreadyAnswered`]).
