@@ -9,7 +9,7 @@
 //! its client opened it (knew a log index) no earlier than the newest eviction: an evicted client
 //! opened before that, and is told [`Status::SessionExpired`] for ever.
 //!
-//! Memory: 144 bytes and an index entry for an idle session. A body of more than
+//! Memory: 128 bytes and an index entry for an idle session, its newest reply included. A body of more than
 //! [`STORED_BODY_BYTES_MAX`], or any that would take the group over
 //! [`STORED_BODIES_BYTES_MAX`], isn't kept; a retry then learns that the write was applied, and
 //! where, but not its body ([`Status::AlreadyAnswered`]).
@@ -32,6 +32,9 @@ use table::Table;
 pub const STORED_BODY_BYTES_MAX: usize = 4 << 10;
 /// What the bodies kept by all sessions of a group may take together, bytes.
 pub const STORED_BODIES_BYTES_MAX: usize = 64 << 20;
+/// Replies kept by all sessions of a group, beyond which a session that has an unanswered write
+/// is refused another ([`Status::WindowFull`]). One write at a time always goes on.
+pub const STORED_REPLIES_MAX: usize = 1 << 20;
 
 /// The reply to a write, as it is kept for a retry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +82,9 @@ pub struct Sessions {
     evicted_at: Index,
     hash: u64,
     bodies_bytes: usize,
+    /// Replies kept.
+    replies: usize,
+    replies_max: usize,
     /// The session whose write was admitted and is not recorded yet.
     admitted: Option<u32>,
     sessions_max: usize,
@@ -87,20 +93,22 @@ pub struct Sessions {
 impl Sessions {
     /// No sessions, with room for [`SESSIONS_PER_GROUP_MAX`].
     pub fn new() -> Self {
-        Self::with_limit(SESSIONS_PER_GROUP_MAX)
+        Self::with_limits(SESSIONS_PER_GROUP_MAX, STORED_REPLIES_MAX)
     }
 
-    /// No sessions, with room for so many. Every replica must have the same.
+    /// No sessions, with room for so many and their replies. Every replica must have the same.
     ///
     /// # Panics
     /// If there is to be no room at all.
-    fn with_limit(sessions_max: usize) -> Self {
+    fn with_limits(sessions_max: usize, replies_max: usize) -> Self {
         assert!(sessions_max > 0, "a group has room for a session");
         Self {
             table: Table::new(),
             evicted_at: Index::ZERO,
             hash: 0,
             bodies_bytes: 0,
+            replies: 0,
+            replies_max,
             admitted: None,
             sessions_max,
         }
@@ -134,6 +142,9 @@ impl Sessions {
         if envelope.sequence > session.sequence + 1 {
             return Verdict::Refuse(Status::Gap);
         }
+        if self.replies >= self.replies_max && session.newest.is_some() {
+            return Verdict::Refuse(Status::WindowFull);
+        }
         self.admitted = Some(slot);
         Verdict::Apply
     }
@@ -151,6 +162,7 @@ impl Sessions {
             reply.status = Status::AlreadyAnswered;
         }
         self.bodies_bytes += reply.body.len();
+        self.replies += 1;
         self.fold(client, sequence, reply.index, reply.revision, reply.status as u64);
         let session = self.table.session_mut(slot);
         assert!(session.client == client, "the session admitted is the session recorded");
@@ -205,10 +217,11 @@ impl Sessions {
         self.hash
     }
 
-    /// Memory the table takes, bytes, to within a tenth or so; kept replies beyond each session's
-    /// newest not counted, but their bodies. Not replicated.
+    /// Memory the table takes, bytes, to within a fifth or so. Not replicated.
     pub fn memory_bytes(&self) -> usize {
-        self.table.memory_bytes() + self.bodies_bytes
+        // Each session's newest reply lies in its slot.
+        let queued = self.replies.saturating_sub(self.len()) * size_of::<StoredReply>();
+        self.table.memory_bytes() + queued + self.bodies_bytes
     }
 
     /// Whether a client without a session may begin one with this command.
@@ -232,6 +245,7 @@ impl Sessions {
             let evicted = self.table.evict_oldest();
             let bodies: usize = evicted.replies().map(|reply| reply.body.len()).sum();
             self.bodies_bytes -= bodies;
+            self.replies -= evicted.replies().count();
             self.evicted_at = index;
             self.fold(evicted.client, evicted.sequence, index, Revision::ZERO, 257);
         }
@@ -246,6 +260,7 @@ impl Sessions {
             return;
         }
         let mut bytes = 0;
+        let dropped = (received - session.received) as usize;
         while session.received < received {
             let reply = session.before.pop_front().or_else(|| session.newest.take());
             bytes += reply.expect("every unanswered write has its reply").body.len();
@@ -257,6 +272,7 @@ impl Sessions {
         }
         let client = session.client;
         self.bodies_bytes -= bytes;
+        self.replies -= dropped;
         self.fold(client, received, Index::ZERO, Revision::ZERO, 256);
     }
 

@@ -8,6 +8,7 @@
 mod hash;
 mod history;
 pub(crate) mod index;
+mod key;
 mod kv;
 mod read;
 mod store;

@@ -1,4 +1,4 @@
-//! The versions of every key: the current one in a slot of one cache line, found by hash; the ones
+//! The versions of every key: the current one in a slot of two cache lines, found by hash; the ones
 //! before it in the history.
 //!
 //! ```text
@@ -11,7 +11,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
 
 use ringraft_types::command::Keys;
 use ringraft_types::limits::HISTORY_REVISIONS_DEFAULT;
@@ -20,6 +19,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::hash::{Change, fold};
 use super::history::{History, Old, Record};
 use super::index::HashIndex;
+use super::key::Key;
 
 /// The revision that means "as it is now, with the running transaction's changes".
 pub(super) const NOW: u64 = u64::MAX;
@@ -32,11 +32,11 @@ const CHUNK_SLOTS: usize = 4096;
 /// What an entry of the ordered index takes, with the key's counters and its node's slack, bytes.
 const ORDER_ENTRY_BYTES: usize = 56;
 
-/// A key with its current version; one cache line.
+/// A key with its current version; two cache lines side by side, fetched together.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Slot {
-    key: Arc<[u8]>,
+    key: Key,
     value: Box<[u8]>,
     create: u64,
     modified: u64,
@@ -46,7 +46,14 @@ struct Slot {
     newest: u64,
 }
 
-const _: () = assert!(size_of::<Slot>() == 64);
+const _: () = assert!(size_of::<Slot>() == 128);
+
+impl Slot {
+    fn free() -> Self {
+        let (key, value) = (Key::NOBODY, Box::default());
+        Self { key, value, create: 0, modified: 0, version: 0, newest: 0 }
+    }
+}
 
 /// A version of a key, as a reader sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +71,7 @@ pub(super) struct Store {
     chunks: Vec<Vec<Slot>>,
     free: Vec<u32>,
     index: HashIndex,
-    order: BTreeMap<Arc<[u8]>, u32>,
+    order: BTreeMap<Box<[u8]>, u32>,
     history: History,
     /// The newest revision.
     revision: u64,
@@ -75,11 +82,12 @@ pub(super) struct Store {
     /// Keys that exist now.
     live: u64,
     hash: u64,
-    /// Bytes of current values, and of the keys that have a slot.
+    /// Bytes of current values, and of the keys in the ordered index.
     value_bytes: usize,
     key_bytes: usize,
-    /// The key of free slots.
-    nobody: Arc<[u8]>,
+    /// The value pruned last: the next of its length takes its place, which spares the allocator
+    /// two trips to memory that nobody touched for long.
+    spare: Box<[u8]>,
     /// Records made since the last [`Store::commit`].
     made: usize,
 }
@@ -99,7 +107,7 @@ impl Store {
             hash: 0,
             value_bytes: 0,
             key_bytes: 0,
-            nobody: Arc::from([]),
+            spare: Box::default(),
             made: 0,
         }
     }
@@ -141,7 +149,7 @@ impl Store {
 
     #[inline]
     fn find(&self, hash: u64, key: &[u8]) -> Option<u32> {
-        self.index.find(hash, |slot| *self.slot(slot).key == *key)
+        self.index.find(hash, |slot| self.slot(slot).key.bytes() == key)
     }
 
     /// Sets a key as part of the next revision.
@@ -154,7 +162,13 @@ impl Store {
         };
         let revision = self.revision + 1;
         self.value_bytes += value.len();
-        let value_box = Box::from(value);
+        let value_box = if self.spare.len() == value.len() {
+            let mut spare = std::mem::take(&mut self.spare);
+            spare.copy_from_slice(value);
+            spare
+        } else {
+            Box::from(value)
+        };
         let slot = &mut self.chunks[number as usize / CHUNK_SLOTS][number as usize % CHUNK_SLOTS];
         let old = Old {
             value: std::mem::replace(&mut slot.value, value_box),
@@ -212,15 +226,12 @@ impl Store {
         let newest =
             self.history.push(Record { revision, older, slot: number, removed: true, old });
         self.slot_mut(number).newest = newest;
-        self.hash = fold(self.hash, revision, Change::Delete, &self.slot(number).key, b"");
+        self.hash = fold(self.hash, revision, Change::Delete, self.slot(number).key.bytes(), b"");
     }
 
     /// A slot for a key that has none; the key doesn't exist yet.
     fn create(&mut self, key_hash: u64, key: &[u8]) -> u32 {
-        let shared: Arc<[u8]> = Arc::from(key);
-        let key = Arc::clone(&shared);
-        let slot =
-            Slot { key, value: Box::default(), create: 0, modified: 0, version: 0, newest: 0 };
+        let slot = Slot { key: Key::new(key), ..Slot::free() };
         let number = match self.free.pop() {
             Some(number) => {
                 *self.slot_mut(number) = slot;
@@ -236,19 +247,19 @@ impl Store {
                 u32::try_from(number).expect("memory ends before four billion keys")
             }
         };
-        self.key_bytes += shared.len();
+        self.key_bytes += key.len();
         self.index.insert(key_hash, number);
-        self.order.insert(shared, number);
+        self.order.insert(key.into(), number);
         number
     }
 
     /// Gives back the slot of a key that no revision in the window knows.
     fn release(&mut self, number: u32) {
-        let nobody = Arc::clone(&self.nobody);
-        let key = std::mem::replace(&mut self.slot_mut(number).key, nobody);
+        let slot = std::mem::replace(self.slot_mut(number), Slot::free());
+        let key = slot.key.bytes();
         self.key_bytes -= key.len();
-        self.index.remove(xxh3_64(&key), number);
-        self.order.remove(&key);
+        self.index.remove(xxh3_64(key), number);
+        self.order.remove(key);
         self.free.push(number);
     }
 
@@ -275,6 +286,7 @@ impl Store {
                     self.release(record.slot);
                 }
             }
+            self.spare = record.old.value;
         }
         self.made = 0;
     }

@@ -9,6 +9,9 @@ use ringraft_types::{Index, Revision, Status};
 
 use super::{Applied, KvMachine, StateMachine};
 
+/// A key and its value.
+type Pair = (Vec<u8>, Vec<u8>);
+
 /// A machine with a log position.
 struct Runner {
     machine: KvMachine,
@@ -53,7 +56,7 @@ impl Runner {
     }
 
     /// The keys and values of a set, as of a revision.
-    fn read(&mut self, keys: Keys<'_>, revision: u64) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Status> {
+    fn read(&mut self, keys: Keys<'_>, revision: u64) -> Result<Vec<Pair>, Status> {
         let range = RangeCommand { revision: Revision(revision), ..RangeCommand::current(keys) };
         let (status, reply) = self.query(range);
         if status != Status::Ok {

@@ -94,8 +94,8 @@ fn behaves_as_the_model() {
             state % bound
         };
         let room = 1 + below(6) as usize;
-        let mut sessions = Sessions::with_limit(room);
-        let mut twin = Sessions::with_limit(room);
+        let mut sessions = Sessions::with_limits(room, STORED_REPLIES_MAX);
+        let mut twin = Sessions::with_limits(room, STORED_REPLIES_MAX);
         let mut model = Model::default();
         for index in 1..4_000u64 {
             let client = u128::from(below(8));
@@ -150,6 +150,7 @@ fn behaves_as_the_model() {
                 .values()
                 .map(|plain| (plain.sequence - plain.received) as usize)
                 .sum();
+            assert_eq!(sessions.replies, kept, "{context}");
             assert_eq!(sessions.bodies_bytes, kept, "{context}: a byte for every kept reply");
         }
     }
@@ -159,7 +160,7 @@ fn behaves_as_the_model() {
 /// from the session, after the mark, after the eviction.
 #[test]
 fn a_retry_is_applied_once() {
-    let mut sessions = Sessions::with_limit(1);
+    let mut sessions = Sessions::with_limits(1, STORED_REPLIES_MAX);
     let first = envelope(7, 1, 0, 3);
     assert_eq!(run(&mut sessions, 10, &first), Ok(true));
     assert_eq!(sessions.lookup(&first), Verdict::Reply(&reply(10, b"")));
@@ -187,9 +188,28 @@ fn the_window_fills_and_opens() {
     assert_eq!(sessions.lookup(&late), Verdict::Refuse(Status::WindowFull));
     assert_eq!(run(&mut sessions, 1026, &envelope(7, 1, 0, 0)), Ok(false));
     assert_eq!(run(&mut sessions, 1027, &envelope(7, 1025, 1, 0)), Ok(true));
+    // Applied, though it looks too early by its own mark: never "definitely not done".
+    assert_eq!(sessions.lookup(&late), Verdict::Reply(&reply(1027, b"")));
     assert_eq!(run(&mut sessions, 1028, &envelope(7, 1027, 1000, 0)), Err(Status::Gap));
     assert_eq!(run(&mut sessions, 1029, &envelope(7, 1000, 0, 0)), Err(Status::AlreadyAnswered));
     assert_eq!(run(&mut sessions, 1030, &envelope(7, 1001, 0, 0)), Ok(false));
+}
+
+/// When the group keeps all the replies it may, a session goes on with one write at a time.
+#[test]
+fn a_full_group_goes_on_one_by_one() {
+    let mut sessions = Sessions::with_limits(2, 3);
+    for sequence in 1..=3 {
+        assert_eq!(run(&mut sessions, sequence, &envelope(7, sequence, 0, 0)), Ok(true));
+    }
+    assert_eq!(run(&mut sessions, 4, &envelope(7, 4, 0, 0)), Err(Status::WindowFull));
+    assert_eq!(run(&mut sessions, 5, &envelope(8, 1, 0, 0)), Ok(true));
+    assert_eq!(run(&mut sessions, 6, &envelope(8, 2, 0, 0)), Err(Status::WindowFull));
+    assert_eq!(run(&mut sessions, 7, &envelope(8, 2, 1, 0)), Ok(true));
+    assert_eq!(run(&mut sessions, 8, &envelope(7, 4, 2, 0)), Ok(true));
+    // An evicted session's replies make room.
+    assert_eq!(run(&mut sessions, 9, &envelope(9, 1, 0, 8)), Ok(true));
+    assert_eq!(sessions.replies, 3);
 }
 
 /// A long body isn't kept, nor one over the group's budget; the retry learns that it was applied.
@@ -218,7 +238,7 @@ fn long_bodies_are_not_kept() {
 /// doesn't save it.
 #[test]
 fn the_oldest_by_log_order_is_evicted() {
-    let mut sessions = Sessions::with_limit(3);
+    let mut sessions = Sessions::with_limits(3, STORED_REPLIES_MAX);
     for client in 1..=3 {
         assert_eq!(run(&mut sessions, client, &envelope(client.into(), 1, 0, 0)), Ok(true));
     }
@@ -228,4 +248,14 @@ fn the_oldest_by_log_order_is_evicted() {
     assert_eq!(run(&mut sessions, 7, &envelope(2, 1, 0, 0)), Err(Status::SessionExpired));
     assert_eq!(run(&mut sessions, 8, &envelope(3, 1, 0, 0)), Ok(false));
     assert_eq!(run(&mut sessions, 9, &envelope(1, 2, 1, 0)), Ok(false));
+}
+
+/// The hash of a known log is part of the format: replicas of different versions compare it.
+#[test]
+fn golden_hash() {
+    let mut sessions = Sessions::with_limits(1, STORED_REPLIES_MAX);
+    assert_eq!(run(&mut sessions, 1, &envelope(7, 1, 0, 0)), Ok(true));
+    assert_eq!(run(&mut sessions, 2, &envelope(7, 2, 1, 0)), Ok(true));
+    assert_eq!(run(&mut sessions, 3, &envelope(8, 1, 0, 2)), Ok(true));
+    assert_eq!(sessions.state_hash(), 14_252_325_395_784_693_733);
 }

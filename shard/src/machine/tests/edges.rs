@@ -89,6 +89,28 @@ fn pruning_is_incremental() {
     assert_eq!(runner.machine.keys(), 1);
 }
 
+/// Keys that lie in their slot and keys that don't behave alike, at the border between them.
+#[test]
+fn keys_of_every_length() {
+    let mut runner = Runner::new();
+    runner.apply(Command::SetHistory { revisions: 0 });
+    let bytes = [b'k'; KEY_BYTES_MAX];
+    let lengths = [1, 77, 78, 79, 80, 255, 256, 257, KEY_BYTES_MAX];
+    for length in lengths {
+        runner.put(&bytes[..length], &length.to_le_bytes());
+    }
+    for (left, length) in lengths.iter().enumerate() {
+        let key = &bytes[..*length];
+        let (_, reply) = runner.query(RangeCommand::current(Keys::One(key)));
+        let keys: Vec<_> = reply.keys.collect();
+        assert_eq!((keys[0].key, keys[0].value), (key, &length.to_le_bytes()[..]));
+        runner.apply(delete(Keys::One(key), false));
+        let (_, reply) = runner.query(RangeCommand::current(Keys::Prefix(b"")));
+        assert_eq!(reply.count as usize, lengths.len() - left - 1);
+    }
+    assert_eq!(runner.machine.sizes(), (0, 0));
+}
+
 /// Prefixes that end in 0xff have no successor, and still hold what begins with them.
 #[test]
 fn prefixes_of_0xff() {
