@@ -1,4 +1,5 @@
 //! The mesh: every lane (shards and control lanes) has one ring to and one from each other lane.
+//! Lanes share nothing else: what concerns a group travels to the one lane that owns it (I-07).
 //!
 //! Three kinds of item travel, and each has one answer when there is no room (I-09):
 //! - a **request** is refused where it entered ("busy") when the sender has `requests` of them
@@ -251,9 +252,10 @@ impl<T> MeshEnd<T> {
         self.neighbours[to].as_ref().map_or(0, |neighbour| neighbour.outstanding)
     }
 
-    /// Says that work for this lane, just refused, is kept back: if we sleep, the lane wakes us when
-    /// it has taken something, even if it sends nothing. Forgotten at the next [`MeshEnd::awake`].
-    /// A request refused for want of credit needs no wish: the reply that brings it wakes us.
+    /// Says that work for this lane, just refused, is kept back: if we sleep, the lane wakes us
+    /// when it has taken something, even if it sends nothing. Forgotten at the next
+    /// [`MeshEnd::awake`]. A request refused for want of credit needs no wish: the reply that
+    /// brings it wakes us.
     pub fn want_room(&mut self, to: usize) {
         let neighbour = self.neighbour(to);
         neighbour.wants_room = neighbour.was_full;
@@ -359,7 +361,7 @@ impl<T> MeshEnd<T> {
     /// Ends a sleep: the others no longer ring, and wishes for room are forgotten (retry, and wish
     /// again if refused again).
     pub fn awake(&mut self) {
-        // Relaxed: too late a sight of it costs one wake-up too many, nothing else. A swap as above.
+        // Relaxed: too late a sight of it costs one wake-up too many. A swap as in `may_park`.
         self.board.asleep[self.lane].0.swap(false, Ordering::Relaxed);
         for (lane, neighbour) in self.neighbours.iter_mut().enumerate() {
             let Some(neighbour) = neighbour else { continue };
