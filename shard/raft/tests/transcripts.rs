@@ -13,7 +13,7 @@
 //! deliver 1->2 [n] / drop 1->2 [n] / stash 1->2 name / hand name
 //! persist 1 [n]               the oldest n batches are durable, or all
 //! read 1 7 / flush 1
-//! linkup 1 2 / linkdown 1 2 / trim 1 5 / fetched 1 [n]
+//! linkup 1 2 / linkdown 1 2 / trim 1 5 / fetched 1 [n]   (the newest fetch)
 //! elect 1 by 1,2 / settle 1,2 / beat 1 by 1,2    quiet
 //! state
 //! ```
@@ -254,7 +254,7 @@ impl Runner {
             "fetched" => {
                 let id = number(words[1]);
                 let node = self.cluster().nodes.get_mut(&id).expect("booted");
-                let fetch = node.fetch.take().expect("nothing was asked");
+                let fetch = node.fetch.pop_back().expect("nothing was asked");
                 let held = &node.log[fetch.first.0 as usize - 1..fetch.last.0 as usize];
                 let heads = held[..held.len().min(count(2))].to_vec();
                 let (peer, first) = (fetch.peer, fetch.first);

@@ -24,7 +24,7 @@ pub(crate) struct Node {
     /// Outstanding batches, and what the disk holds after each.
     pub(crate) batches: VecDeque<(Token, HardState, Vec<EntryHead>)>,
     pub(crate) gated: Vec<(Token, Envelope)>,
-    pub(crate) fetch: Option<Fetch>,
+    pub(crate) fetch: VecDeque<Fetch>,
 }
 
 pub(crate) struct Cluster {
@@ -116,7 +116,7 @@ impl Cluster {
             log,
             batches: VecDeque::new(),
             gated: Vec::new(),
-            fetch: None,
+            fetch: VecDeque::new(),
         };
         self.nodes.insert(id, node);
     }
@@ -173,9 +173,7 @@ impl Cluster {
             let hard_state = self.out.hard_state.unwrap_or(newest);
             node.batches.push_back((token, hard_state, node.log.clone()));
         }
-        if let Some(fetch) = self.out.fetch.first() {
-            node.fetch = Some(*fetch);
-        }
+        node.fetch.extend(&self.out.fetch);
         let gated = self.out.send_after_persist.iter().map(|gated| (gated.token, gated.envelope));
         node.gated.extend(gated);
         for envelope in self.out.send_now.clone() {
