@@ -472,6 +472,29 @@ fn a_candidate_waits_for_its_disk() {
     assert_eq!(cluster.raft(1).role(), RoleKind::Leader);
 }
 
+/// Entries read back from the log may be an older log's by the time they come: those aren't sent.
+#[test]
+fn fetched_entries_are_compared_with_the_log() {
+    let mut cluster = Cluster::new(&[1, 2]);
+    cluster.boot(1, 3, None, 0, &[1, 2, 3]);
+    cluster.boot(2, 3, None, 0, &[1]);
+    cluster.elect(1, &[1, 2]);
+    let fetch = cluster.nodes[&1].fetch[0];
+    assert_eq!((fetch.first, fetch.last), (Index(2), Index(3)));
+    let (peer, first) = (fetch.peer, fetch.first);
+    let is_sent = |cluster: &Cluster| {
+        let mut sent = cluster.out.send_now.iter();
+        sent.any(|one| matches!(one.message, Message::Append(Append { count: 1.., .. })))
+    };
+    cluster.step(1, Input::Fetched { peer, first: Index(1), heads: &heads(&[1]) });
+    assert!(!is_sent(&cluster), "not what was asked");
+    cluster.step(1, Input::Fetched { peer, first, heads: &heads(&[1, 1]) });
+    assert!(!is_sent(&cluster), "not this log's any more");
+    cluster.beat(1, &[1, 2]);
+    cluster.step(1, Input::Fetched { peer, first, heads: &heads(&[2, 3]) });
+    assert!(is_sent(&cluster));
+}
+
 // ---- Acceptance scenarios ----
 
 /// A01: what a majority held when the leader died is committed by the next one, with an entry of
