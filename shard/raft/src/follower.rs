@@ -1,6 +1,7 @@
 //! A follower takes the leader's entries and word, and answers once its own disk is done.
 
 use crate::input::EntryHead;
+use crate::log::Log;
 use crate::message::{Append, AppendOutcome, Message};
 use crate::output::Output;
 use crate::replica::Replica;
@@ -69,32 +70,39 @@ pub(crate) fn take_append(
         return;
     }
     let matched = Index(prev.index.0 + heads.len() as u64);
-    let new = replica.log().last().0.max(prev.index.0).min(matched.0) - prev.index.0;
-    let (held, mut rest) = heads.split_at(new as usize);
-    // Two logs that agree at one entry agree at all before it: the last one held tells.
-    let skipped = replica.log().base().index.0.saturating_sub(prev.index.0);
-    let held = held.get(skipped as usize..).unwrap_or_default();
-    let held_first = prev.index.0 + skipped + 1;
-    let log = replica.log();
-    let agrees = |position: usize| {
-        log.term_at(Index(held_first + position as u64)) == Some(held[position].term)
-    };
-    if !held.is_empty() && !agrees(held.len() - 1) {
-        let mut conflict = 0;
-        while agrees(conflict) {
-            conflict += 1;
+    let missing = first_missing(replica.log(), prev.index, heads);
+    if missing <= matched {
+        if missing <= replica.log().last() {
+            replica.truncate_from(missing, out);
         }
-        let index = Index(held_first + conflict as u64);
-        replica.truncate_from(index, out);
-        rest = &heads[(index.0 - prev.index.0 - 1) as usize..];
-    }
-    if !rest.is_empty() {
-        replica.append_heads(rest, out);
+        assert_eq!(missing, replica.log().last().next(), "no gap in a log");
+        replica.append_heads(&heads[(missing.0 - prev.index.0 - 1) as usize..], out);
     }
     replica.commit_to(commit.min(matched), out);
     let outcome = AppendOutcome::Accepted { matched };
     let reply = Message::AppendReply { term, append_term: term, outcome, commit: replica.commit() };
     replica.send_gated(from, reply, matched, out);
+}
+
+/// The first of an append's entries that the log lacks or holds otherwise; the one after the
+/// append if none. The log holds the append's `prev`, or it lies below the base.
+fn first_missing(log: &Log, prev: Index, heads: &[EntryHead]) -> Index {
+    let is_same =
+        |index: Index| log.term_at(index) == Some(heads[(index.0 - prev.0 - 1) as usize].term);
+    let matched = Index(prev.0 + heads.len() as u64);
+    let mut first = prev.max(log.base().index).next();
+    let held = matched.min(log.last());
+    if held < first {
+        return first.min(matched.next());
+    }
+    // Two logs that agree at one entry agree at all before it (I-05): the last one held tells.
+    if is_same(held) {
+        return held.next();
+    }
+    while is_same(first) {
+        first = first.next();
+    }
+    first
 }
 
 /// Refuses an append. Nothing is promised but the term.
@@ -126,4 +134,33 @@ pub(crate) fn take_heartbeat(
     replica.commit_to(commit.min(replica.log().last()), out);
     let reply = Message::HeartbeatReply { term: replica.term(), round, commit: replica.commit() };
     replica.send_gated(from, reply, Index::ZERO, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::LogShape;
+    use ringraft_types::Term;
+
+    /// Every append that a leader may send to this log, below its base and beyond its end.
+    #[test]
+    fn first_missing_is_as_a_walk_says() {
+        let base = LogId::new(Term(2), Index(3));
+        let runs = vec![(Index(4), Term(2)), (Index(6), Term(4))];
+        let log = Log::new(LogShape { base, runs, last: Index(8) });
+        let held = [1, 1, 2, 2, 2, 4, 4, 4];
+        // The leader's log agrees up to `agree`, and is of term 5 from there on.
+        for agree in 3..=8u64 {
+            for prev in 0..=agree {
+                for end in prev..=10 {
+                    let term = |at: u64| if at <= agree { held[at as usize - 1] } else { 5 };
+                    let heads: Vec<EntryHead> = (prev + 1..=end)
+                        .map(|at| EntryHead { term: Term(term(at)), bytes: 48 })
+                        .collect();
+                    let walk = (agree + 1).min(end + 1);
+                    assert_eq!(first_missing(&log, Index(prev), &heads), Index(walk));
+                }
+            }
+        }
+    }
 }

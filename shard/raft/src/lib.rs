@@ -17,6 +17,13 @@
 //! 5. Call [`Raft::flush_reads`] once after a turn's [`Input::Read`] steps.
 //! 6. Report [`Input::LinkUp`] for every new connection to a node: it may be another life of it.
 //! 7. Answer every `Output::fetch` with one [`Input::Fetched`]; empty if it can't be read.
+//!
+//! # Where to read
+//!
+//! `raft` takes the inputs and holds the transitions between roles. `replica` is what a node has
+//! whatever its role, `durable` what of it is on the disk. `candidate`, `follower` and `leader` are
+//! the roles; `progress` is one follower as its leader sees it, `reads` are linearizable reads.
+//! `invariants` says what must hold after every step.
 #![forbid(unsafe_code)]
 
 pub mod input;

@@ -104,6 +104,16 @@ impl Node {
         }
     }
 
+    /// Leads, and knows what is committed.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.raft.as_ref().is_some_and(Raft::is_ready)
+    }
+
+    /// Everything up to `last` is committed and durable here.
+    pub(crate) fn has_all(&self, last: Index) -> bool {
+        self.raft.as_ref().is_some_and(|raft| (raft.commit(), raft.persisted()) == (last, last))
+    }
+
     /// Entries `first ..= last` as the owner holds them.
     pub(crate) fn entries(&self, first: Index, last: Index) -> Vec<Entry> {
         self.log[first.0 as usize - 1..last.0 as usize].to_vec()
