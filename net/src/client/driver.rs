@@ -363,7 +363,6 @@ impl Client {
             true => Duration::ZERO,
             false => Duration::from_micros(until.min(self.core.wake_at()).since(now).0),
         };
-        // Readiness has a resolution of a millisecond; too early is better than too late.
         match self.poll.poll(&mut self.events, Some(span.min(Duration::from_secs(1)))) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),

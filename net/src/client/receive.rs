@@ -136,14 +136,17 @@ impl Core {
             group.failures = 0;
             return Ok(());
         }
-        let backoff = self.random.backoff(group.failures);
-        group.failures += 1;
-        group.session.retry_at = now.after(backoff);
-        group.reads_retry_at = now.after(backoff);
+        // Refusals of one pipeline that come in several frames are one failure.
+        if now >= group.session.retry_at {
+            let backoff = self.random.backoff(group.failures);
+            group.failures += 1;
+            group.session.retry_at = now.after(backoff);
+            group.reads_retry_at = now.after(backoff);
+        }
         if advice == Advice::Seek && group.leader == Leader::Leading(at) {
             // With a hint the next is asked at once, the first time.
             let is_hinted = group.hint.is_some() && group.failures <= 1;
-            let not_before = if is_hinted { now } else { now.after(backoff) };
+            let not_before = if is_hinted { now } else { group.session.retry_at };
             group.leader = Leader::seek(not_before);
         }
         Ok(())
