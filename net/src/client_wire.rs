@@ -428,11 +428,19 @@ impl LocateReply {
     /// # Errors
     /// If it isn't one.
     pub fn read(frame: &Frame<'_>) -> Result<Self, WireError> {
+        assert_eq!(frame.header.kind, Kind::LocateReply, "the caller chooses by the frame's kind");
+        Self::decode(frame.body)
+    }
+
+    /// Reads the body that [`write`](Self::write) wrote.
+    ///
+    /// # Errors
+    /// If it isn't that.
+    pub fn decode(body: &[u8]) -> Result<Self, WireError> {
         let kind = Kind::LocateReply;
-        assert_eq!(frame.header.kind, kind, "the caller chooses by the frame's kind");
-        let short = |item| WireError::Short { kind, length: frame.body.len(), item };
+        let short = |item| WireError::Short { kind, length: body.len(), item };
         let field = |field, value| WireError::Field { kind, field, value };
-        let mut cursor = Cursor::new(frame.body);
+        let mut cursor = Cursor::new(body);
         let head = cursor.take(LOCATE_HEAD_BYTES).ok_or(short(0))?;
         let status = Status::from_u8(head[4]).ok_or(field("status", u64::from(head[4])))?;
         if head[5] > 1 {

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod bytes;
+pub mod client;
 pub mod client_wire;
 pub mod connection;
 pub mod error;
@@ -16,6 +17,7 @@ pub mod outbox;
 pub mod status;
 pub mod wire;
 
+pub use client::{Client, ClientError, ClientOptions};
 pub use connection::Connection;
 pub use error::{FrameError, WireError};
 pub use frame::{Frame, FrameHeader, FrameWriter, Identity, Kind};
