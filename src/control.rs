@@ -2,10 +2,16 @@
 //! It sees shards only through [`ShardFeed`]; if it dies or is flooded, consensus goes on.
 #![forbid(unsafe_code)]
 
+mod deadlines;
 mod feed;
 mod listen;
 pub mod logs;
+mod metrics;
+mod report;
+mod routes;
+mod server;
 mod stop;
+mod stream;
 
 pub use feed::{
     BUCKETS_US, GroupRow, NodeSnapshot, Percentiles, ShardCounters, ShardFeed, ShardSnapshot,
@@ -13,4 +19,5 @@ pub use feed::{
 };
 pub use listen::{BindError, bind};
 pub use logs::{LogControl, LogEvent};
+pub use server::{ControlError, ControlOptions, serve};
 pub use stop::StopSignals;
