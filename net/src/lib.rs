@@ -1,1 +1,26 @@
-//! (being written)
+//! Bytes on the wire: frames, the handshake, what nodes say to each other and to clients, and the
+//! client library.
+//!
+//! Everything but the client's driver is sans-I/O: bytes in, frames out. Nothing else here opens a
+//! socket, reads a clock or draws a random number.
+#![deny(unsafe_code)]
+
+mod bytes;
+pub mod client;
+pub mod client_wire;
+pub mod connection;
+pub mod error;
+pub mod frame;
+pub mod handshake;
+pub mod inbox;
+pub mod outbox;
+pub mod status;
+pub mod wire;
+
+pub use client::{Client, ClientError, ClientOptions};
+pub use connection::Connection;
+pub use error::{FrameError, WireError};
+pub use frame::{Frame, FrameHeader, FrameWriter, Identity, Kind};
+pub use handshake::{Hello, RefusalCode, Role, Welcome};
+pub use inbox::Inbox;
+pub use outbox::Outbox;

@@ -4,6 +4,11 @@
 //! decision on them is made above this door, where the simulator can see it. Implementations
 //! only translate: [`memory`] in memory, `uring` on the core's ring.
 
+pub mod geometry;
+pub mod memory;
+#[allow(unsafe_code)]
+pub mod uring;
+
 use crate::buffer::Buffer;
 use ringraft_types::tag::Tag;
 

@@ -1,0 +1,175 @@
+//! A link: a connection to one address, as far as the core is concerned. It is made when it is
+//! needed, and made anew when it was lost.
+
+use std::collections::VecDeque;
+
+use ringraft_types::{ShardId, Ticks};
+
+use crate::error::{FrameError, WireError};
+use crate::handshake::{RefusalCode, Welcome};
+use crate::inbox::Inbox;
+use crate::outbox::Outbox;
+
+/// Names a connection between the core and its driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId(pub u32);
+
+/// What last went wrong with a connection; says why calls don't complete.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// It could not be made, or was closed by the other end.
+    #[error("{address}: no connection, or closed by the server: check that the node runs")]
+    Closed {
+        /// Where.
+        address: String,
+    },
+    /// The handshake was refused.
+    #[error("{address}: refused: {code}")]
+    Refused {
+        /// Where.
+        address: String,
+        /// Why.
+        code: RefusalCode,
+    },
+    /// What arrived was no frame.
+    #[error("{address}: {error}")]
+    Frame {
+        /// Where.
+        address: String,
+        /// Why.
+        error: FrameError,
+    },
+    /// A frame's body was not what its kind says.
+    #[error("{address}: {error}")]
+    Wire {
+        /// Where.
+        address: String,
+        /// Why.
+        error: WireError,
+    },
+    /// The server said why it is about to close the connection.
+    #[error("{address}: the server says: {sentence} (code {code})")]
+    Server {
+        /// Where.
+        address: String,
+        /// Its number.
+        code: u32,
+        /// Its sentence.
+        sentence: String,
+    },
+    /// It didn't answer for too long.
+    #[error("{address}: no answer for {waited_us} us: the node is overloaded or cut off")]
+    Silent {
+        /// Where.
+        address: String,
+        /// How long it was waited for.
+        waited_us: u64,
+    },
+}
+
+/// How far a link has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Not connected, and not needed, or not before its time.
+    Idle,
+    /// The driver shall connect.
+    Wanted,
+    /// The driver is connecting.
+    Connecting,
+    /// The greeting is sent.
+    Greeting,
+    /// Frames flow.
+    Open,
+}
+
+/// So long may connecting and greeting take.
+pub(super) const CONNECT_TICKS_MAX: Ticks = Ticks::from_millis(1_000);
+/// So long may a connection with unanswered requests be silent.
+pub(super) const SILENT_TICKS_MAX: Ticks = Ticks::from_millis(1_000);
+
+/// One link.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) address: String,
+    /// The shard to ask for; `None` for any.
+    pub(super) shard: Option<ShardId>,
+    pub(super) state: State,
+    /// When it got into `state`.
+    pub(super) since: Ticks,
+    pub(super) inbox: Inbox,
+    pub(super) outbox: Outbox,
+    /// What the server said of itself, the last time.
+    pub(super) welcome: Option<Welcome>,
+    /// Requests that are not answered.
+    pub(super) owed: usize,
+    /// When the server was last heard of, or first owed something.
+    pub(super) heard: Ticks,
+    /// Connections in a row that didn't open.
+    pub(super) failures: u32,
+    /// Not before this is it connected again.
+    pub(super) not_before: Ticks,
+    /// Status calls to send, by name.
+    pub(super) status_queue: VecDeque<u64>,
+    /// Status calls that are sent, in order.
+    pub(super) status_out: VecDeque<u64>,
+}
+
+impl Link {
+    pub(super) fn new(address: &str, shard: Option<ShardId>, outbox_bytes_max: usize) -> Self {
+        Self {
+            address: address.to_owned(),
+            shard,
+            state: State::Idle,
+            since: Ticks::ZERO,
+            inbox: Inbox::new(),
+            outbox: Outbox::new(outbox_bytes_max),
+            welcome: None,
+            owed: 0,
+            heard: Ticks::ZERO,
+            failures: 0,
+            not_before: Ticks::ZERO,
+            status_queue: VecDeque::new(),
+            status_out: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn enter(&mut self, state: State, now: Ticks) {
+        self.state = state;
+        self.since = now;
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
+    /// Wants a connection if there is none and it is time; says when it is time otherwise.
+    pub(super) fn want(&mut self, now: Ticks) -> Result<(), Ticks> {
+        if self.state == State::Idle {
+            if now < self.not_before {
+                return Err(self.not_before);
+            }
+            self.enter(State::Wanted, now);
+        }
+        Ok(())
+    }
+
+    /// Requests were sent.
+    pub(super) fn owe(&mut self, count: usize, now: Ticks) {
+        if self.owed == 0 {
+            self.heard = now;
+        }
+        self.owed += count;
+    }
+
+    /// When it must be given up unless something happens; `None` if it may rest.
+    pub(super) fn gives_up_at(&self) -> Option<Ticks> {
+        match self.state {
+            State::Idle => None,
+            State::Wanted | State::Connecting | State::Greeting => {
+                Some(self.since.after(CONNECT_TICKS_MAX))
+            }
+            State::Open if self.owed > 0 => Some(self.heard.after(SILENT_TICKS_MAX)),
+            State::Open => None,
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! A session: the writes of one client to one group that are numbered and unanswered, oldest
+//! first. The rules are in the module's documentation (`client`).
+
+use std::collections::VecDeque;
+
+use ringraft_types::limits::SESSION_UNANSWERED_MAX;
+use ringraft_types::{ClientId, Index, Status, Ticks};
+
+use super::calls::Calls;
+use super::{Answer, Reason};
+use crate::client_wire::{Envelope, Reply};
+
+/// Where one number stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// To be sent, for the first time or again.
+    Waiting,
+    /// Sent on the current connection, not answered.
+    Out,
+    /// Answered for good; waits only for the numbers before it.
+    Answered,
+    /// Given up, and definitely not done.
+    Hole,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// The call; of an answered number or a hole, nobody's.
+    slot: u32,
+    place: Place,
+}
+
+/// What the group must do after a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Advice {
+    /// Nothing.
+    Continue,
+    /// Wait a little before the next attempt.
+    Pause,
+    /// Look for the leader.
+    Seek,
+}
+
+/// One session.
+#[derive(Debug)]
+pub(super) struct Session {
+    client: ClientId,
+    /// The leader's applied index when the session began; `None` before it is known.
+    opened: Option<Index>,
+    /// The number of `ring[0]`; all before it are answered.
+    base: u64,
+    ring: VecDeque<Entry>,
+    /// The first of the ring that is not yet sent on the current connection.
+    next: usize,
+    /// Numbers that are [`Place::Out`].
+    out: usize,
+    holes: usize,
+    /// Something was refused or lost: nothing is sent until all that is out is answered, then all
+    /// is sent again in order.
+    draining: bool,
+    /// The server has evicted the session.
+    expired: bool,
+    /// Not before this is anything sent again.
+    pub(super) retry_at: Ticks,
+}
+
+impl Session {
+    pub(super) fn new(client: ClientId) -> Self {
+        Self {
+            client,
+            opened: None,
+            base: 1,
+            ring: VecDeque::new(),
+            next: 0,
+            out: 0,
+            holes: 0,
+            draining: false,
+            expired: false,
+            retry_at: Ticks::ZERO,
+        }
+    }
+
+    /// The session begins now, if it hasn't: the leader has applied this much.
+    pub(super) fn open(&mut self, applied: Index) {
+        self.opened.get_or_insert(applied);
+    }
+
+    /// Whether it has begun. It can't be used before.
+    pub(super) fn is_open(&self) -> bool {
+        self.opened.is_some()
+    }
+
+    /// Whether no number is unanswered.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ring.is_empty()
+    }
+
+    /// Whether any attempt is unanswered.
+    pub(super) fn is_out(&self) -> bool {
+        self.out > 0
+    }
+
+    /// Whether something could be sent now: a number again, or a new write.
+    pub(super) fn may_send(&self, now: Ticks, has_queued: bool) -> bool {
+        let has_room = self.ring.len() < SESSION_UNANSWERED_MAX && self.holes == 0;
+        let has_more = match self.ring.get(self.next) {
+            Some(entry) => entry.place != Place::Hole,
+            None => has_queued && has_room,
+        };
+        !self.draining && self.is_open() && now >= self.retry_at && has_more
+    }
+
+    /// The next write to send with its envelope: an old number again, or a new number for the
+    /// oldest of `queue`. It is out from now on.
+    pub(super) fn next(
+        &mut self,
+        calls: &mut Calls,
+        queue: &mut VecDeque<u32>,
+    ) -> Option<(u32, Envelope)> {
+        assert!(!self.draining, "all that is out is answered first");
+        let opened = self.opened.expect("the session has begun");
+        while self.ring.get(self.next).is_some_and(|entry| entry.place == Place::Answered) {
+            self.next += 1;
+        }
+        if self.next == self.ring.len() {
+            if self.ring.len() == SESSION_UNANSWERED_MAX || self.holes > 0 {
+                return None;
+            }
+            let slot = queue.pop_front()?;
+            self.ring.push_back(Entry { slot, place: Place::Waiting });
+            calls.get_mut(slot).sequence = self.base + self.next as u64;
+        }
+        let entry = &mut self.ring[self.next];
+        if entry.place == Place::Hole {
+            return None;
+        }
+        assert!(entry.place == Place::Waiting, "sent twice on one connection");
+        entry.place = Place::Out;
+        self.out += 1;
+        let sequence = self.base + self.next as u64;
+        self.next += 1;
+        assert_eq!(calls.get(entry.slot).sequence, sequence, "the call knows its number");
+        let received = self.base - 1;
+        Some((entry.slot, Envelope { client: self.client, sequence, received, opened }))
+    }
+
+    /// A reply to a numbered write arrived.
+    pub(super) fn reply(&mut self, calls: &mut Calls, slot: u32, reply: &Reply<'_>) -> Advice {
+        let at = self.at(calls, slot);
+        if self.ring[at].place != Place::Out {
+            return Advice::Continue;
+        }
+        self.out -= 1;
+        let status = reply.status;
+        let in_doubt = calls.get(slot).in_doubt;
+        if status == Status::Ok {
+            let Reply { flags, revision, index, body, .. } = *reply;
+            calls.done(slot, Answer { flags, revision, index, body });
+            self.answered(calls, at);
+            return Advice::Continue;
+        }
+        if status == Status::AlreadyAnswered {
+            // Applied, but the answer is lost: it can't be called done without one.
+            calls.unknown(slot, Reason::Refused(status));
+            self.answered(calls, at);
+            return Advice::Continue;
+        }
+        let is_final = !status.is_retryable() && status != Status::SessionExpired;
+        if is_final && reply.index != Index::ZERO {
+            // Logged, and without effect: the number is used up.
+            calls.not_done(slot, Reason::Refused(status));
+            self.answered(calls, at);
+            return Advice::Continue;
+        }
+        self.draining = true;
+        self.ring[at].place = Place::Waiting;
+        match status {
+            Status::Unknown => calls.get_mut(slot).in_doubt = true,
+            Status::SessionExpired => self.expired = true,
+            _ if in_doubt => {}
+            _ if calls.get(slot).reported => self.give_up(calls, at),
+            _ if is_final => {
+                calls.not_done(slot, Reason::Refused(status));
+                self.give_up(calls, at);
+            }
+            _ => {}
+        }
+        match status {
+            Status::NotLeader | Status::Unknown | Status::SessionExpired | Status::NoSuchGroup => {
+                Advice::Seek
+            }
+            _ => Advice::Pause,
+        }
+    }
+
+    /// The deadline of a numbered write has passed.
+    pub(super) fn expire(&mut self, calls: &mut Calls, slot: u32) {
+        let at = self.at(calls, slot);
+        if self.ring[at].place == Place::Out || calls.get(slot).in_doubt {
+            // It stays, and is sent until it is answered.
+            calls.unknown(slot, Reason::Deadline);
+        } else {
+            assert!(self.ring[at].place == Place::Waiting, "answered writes don't expire");
+            calls.not_done(slot, Reason::Deadline);
+            self.draining = true;
+            self.give_up(calls, at);
+        }
+    }
+
+    /// The connection is gone: all that was out is in doubt.
+    pub(super) fn lost(&mut self, calls: &mut Calls) {
+        for entry in &mut self.ring {
+            if entry.place == Place::Out {
+                entry.place = Place::Waiting;
+                calls.get_mut(entry.slot).in_doubt = true;
+            }
+        }
+        self.out = 0;
+        self.draining = true;
+    }
+
+    /// If something was refused or lost and nothing is out any more, puts the session in order, to
+    /// be sent again from its start. `fresh` names a new session, if one is needed.
+    pub(super) fn settle(
+        &mut self,
+        calls: &mut Calls,
+        queue: &mut VecDeque<u32>,
+        fresh: impl FnOnce() -> ClientId,
+    ) {
+        if !self.draining || self.out > 0 {
+            return;
+        }
+        self.draining = false;
+        self.next = 0;
+        if self.expired {
+            for entry in &self.ring {
+                if entry.place == Place::Waiting && calls.get(entry.slot).in_doubt {
+                    calls.unknown(entry.slot, Reason::Refused(Status::SessionExpired));
+                }
+            }
+            self.requeue_from(calls, queue, 0);
+            self.begin(fresh());
+            return;
+        }
+        let Some(hole) = self.ring.iter().position(|entry| entry.place == Place::Hole) else {
+            return;
+        };
+        let mut after = self.ring.range(hole + 1..);
+        let is_doubtful =
+            after.any(|entry| entry.place == Place::Waiting && calls.get(entry.slot).in_doubt);
+        if !is_doubtful {
+            self.requeue_from(calls, queue, hole);
+        } else if hole == 0 {
+            // A successor can't have been applied without the hole's number (see `client`).
+            for entry in &self.ring {
+                if entry.place == Place::Waiting {
+                    calls.get_mut(entry.slot).in_doubt = false;
+                }
+            }
+            self.requeue_from(calls, queue, 0);
+            self.begin(fresh());
+        }
+        // Otherwise: what stands before the hole is answered first.
+    }
+
+    /// The writes from `at` on lose their numbers and go back to the queue's front, in order;
+    /// those that were reported already are forgotten.
+    fn requeue_from(&mut self, calls: &mut Calls, queue: &mut VecDeque<u32>, at: usize) {
+        while self.ring.len() > at {
+            let entry = self.ring.pop_back().expect("longer than `at`");
+            match entry.place {
+                Place::Out => unreachable!("nothing is out while the session settles"),
+                Place::Answered => {}
+                Place::Hole => self.holes -= 1,
+                Place::Waiting if calls.get(entry.slot).reported => calls.close(entry.slot),
+                Place::Waiting => {
+                    calls.get_mut(entry.slot).sequence = 0;
+                    queue.push_front(entry.slot);
+                }
+            }
+        }
+    }
+
+    /// Begins a new session in place of an empty one.
+    fn begin(&mut self, client: ClientId) {
+        assert!(self.ring.is_empty(), "a new session has no past");
+        let retry_at = self.retry_at;
+        *self = Self { retry_at, ..Self::new(client) };
+    }
+
+    fn at(&self, calls: &Calls, slot: u32) -> usize {
+        let at = (calls.get(slot).sequence - self.base) as usize;
+        assert_eq!(self.ring[at].slot, slot, "the call stands where its number says");
+        at
+    }
+
+    /// A number is used up, and its call reported.
+    fn answered(&mut self, calls: &mut Calls, at: usize) {
+        calls.close(self.ring[at].slot);
+        self.ring[at] = Entry { slot: u32::MAX, place: Place::Answered };
+        while self.ring.front().is_some_and(|entry| entry.place == Place::Answered) {
+            self.ring.pop_front();
+            self.base += 1;
+            self.next = self.next.saturating_sub(1);
+        }
+        if self.holes > 0 {
+            // The hole may have come to the front.
+            self.draining = true;
+        }
+    }
+
+    /// A number will never be sent again, and its call is reported.
+    fn give_up(&mut self, calls: &mut Calls, at: usize) {
+        calls.close(self.ring[at].slot);
+        self.ring[at] = Entry { slot: u32::MAX, place: Place::Hole };
+        self.holes += 1;
+    }
+}

@@ -1,0 +1,390 @@
+//! The handshake: the only bytes that are parsed before a connection is trusted. Two fixed layouts
+//! of 128 bytes, checked by hand; all numbers are little-endian.
+//!
+//! ```text
+//!       Hello (who connects)                  Welcome (who accepts)
+//!   0  u32  magic "RRHI"                     0  u32  magic "RRWE"
+//!   4  u8   oldest version spoken            4  u8   version agreed; zero if refused
+//!   5  u8   newest version spoken            5  u8   zero if accepted, else RefusalCode
+//!   6  u8   role: 1 peer, 2 client           6  u16  zero
+//!   7  u8   zero                             8  u128 cluster
+//!   8  u128 cluster (client: 0 = any)       24  u32  node
+//!  24  u32  node (client: 0)                28  u16  shards of the node
+//!  28  u32  wanted node (client: 0 = any)   30  u16  shard that serves the connection
+//!  32  u64  incarnation (client: 0)         32  u64  incarnation
+//!  40  u16  wanted shard (0xffff = any)     40  u64  layout hash
+//!  42  u16  own shard (client: 0)           48  zeros
+//!  44  u32  zero                           124  u32  checksum of bytes 0 .. 124
+//!  48  u64  layout hash (client: 0)
+//!  56  u128 client id (peer: 0)
+//!  72  zeros
+//! 124  u32  checksum of bytes 0 .. 124
+//! ```
+
+use std::fmt;
+
+use ringraft_types::{ClientId, ClusterId, Incarnation, NodeId, ShardId};
+
+use crate::bytes::{u16_at, u32_at, u64_at, u128_at};
+use crate::frame::{Identity, WIRE_VERSION, WIRE_VERSION_MIN};
+use crate::wire::layout_hash;
+
+/// Bytes of a [`Hello`] and of a [`Welcome`].
+pub const HANDSHAKE_BYTES: usize = 128;
+const CHECKSUM_AT: usize = HANDSHAKE_BYTES - 4;
+const HELLO_MAGIC: u32 = u32::from_le_bytes(*b"RRHI");
+const WELCOME_MAGIC: u32 = u32::from_le_bytes(*b"RRWE");
+const ANY_SHARD: u16 = u16::MAX;
+
+/// Who connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Role {
+    /// Another node of the cluster, at the peer port.
+    Peer = 1,
+    /// A client, at the client port.
+    Client = 2,
+}
+
+/// The first 128 bytes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// Who connects.
+    pub role: Role,
+    /// The oldest version of the wire that it speaks.
+    pub version_min: u8,
+    /// The newest version of the wire that it speaks.
+    pub version_max: u8,
+    /// Its cluster, life and number. A client has no life and no number, and may leave the cluster
+    /// zero: any.
+    pub sender: Identity,
+    /// The sender's shard; of a peer only.
+    pub shard: ShardId,
+    /// The node that it means to reach; zero for any, from a client only.
+    pub wanted_node: NodeId,
+    /// The shard that it means to reach; `None` for any.
+    pub wanted_shard: Option<ShardId>,
+    /// `wire::layout_hash` of its build; of a peer only.
+    pub layout_hash: u64,
+    /// The client library's random name; of a client only.
+    pub client: ClientId,
+}
+
+/// Why a connection is refused. The number is the wire's: never reuse one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum RefusalCode {
+    /// The two belong to different clusters.
+    WrongCluster = 1,
+    /// Another node answers at this address than the one wanted.
+    WrongNode = 2,
+    /// The peer lives with another data directory than the cluster knows.
+    WrongIncarnation = 3,
+    /// The connecting end speaks only versions older than this node does.
+    VersionTooOld = 4,
+    /// The connecting end speaks only versions newer than this node does.
+    VersionTooNew = 5,
+    /// Both speak the version, but lay its messages out differently.
+    LayoutDiffers = 6,
+    /// The node has no shard with the wanted number.
+    NoSuchShard = 7,
+    /// The node has no room for another connection.
+    Busy = 8,
+    /// The bytes are not a handshake.
+    Malformed = 9,
+}
+
+impl RefusalCode {
+    /// The code with this number, if there is one.
+    pub const fn from_u8(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::WrongCluster,
+            2 => Self::WrongNode,
+            3 => Self::WrongIncarnation,
+            4 => Self::VersionTooOld,
+            5 => Self::VersionTooNew,
+            6 => Self::LayoutDiffers,
+            7 => Self::NoSuchShard,
+            8 => Self::Busy,
+            9 => Self::Malformed,
+            _ => return None,
+        })
+    }
+
+    /// What it means and how to mend it, in one sentence.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::WrongCluster => {
+                "the two ends belong to different clusters: correct the address, or the cluster id \
+                 in the configuration of the end that is wrong"
+            }
+            Self::WrongNode => {
+                "another node answers at this address than the one expected: correct the addresses \
+                 of the members in the configuration"
+            }
+            Self::WrongIncarnation => {
+                "the node returned with another data directory than the one the cluster knows, and \
+                 may have forgotten what it promised: give it its old directory back, or remove it \
+                 and add it as a new member"
+            }
+            Self::VersionTooOld => {
+                "the connecting end speaks only versions of the wire that this node no longer \
+                 speaks: upgrade the connecting end"
+            }
+            Self::VersionTooNew => {
+                "the connecting end speaks only versions of the wire that this node doesn't speak \
+                 yet: upgrade this node"
+            }
+            Self::LayoutDiffers => {
+                "both ends speak the same version but lay its messages out differently: install the \
+                 same official build on both"
+            }
+            Self::NoSuchShard => {
+                "the node has fewer shards than the connecting end believes: ask any node for the \
+                 group's place again"
+            }
+            Self::Busy => {
+                "the node has no room for another connection: try again later, close idle \
+                 connections, or raise its limit of connections"
+            }
+            Self::Malformed => {
+                "the bytes are not a ringraft handshake: check that the address and port belong to \
+                 ringraft, and the client port isn't mistaken for the peer port"
+            }
+        }
+    }
+}
+
+impl fmt::Display for RefusalCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.sentence())
+    }
+}
+
+impl std::error::Error for RefusalCode {}
+
+/// The answer to a [`Hello`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// The version agreed on, or why the connection is refused.
+    pub verdict: Result<u8, RefusalCode>,
+    /// Who answers.
+    pub sender: Identity,
+    /// How many shards the node has.
+    pub shards: u16,
+    /// The shard that serves the connection.
+    pub shard: ShardId,
+    /// `wire::layout_hash` of the answering build.
+    pub layout_hash: u64,
+}
+
+/// What the accepting node knows, to judge a [`Hello`] by.
+#[derive(Clone, Copy, Debug)]
+pub struct Host {
+    /// Itself.
+    pub identity: Identity,
+    /// How many shards it has.
+    pub shards: u16,
+    /// Which kind of port was connected to.
+    pub port: Role,
+}
+
+/// Bytes with zeros that are checked and a checksum at the end.
+fn seal(mut bytes: [u8; HANDSHAKE_BYTES]) -> [u8; HANDSHAKE_BYTES] {
+    let checksum = crc32fast::hash(&bytes[..CHECKSUM_AT]);
+    bytes[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+fn is_sealed(bytes: &[u8; HANDSHAKE_BYTES], magic: u32, zeros: &[std::ops::Range<usize>]) -> bool {
+    u32_at(bytes, 0) == magic
+        && u32_at(bytes, CHECKSUM_AT) == crc32fast::hash(&bytes[..CHECKSUM_AT])
+        && zeros.iter().all(|range| bytes[range.clone()].iter().all(|&byte| byte == 0))
+}
+
+impl Hello {
+    /// The greeting of one shard to a shard of another node.
+    pub fn from_peer(
+        sender: Identity,
+        shard: ShardId,
+        wanted_node: NodeId,
+        wanted_shard: ShardId,
+    ) -> Self {
+        Self {
+            role: Role::Peer,
+            version_min: WIRE_VERSION_MIN,
+            version_max: WIRE_VERSION,
+            sender,
+            shard,
+            wanted_node,
+            wanted_shard: Some(wanted_shard),
+            layout_hash: layout_hash(),
+            client: ClientId(0),
+        }
+    }
+
+    /// The greeting of a client.
+    pub fn from_client(
+        client: ClientId,
+        cluster: Option<ClusterId>,
+        wanted_node: Option<NodeId>,
+        wanted_shard: Option<ShardId>,
+    ) -> Self {
+        let cluster = cluster.unwrap_or_default();
+        Self {
+            role: Role::Client,
+            version_min: WIRE_VERSION_MIN,
+            version_max: WIRE_VERSION,
+            sender: Identity { cluster, ..Identity::default() },
+            shard: ShardId(0),
+            wanted_node: wanted_node.unwrap_or_default(),
+            wanted_shard,
+            layout_hash: 0,
+            client,
+        }
+    }
+
+    /// The greeting as it travels.
+    pub fn encode(&self) -> [u8; HANDSHAKE_BYTES] {
+        let mut bytes = [0u8; HANDSHAKE_BYTES];
+        bytes[0..4].copy_from_slice(&HELLO_MAGIC.to_le_bytes());
+        bytes[4] = self.version_min;
+        bytes[5] = self.version_max;
+        bytes[6] = self.role as u8;
+        bytes[8..24].copy_from_slice(&self.sender.cluster.0.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.sender.node.0.to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.wanted_node.0.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.sender.incarnation.0.to_le_bytes());
+        let wanted_shard = self.wanted_shard.map_or(ANY_SHARD, ShardId::get);
+        bytes[40..42].copy_from_slice(&wanted_shard.to_le_bytes());
+        bytes[42..44].copy_from_slice(&self.shard.0.to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.layout_hash.to_le_bytes());
+        bytes[56..72].copy_from_slice(&self.client.0.to_le_bytes());
+        seal(bytes)
+    }
+
+    /// Reads a greeting.
+    ///
+    /// # Errors
+    /// [`RefusalCode::Malformed`] if it isn't one.
+    pub fn decode(bytes: &[u8; HANDSHAKE_BYTES]) -> Result<Self, RefusalCode> {
+        let is_intact = is_sealed(bytes, HELLO_MAGIC, &[7..8, 44..48, 72..CHECKSUM_AT]);
+        let role = match bytes[6] {
+            1 => Role::Peer,
+            2 => Role::Client,
+            _ => return Err(RefusalCode::Malformed),
+        };
+        let hello = Self {
+            role,
+            version_min: bytes[4],
+            version_max: bytes[5],
+            sender: Identity {
+                cluster: ClusterId(u128_at(bytes, 8)),
+                node: NodeId(u32_at(bytes, 24)),
+                incarnation: Incarnation(u64_at(bytes, 32)),
+            },
+            shard: ShardId(u16_at(bytes, 42)),
+            wanted_node: NodeId(u32_at(bytes, 28)),
+            wanted_shard: Some(u16_at(bytes, 40)).filter(|&it| it != ANY_SHARD).map(ShardId),
+            layout_hash: u64_at(bytes, 48),
+            client: ClientId(u128_at(bytes, 56)),
+        };
+        let has_sender = hello.sender.node != NodeId(0);
+        let is_consistent = match role {
+            Role::Peer => has_sender && hello.wanted_node != NodeId(0),
+            Role::Client => !has_sender && hello.sender.incarnation == Incarnation(0),
+        };
+        let is_ordered = hello.version_min <= hello.version_max;
+        if is_intact && is_consistent && is_ordered {
+            Ok(hello)
+        } else {
+            Err(RefusalCode::Malformed)
+        }
+    }
+
+    /// Whether `host` takes the connection, and in which version. Whether the peer's incarnation is
+    /// the one that the cluster knows, and whether there is room, is judged by the caller after it.
+    ///
+    /// # Errors
+    /// The first thing that stands against it.
+    pub fn judge(&self, host: &Host) -> Result<u8, RefusalCode> {
+        if self.role != host.port {
+            return Err(RefusalCode::Malformed);
+        }
+        if self.version_max < WIRE_VERSION_MIN {
+            return Err(RefusalCode::VersionTooOld);
+        }
+        if self.version_min > WIRE_VERSION {
+            return Err(RefusalCode::VersionTooNew);
+        }
+        let may_be_any = self.role == Role::Client;
+        let is_any_cluster = may_be_any && self.sender.cluster == ClusterId(0);
+        if self.sender.cluster != host.identity.cluster && !is_any_cluster {
+            return Err(RefusalCode::WrongCluster);
+        }
+        let is_any_node = may_be_any && self.wanted_node == NodeId(0);
+        if self.wanted_node != host.identity.node && !is_any_node {
+            return Err(RefusalCode::WrongNode);
+        }
+        let version = self.version_max.min(WIRE_VERSION);
+        if self.role == Role::Peer && self.layout_hash != layout_hash() {
+            return Err(RefusalCode::LayoutDiffers);
+        }
+        if self.wanted_shard.is_some_and(|shard| shard.0 >= host.shards) {
+            return Err(RefusalCode::NoSuchShard);
+        }
+        Ok(version)
+    }
+}
+
+impl Welcome {
+    /// The answer of `host`, whose `shard` serves the connection (or would have).
+    pub fn new(host: &Host, shard: ShardId, verdict: Result<u8, RefusalCode>) -> Self {
+        let Host { identity, shards, .. } = *host;
+        Self { verdict, sender: identity, shards, shard, layout_hash: layout_hash() }
+    }
+
+    /// The answer as it travels.
+    pub fn encode(&self) -> [u8; HANDSHAKE_BYTES] {
+        let mut bytes = [0u8; HANDSHAKE_BYTES];
+        bytes[0..4].copy_from_slice(&WELCOME_MAGIC.to_le_bytes());
+        match self.verdict {
+            Ok(version) => bytes[4] = version,
+            Err(code) => bytes[5] = code as u8,
+        }
+        bytes[8..24].copy_from_slice(&self.sender.cluster.0.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.sender.node.0.to_le_bytes());
+        bytes[28..30].copy_from_slice(&self.shards.to_le_bytes());
+        bytes[30..32].copy_from_slice(&self.shard.0.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.sender.incarnation.0.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.layout_hash.to_le_bytes());
+        seal(bytes)
+    }
+
+    /// Reads an answer; a refusal is an answer, its code is in `verdict`.
+    ///
+    /// # Errors
+    /// [`RefusalCode::Malformed`] if it isn't one, or agrees on a version that isn't spoken here.
+    pub fn decode(bytes: &[u8; HANDSHAKE_BYTES]) -> Result<Self, RefusalCode> {
+        let is_intact = is_sealed(bytes, WELCOME_MAGIC, &[6..8, 48..CHECKSUM_AT]);
+        let verdict = match (bytes[4], RefusalCode::from_u8(bytes[5])) {
+            (version @ WIRE_VERSION_MIN..=WIRE_VERSION, None) if bytes[5] == 0 => Ok(version),
+            (0, Some(code)) => Err(code),
+            _ => return Err(RefusalCode::Malformed),
+        };
+        if !is_intact {
+            return Err(RefusalCode::Malformed);
+        }
+        Ok(Self {
+            verdict,
+            sender: Identity {
+                cluster: ClusterId(u128_at(bytes, 8)),
+                node: NodeId(u32_at(bytes, 24)),
+                incarnation: Incarnation(u64_at(bytes, 32)),
+            },
+            shards: u16_at(bytes, 28),
+            shard: ShardId(u16_at(bytes, 30)),
+            layout_hash: u64_at(bytes, 40),
+        })
+    }
+}

@@ -1,0 +1,559 @@
+//! What nodes say to each other, as rkyv archives. Meaning is the Raft core's; layout is decided
+//! here: explicit-endian fields of alignment 1, fixed sizes, flat vectors of fixed structs, nothing
+//! else. So cargo features of rkyv that another crate may turn on can't change it, and
+//! [`layout_hash`] in the handshake would notice if they did.
+//!
+//! A body is validated once, by the function that opens it ([`beats`], [`append`], ...); what it
+//! returns can be read without further checks.
+
+use ringraft_types::limits::FRAME_BODY_BYTES_MAX;
+use ringraft_types::{GroupId, Index, LogId, Sequence, Term, Ticks};
+use rkyv::api::low::{LowSerializer, LowValidator};
+use rkyv::bytecheck::CheckBytes;
+use rkyv::rancor::Failure;
+use rkyv::rend::unaligned::{u32_ule, u64_ule};
+use rkyv::ser::allocator::SubAllocator;
+use rkyv::ser::{Positional, Writer};
+use rkyv::vec::ArchivedVec;
+use rkyv::{Archive, Portable, Serialize};
+
+use crate::error::WireError;
+use crate::frame::{Frame, FrameWriter, Identity, Kind};
+use crate::outbox::Outbox;
+
+// What rkyv makes of a number is decided by its cargo features, which unify over a build. These
+// lines don't compile if that is anything but little-endian and unaligned.
+const _: fn(<u64 as Archive>::Archived) -> u64_ule = |number| number;
+const _: fn(<u32 as Archive>::Archived) -> u32_ule = |number| number;
+const _: () = assert!(size_of::<ArchivedVec<u8>>() == 8 && align_of::<ArchivedVec<u8>>() == 1);
+
+/// A number: how it goes into an archive, and how it comes out.
+trait Travels: Copy {
+    type Wire: Archive;
+    fn to_wire(self) -> Self::Wire;
+    fn from_wire(wire: <Self::Wire as Archive>::Archived) -> Self;
+}
+
+macro_rules! travels {
+    ($($name:ident),*) => {$(
+        impl Travels for $name {
+            type Wire = u64;
+            fn to_wire(self) -> u64 {
+                self.0
+            }
+            fn from_wire(wire: u64_ule) -> Self {
+                Self(wire.to_native())
+            }
+        }
+    )*};
+}
+
+travels!(GroupId, Term, Index, Sequence, Ticks);
+
+impl Travels for u64 {
+    type Wire = u64;
+    fn to_wire(self) -> u64 {
+        self
+    }
+    fn from_wire(wire: u64_ule) -> Self {
+        wire.to_native()
+    }
+}
+
+impl Travels for u32 {
+    type Wire = u32;
+    fn to_wire(self) -> u32 {
+        self
+    }
+    fn from_wire(wire: u32_ule) -> Self {
+        wire.to_native()
+    }
+}
+
+impl Travels for bool {
+    type Wire = u8;
+    fn to_wire(self) -> u8 {
+        u8::from(self)
+    }
+    /// Only 0 and 1 get here: the border refuses all else.
+    fn from_wire(wire: u8) -> Self {
+        wire != 0
+    }
+}
+
+/// Declares a fixed struct three times: as the rest of the program uses it, as it is archived, and
+/// its layout as text for [`layout_hash`]. Asserts that nothing pads it.
+macro_rules! fixed {
+    ($(#[$doc:meta])* $name:ident, $wire:ident, $archived:ident, $bytes:literal {
+        $($(#[$field_doc:meta])* $field:ident: $type:ident,)*
+    }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
+
+        #[derive(Clone, Copy, Debug, Archive, Serialize)]
+        struct $wire {
+            $($field: <$type as Travels>::Wire,)*
+        }
+
+        const _: () = assert!(size_of::<$archived>() == $bytes);
+        const _: () = assert!(align_of::<$archived>() == 1);
+
+        impl $name {
+            const LAYOUT: &str = concat!(
+                stringify!($name), "=", stringify!($bytes),
+                $(",", stringify!($field), ":", stringify!($type)),*
+            );
+
+            fn to_wire(self) -> $wire {
+                $wire { $($field: self.$field.to_wire(),)* }
+            }
+
+            fn from_wire(wire: &$archived) -> Self {
+                Self { $($field: Travels::from_wire(wire.$field),)* }
+            }
+        }
+    };
+}
+
+fixed! {
+    /// One group's heartbeat.
+    BeatItem, BeatItemWire, ArchivedBeatItemWire, 32 {
+        /// The group.
+        group: GroupId,
+        /// The leader's term.
+        term: Term,
+        /// The leader's commit index, cut to what the follower is known to hold.
+        commit: Index,
+        /// The newest read round.
+        round: u64,
+    }
+}
+
+fixed! {
+    /// One group's answer to a heartbeat.
+    BeatReplyItem, BeatReplyItemWire, ArchivedBeatReplyItemWire, 32 {
+        /// The group.
+        group: GroupId,
+        /// The replier's term.
+        term: Term,
+        /// The round that it answers.
+        round: u64,
+        /// The replier's commit index.
+        commit: Index,
+    }
+}
+
+fixed! {
+    /// The head of an append; the group is in the frame's header.
+    AppendHead, AppendHeadWire, ArchivedAppendHeadWire, 40 {
+        /// The leader's term.
+        term: Term,
+        /// The term of the entry before the first one carried.
+        prev_term: Term,
+        /// The index of the entry before the first one carried.
+        prev_index: Index,
+        /// The leader's commit index.
+        commit: Index,
+        /// How many records follow; zero is a probe.
+        count: u32,
+        /// Zero.
+        pad: u32,
+    }
+}
+
+fixed! {
+    /// One group's answer to an append.
+    AppendReplyItem, AppendReplyItemWire, ArchivedAppendReplyItemWire, 57 {
+        /// The group.
+        group: GroupId,
+        /// The replier's term.
+        term: Term,
+        /// The leader's term of the append that this answers.
+        append_term: Term,
+        /// Whether the log agreed.
+        accepted: bool,
+        /// Accepted: the last entry that matches. Refused: the `prev` of the append.
+        matched_or_prev: Index,
+        /// Refused: the term of the entry where the logs may agree.
+        hint_term: Term,
+        /// Refused: its index.
+        hint_index: Index,
+        /// The replier's commit index.
+        commit: Index,
+    }
+}
+
+fixed! {
+    /// [`Ballot`] as it travels.
+    BallotItem, BallotItemWire, ArchivedBallotItemWire, 29 {
+        /// The number of its [`BallotKind`].
+        kind: u32,
+        /// Whether the vote is given.
+        granted: bool,
+        /// The term asked about, or the replier's.
+        term: Term,
+        /// The term of the asker's newest entry.
+        last_term: Term,
+        /// The index of the asker's newest entry.
+        last_index: Index,
+    }
+}
+
+/// Declares a frame of many items with two numbers before them.
+macro_rules! many {
+    ($(#[$doc:meta])* $name:ident, $wire:ident, $archived:ident, $view:ident,
+     $item:ident, $item_wire:ident, $item_bytes:literal, $kind:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, Archive, Serialize)]
+        #[rkyv(archived = $archived)]
+        struct $wire {
+            stamp: u64,
+            durable_sequence: u64,
+            items: Vec<$item_wire>,
+        }
+
+        const _: () = assert!(size_of::<$archived>() == 24);
+        const _: () = assert!(align_of::<$archived>() == 1);
+
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default)]
+        pub struct $name($wire);
+
+        impl $name {
+            /// The most items that one frame carries; more are sent in several.
+            pub const ITEMS_MAX: usize = (FRAME_BODY_BYTES_MAX - 24) / $item_bytes;
+
+            /// None yet; allocates with the first item.
+            pub fn new() -> Self {
+                Self::default()
+            }
+
+            /// Whether there is none.
+            pub fn is_empty(&self) -> bool {
+                self.0.items.is_empty()
+            }
+
+            /// How many there are.
+            pub fn len(&self) -> usize {
+                self.0.items.len()
+            }
+
+            /// Adds one.
+            ///
+            /// # Panics
+            /// If there are [`Self::ITEMS_MAX`] already: send and clear first.
+            pub fn push(&mut self, item: $item) {
+                assert!(self.0.items.len() < Self::ITEMS_MAX, "the frame is full");
+                self.0.items.push(item.to_wire());
+            }
+
+            /// Forgets all, keeps the memory.
+            pub fn clear(&mut self) {
+                self.0.items.clear();
+            }
+        }
+
+        /// The same, received and validated.
+        #[derive(Clone, Copy)]
+        pub struct $view<'a>(&'a $archived);
+
+        impl<'a> $view<'a> {
+            /// How many items there are.
+            pub fn len(&self) -> usize {
+                self.0.items.len()
+            }
+
+            /// Whether there is none.
+            pub fn is_empty(&self) -> bool {
+                self.0.items.is_empty()
+            }
+
+            /// The items, in the order in which they were pushed.
+            pub fn items(&self) -> impl Iterator<Item = $item> + use<'a> {
+                self.0.items.as_slice().iter().map($item::from_wire)
+            }
+        }
+    };
+}
+
+many! {
+    /// Heartbeats of many groups, from one shard to another.
+    Beats, BeatsWire, ArchivedBeatsWire, BeatsView, BeatItem, BeatItemWire, 32, Beats
+}
+many! {
+    /// Answers to heartbeats of many groups.
+    BeatReplies, BeatRepliesWire, ArchivedBeatRepliesWire, BeatRepliesView,
+    BeatReplyItem, BeatReplyItemWire, 32, BeatReplies
+}
+many! {
+    /// Answers to appends of many groups.
+    AppendReplies, AppendRepliesWire, ArchivedAppendRepliesWire, AppendRepliesView,
+    AppendReplyItem, AppendReplyItemWire, 57, AppendReplies
+}
+
+impl Beats {
+    /// Writes them as one frame. `stamp` is the sending shard's clock, `durable` the newest
+    /// durable sequence of its log.
+    pub fn write(&mut self, out: &mut Outbox, sender: Identity, stamp: Ticks, durable: Sequence) {
+        (self.0.stamp, self.0.durable_sequence) = (stamp.to_wire(), durable.to_wire());
+        write_archive(out, Kind::Beats, GroupId(0), sender, &self.0);
+    }
+}
+
+impl BeatsView<'_> {
+    /// The sending shard's clock.
+    pub fn stamp(&self) -> Ticks {
+        Ticks::from_wire(self.0.stamp)
+    }
+
+    /// The newest durable sequence of the sending shard's log.
+    pub fn durable_sequence(&self) -> Sequence {
+        Sequence::from_wire(self.0.durable_sequence)
+    }
+}
+
+impl BeatReplies {
+    /// Writes them as one frame. `echoed` is the stamp of the beats that they answer, `durable`
+    /// the newest durable sequence of the replying shard's log.
+    pub fn write(&mut self, out: &mut Outbox, sender: Identity, echoed: Ticks, durable: Sequence) {
+        (self.0.stamp, self.0.durable_sequence) = (echoed.to_wire(), durable.to_wire());
+        write_archive(out, Kind::BeatReplies, GroupId(0), sender, &self.0);
+    }
+}
+
+impl BeatRepliesView<'_> {
+    /// The stamp of the beats that they answer.
+    pub fn echoed_stamp(&self) -> Ticks {
+        Ticks::from_wire(self.0.stamp)
+    }
+
+    /// The newest durable sequence of the replying shard's log.
+    pub fn durable_sequence(&self) -> Sequence {
+        Sequence::from_wire(self.0.durable_sequence)
+    }
+}
+
+impl AppendReplies {
+    /// Writes them as one frame.
+    pub fn write(&self, out: &mut Outbox, sender: Identity) {
+        write_archive(out, Kind::AppendReplies, GroupId(0), sender, &self.0);
+    }
+}
+
+/// Which of the four vote messages a [`Ballot`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum BallotKind {
+    /// "Would you vote for me?"
+    PreVote = 1,
+    /// Its answer.
+    PreVoteReply = 2,
+    /// "Vote for me."
+    Vote = 3,
+    /// Its answer.
+    VoteReply = 4,
+}
+
+/// A vote asked or given; the group is in the frame's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ballot {
+    /// Which of the four.
+    pub kind: BallotKind,
+    /// The term asked about, or the replier's.
+    pub term: Term,
+    /// The asker's newest entry; zero in an answer.
+    pub last: LogId,
+    /// Whether the vote is given; false in a question.
+    pub granted: bool,
+}
+
+impl Ballot {
+    /// Writes it as one frame.
+    pub fn write(&self, out: &mut Outbox, group: GroupId, sender: Identity) {
+        let item = BallotItem {
+            kind: self.kind as u32,
+            granted: self.granted,
+            term: self.term,
+            last_term: self.last.term,
+            last_index: self.last.index,
+        };
+        write_archive(out, Kind::Ballot, group, sender, &item.to_wire());
+    }
+}
+
+impl AppendHead {
+    /// Writes an append frame: this head, then `records`, encoded, in the order of their indexes.
+    ///
+    /// # Panics
+    /// If all of it is longer than a frame may be.
+    pub fn write<'a>(
+        &self,
+        out: &mut Outbox,
+        group: GroupId,
+        sender: Identity,
+        records: impl IntoIterator<Item = &'a [u8]>,
+    ) {
+        let mut writer = FrameWriter::begin(out, Kind::Append, group, sender);
+        archive(&mut writer, &self.to_wire());
+        for record in records {
+            writer.extend(record);
+        }
+        writer.finish();
+    }
+}
+
+/// Opens the body of a `Beats` frame.
+///
+/// # Errors
+/// If it isn't one.
+pub fn beats<'a>(frame: &Frame<'a>) -> Result<BeatsView<'a>, WireError> {
+    access(frame, Kind::Beats, frame.body).map(BeatsView)
+}
+
+/// Opens the body of a `BeatReplies` frame.
+///
+/// # Errors
+/// If it isn't one.
+pub fn beat_replies<'a>(frame: &Frame<'a>) -> Result<BeatRepliesView<'a>, WireError> {
+    access(frame, Kind::BeatReplies, frame.body).map(BeatRepliesView)
+}
+
+/// Opens the body of an `AppendReplies` frame.
+///
+/// # Errors
+/// If it isn't one.
+pub fn append_replies<'a>(frame: &Frame<'a>) -> Result<AppendRepliesView<'a>, WireError> {
+    let archived: &ArchivedAppendRepliesWire = access(frame, Kind::AppendReplies, frame.body)?;
+    for item in archived.items.as_slice() {
+        check_bool(Kind::AppendReplies, "accepted", item.accepted)?;
+    }
+    Ok(AppendRepliesView(archived))
+}
+
+/// Opens the body of an `Append` frame: its head, and the bytes of its records, which are not
+/// looked into here.
+///
+/// # Errors
+/// If it isn't one.
+pub fn append<'a>(frame: &Frame<'a>) -> Result<(AppendHead, &'a [u8]), WireError> {
+    let length = frame.body.len();
+    let (head, records) = frame
+        .body
+        .split_at_checked(size_of::<ArchivedAppendHeadWire>())
+        .ok_or(WireError::Short { kind: Kind::Append, length, item: 0 })?;
+    let archived: &ArchivedAppendHeadWire = access(frame, Kind::Append, head)?;
+    Ok((AppendHead::from_wire(archived), records))
+}
+
+/// Opens the body of a `Ballot` frame.
+///
+/// # Errors
+/// If it isn't one.
+pub fn ballot(frame: &Frame<'_>) -> Result<Ballot, WireError> {
+    let archived: &ArchivedBallotItemWire = access(frame, Kind::Ballot, frame.body)?;
+    check_bool(Kind::Ballot, "granted", archived.granted)?;
+    let item = BallotItem::from_wire(archived);
+    let kind = match item.kind {
+        1 => BallotKind::PreVote,
+        2 => BallotKind::PreVoteReply,
+        3 => BallotKind::Vote,
+        4 => BallotKind::VoteReply,
+        other => {
+            let value = u64::from(other);
+            return Err(WireError::Field { kind: Kind::Ballot, field: "kind", value });
+        }
+    };
+    let last = LogId::new(item.last_term, item.last_index);
+    Ok(Ballot { kind, term: item.term, last, granted: item.granted })
+}
+
+/// Names the layout of everything above: two builds with different hashes don't talk.
+pub const fn layout_hash() -> u64 {
+    let layouts = [
+        BeatItem::LAYOUT,
+        BeatReplyItem::LAYOUT,
+        AppendHead::LAYOUT,
+        AppendReplyItem::LAYOUT,
+        BallotItem::LAYOUT,
+        "Beats,BeatReplies,AppendReplies=stamp:u64,durable_sequence:u64,items:vec32@end",
+    ];
+    // FNV-1a, 64 bits.
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut layout = 0;
+    while layout < layouts.len() {
+        let bytes = layouts[layout].as_bytes();
+        let mut at = 0;
+        while at < bytes.len() {
+            hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01b3);
+            at += 1;
+        }
+        layout += 1;
+    }
+    hash
+}
+
+fn check_bool(kind: Kind, field: &'static str, value: u8) -> Result<(), WireError> {
+    if value > 1 {
+        return Err(WireError::Field { kind, field, value: u64::from(value) });
+    }
+    Ok(())
+}
+
+/// The one place where received bytes become an archive.
+fn access<'a, T>(frame: &Frame<'_>, kind: Kind, bytes: &'a [u8]) -> Result<&'a T, WireError>
+where
+    T: Portable + for<'b> CheckBytes<LowValidator<'b, Failure>>,
+{
+    assert_eq!(frame.header.kind, kind, "the caller chooses the function by the frame's kind");
+    rkyv::api::low::access::<T, Failure>(bytes)
+        .map_err(|_| WireError::Archive { kind, length: frame.body.len() })
+}
+
+/// Positions in an archive count from where it starts in the frame's body.
+struct ArchiveWriter<'a, 'b> {
+    frame: &'a mut FrameWriter<'b>,
+    start: usize,
+}
+
+impl Positional for ArchiveWriter<'_, '_> {
+    fn pos(&self) -> usize {
+        self.frame.body_len() - self.start
+    }
+}
+
+impl Writer<Failure> for ArchiveWriter<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.frame.extend(bytes);
+        Ok(())
+    }
+}
+
+type Serializer<'a, 'b, 'c> = LowSerializer<ArchiveWriter<'a, 'b>, SubAllocator<'c>, Failure>;
+
+fn archive(
+    frame: &mut FrameWriter<'_>,
+    value: &impl for<'a, 'b, 'c> Serialize<Serializer<'a, 'b, 'c>>,
+) {
+    let start = frame.body_len();
+    rkyv::api::low::to_bytes_in_with_alloc::<_, _, Failure>(
+        value,
+        ArchiveWriter { frame, start },
+        SubAllocator::new(&mut []),
+    )
+    .expect("fixed fields need no scratch memory, and an outbox takes all bytes");
+}
+
+fn write_archive(
+    out: &mut Outbox,
+    kind: Kind,
+    group: GroupId,
+    sender: Identity,
+    value: &impl for<'a, 'b, 'c> Serialize<Serializer<'a, 'b, 'c>>,
+) {
+    let mut writer = FrameWriter::begin(out, kind, group, sender);
+    archive(&mut writer, value);
+    writer.finish();
+}

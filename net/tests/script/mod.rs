@@ -1,0 +1,293 @@
+//! A cluster of scripted nodes around a client core, in virtual time. Greetings and `Locate` are
+//! answered by the script's fields; writes and reads wait until the test answers them.
+
+use std::collections::BTreeMap;
+
+use ringraft_net::client::{Core, CoreOptions, LinkId, Outcome, Reason};
+use ringraft_net::client_wire::{self, BatchWriter, Envelope, LocateReply, Member, Reply};
+use ringraft_net::handshake::{HANDSHAKE_BYTES, Host};
+use ringraft_net::{Hello, Identity, Inbox, Kind, Outbox, RefusalCode, Role, Welcome};
+use ringraft_types::{
+    ClusterId, GroupId, Incarnation, Index, NodeId, ShardId, Status, Term, Ticks,
+};
+
+pub(crate) const GROUP: GroupId = GroupId(5);
+pub(crate) const CALLS_MAX: usize = 4096;
+const TIMEOUT: Ticks = Ticks::from_millis(5_000);
+
+/// What the client said became of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Done(String),
+    NotDone(Reason),
+    Unknown(Reason),
+}
+
+struct Side {
+    node: u32,
+    shard: u16,
+    is_greeted: bool,
+    inbox: Inbox,
+    outbox: Outbox,
+}
+
+pub(crate) struct Script {
+    pub(crate) core: Core,
+    pub(crate) now: Ticks,
+    nodes: u32,
+    pub(crate) leader: u32,
+    pub(crate) ready: bool,
+    pub(crate) applied: u64,
+    pub(crate) knows_group: bool,
+    pub(crate) shard_of_group: u16,
+    pub(crate) refuse: Option<RefusalCode>,
+    /// Frames of writes and reads received.
+    pub(crate) frames: usize,
+    down: Vec<u32>,
+    sides: BTreeMap<LinkId, Side>,
+    writes: Vec<(u64, String)>,
+    envelope: Envelope,
+    /// Where each call was last seen.
+    seen: BTreeMap<u64, LinkId>,
+    fates: BTreeMap<u64, Fate>,
+}
+
+impl Script {
+    pub(crate) fn new(nodes: u32, leader: u32) -> Self {
+        let core = Core::new(CoreOptions {
+            endpoints: (1..=nodes).map(|node| format!("node:{node}")).collect(),
+            cluster: Some(ClusterId(1)),
+            calls_max: CALLS_MAX,
+            outbox_bytes_max: 1 << 20,
+            seed: 42,
+        });
+        Self {
+            core,
+            now: Ticks(1),
+            nodes,
+            leader,
+            ready: true,
+            applied: 10,
+            knows_group: true,
+            shard_of_group: 0,
+            refuse: None,
+            frames: 0,
+            down: Vec::new(),
+            sides: BTreeMap::new(),
+            writes: Vec::new(),
+            envelope: Envelope::default(),
+            seen: BTreeMap::new(),
+            fates: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn write(&mut self, command: &str) -> u64 {
+        let deadline = self.now.after(TIMEOUT);
+        self.core.submit_write(GROUP, command.as_bytes(), deadline).expect("taken").0
+    }
+
+    pub(crate) fn read(&mut self, command: &str) -> u64 {
+        let deadline = self.now.after(TIMEOUT);
+        self.core.submit_read(GROUP, command.as_bytes(), deadline).expect("taken").0
+    }
+
+    /// Lets everything happen that can without time passing.
+    pub(crate) fn run(&mut self) {
+        for _ in 0..20 {
+            self.turn();
+        }
+    }
+
+    /// Lets time pass, a millisecond at a time.
+    pub(crate) fn run_for(&mut self, span: Ticks) {
+        let until = self.now.after(span);
+        while self.now < until {
+            self.now = self.now.after(Ticks::from_millis(1));
+            self.turn();
+            self.turn();
+        }
+    }
+
+    pub(crate) fn take_writes(&mut self) -> Vec<(u64, &'static str)> {
+        let writes = std::mem::take(&mut self.writes);
+        writes.into_iter().map(|(number, text)| (number, &*text.leak())).collect()
+    }
+
+    pub(crate) fn last_envelope(&self) -> Envelope {
+        self.envelope
+    }
+
+    pub(crate) fn sent_to(&self, call: u64) -> u32 {
+        self.sides[&self.seen[&call]].node
+    }
+
+    pub(crate) fn shard_of(&self, call: u64) -> u16 {
+        self.sides[&self.seen[&call]].shard
+    }
+
+    pub(crate) fn fate(&self, call: u64) -> Option<Fate> {
+        self.fates.get(&call).cloned()
+    }
+
+    /// Answers a call where it was last seen.
+    pub(crate) fn answer(&mut self, reply: &Reply<'_>) {
+        let link = self.seen[&reply.call];
+        self.answer_on(link, reply);
+    }
+
+    pub(crate) fn answer_read(&mut self, reply: &Reply<'_>) {
+        self.answer(reply);
+    }
+
+    /// Answers on every connection, whoever asked.
+    pub(crate) fn answer_anywhere(&mut self, reply: &Reply<'_>) {
+        for link in self.sides.keys().copied().collect::<Vec<_>>() {
+            self.answer_on(link, reply);
+        }
+    }
+
+    fn answer_on(&mut self, link: LinkId, reply: &Reply<'_>) {
+        let side = self.sides.get_mut(&link).expect("the connection lives");
+        let sender = identity(side.node);
+        let mut batch = BatchWriter::begin(&mut side.outbox, Kind::Replies, GROUP, sender);
+        batch.reply(reply);
+        batch.finish();
+    }
+
+    /// Sends what is no frame on every connection.
+    pub(crate) fn garble(&mut self) {
+        for side in self.sides.values_mut() {
+            side.outbox.push(&[b'?'; 64]);
+        }
+    }
+
+    pub(crate) fn kill(&mut self, node: u32) {
+        self.down.push(node);
+        let gone: Vec<_> =
+            self.sides.iter().filter(|(_, side)| side.node == node).map(|it| *it.0).collect();
+        for link in gone {
+            self.sides.remove(&link);
+            self.core.closed(self.now, link);
+        }
+    }
+
+    pub(crate) fn revive(&mut self, node: u32) {
+        self.down.retain(|&it| it != node);
+    }
+
+    fn turn(&mut self) {
+        self.core.advance(self.now);
+        while let Some(link) = self.core.next_close() {
+            self.sides.remove(&link);
+        }
+        while let Some((link, address)) = self.core.next_connect(self.now) {
+            let node = address.strip_prefix("node:").and_then(|it| it.parse().ok()).expect("ours");
+            if self.down.contains(&node) {
+                self.core.closed(self.now, link);
+                continue;
+            }
+            let (inbox, outbox) = (Inbox::new(), Outbox::new(1 << 20));
+            let side = Side { node, shard: 0, is_greeted: false, inbox, outbox };
+            self.sides.insert(link, side);
+            self.core.connected(self.now, link);
+        }
+        for link in self.sides.keys().copied().collect::<Vec<_>>() {
+            let Some(mut side) = self.sides.remove(&link) else { continue };
+            carry(self.core.outbox(link), &mut side.inbox);
+            self.serve(link, &mut side);
+            let has_arrived = carry(&mut side.outbox, self.core.inbox(link));
+            self.sides.insert(link, side);
+            if has_arrived {
+                self.core.received(self.now, link);
+            }
+            while let Some(link) = self.core.next_close() {
+                self.sides.remove(&link);
+            }
+        }
+        for completed in self.core.take_completed() {
+            let fate = match completed.outcome {
+                Outcome::Done(answer) => {
+                    Fate::Done(String::from_utf8(answer.body.to_vec()).expect("text"))
+                }
+                Outcome::NotDone(reason) => Fate::NotDone(reason),
+                Outcome::Unknown(reason) => Fate::Unknown(reason),
+            };
+            let before = self.fates.insert(completed.call.0, fate);
+            assert_eq!(before, None, "a call completes once");
+        }
+    }
+
+    fn serve(&mut self, link: LinkId, side: &mut Side) {
+        if !side.is_greeted {
+            if side.inbox.waiting() < HANDSHAKE_BYTES {
+                return;
+            }
+            let bytes = side.inbox.take_handshake().expect("enough bytes");
+            let hello = Hello::decode(&bytes).expect("a greeting");
+            let host = Host { identity: identity(side.node), shards: 4, port: Role::Client };
+            side.shard = hello.wanted_shard.map_or(0, ShardId::get);
+            let verdict = self.refuse.map_or_else(|| hello.judge(&host), Err);
+            let welcome = Welcome::new(&host, ShardId(side.shard), verdict);
+            side.outbox.push(&welcome.encode());
+            side.is_greeted = true;
+        }
+        while let Some(frame) = side.inbox.next_frame().expect("intact") {
+            match frame.header.kind {
+                Kind::Writes => {
+                    self.frames += 1;
+                    for item in client_wire::writes(&frame).expect("writes").iter() {
+                        let (envelope, command) = Envelope::split(item.payload).expect("whole");
+                        let command = String::from_utf8(command.to_vec()).expect("text");
+                        self.writes.push((envelope.sequence, command));
+                        self.envelope = envelope;
+                        self.seen.insert(item.call, link);
+                    }
+                }
+                Kind::Reads => {
+                    self.frames += 1;
+                    for item in client_wire::reads(&frame).expect("reads").iter() {
+                        self.seen.insert(item.call, link);
+                    }
+                }
+                Kind::Locate => {
+                    let members = (1..=self.nodes).map(|node| Member {
+                        node: NodeId(node),
+                        shard: ShardId(self.shard_of_group),
+                        address: format!("node:{node}"),
+                    });
+                    let is_leader = side.node == self.leader;
+                    let reply = LocateReply {
+                        status: if self.knows_group { Status::Ok } else { Status::NoSuchGroup },
+                        leader: NodeId(self.leader),
+                        ready: is_leader && self.ready,
+                        term: Term(1),
+                        applied: Index(self.applied),
+                        members: members.collect(),
+                    };
+                    reply.write(&mut side.outbox, GROUP, identity(side.node));
+                }
+                other => panic!("the client sent {other:?}"),
+            }
+        }
+    }
+}
+
+fn identity(node: u32) -> Identity {
+    Identity { cluster: ClusterId(1), incarnation: Incarnation(1), node: NodeId(node) }
+}
+
+/// Moves what fits; whether anything moved.
+fn carry(from: &mut Outbox, to: &mut Inbox) -> bool {
+    let before = to.waiting();
+    while let Some(bytes) = from.take_for_send() {
+        let space = to.space();
+        let count = space.len().min(bytes.len());
+        if count == 0 {
+            break;
+        }
+        space[..count].copy_from_slice(&bytes[..count]);
+        to.filled(count);
+        from.sent(count);
+    }
+    to.waiting() > before
+}

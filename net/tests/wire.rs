@@ -1,0 +1,191 @@
+//! Peer messages: round trips, golden bytes, and bodies that are no archives.
+
+use proptest::prelude::*;
+use ringraft_net::frame::FrameHeader;
+use ringraft_net::wire::{self, AppendHead, AppendReplyItem, Ballot, BallotKind};
+use ringraft_net::wire::{AppendReplies, BeatItem, BeatReplies, BeatReplyItem, Beats};
+use ringraft_net::{Frame, Identity, Inbox, Kind, Outbox, WireError};
+use ringraft_types::{
+    ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Sequence, Term, Ticks,
+};
+
+const SENDER: Identity =
+    Identity { cluster: ClusterId(0xc1), incarnation: Incarnation(0x1c), node: NodeId(3) };
+
+/// Carries what waits into an inbox.
+fn carry(outbox: &mut Outbox) -> Inbox {
+    let mut inbox = Inbox::opened();
+    while let Some(bytes) = outbox.take_for_send() {
+        let space = inbox.space();
+        let count = bytes.len().min(space.len());
+        space[..count].copy_from_slice(&bytes[..count]);
+        inbox.filled(count);
+        outbox.sent(count);
+        if inbox.space().is_empty() {
+            panic!("these tests send little");
+        }
+    }
+    inbox
+}
+
+fn frame_of(kind: Kind, body: &[u8]) -> Frame<'_> {
+    let body_bytes = body.len() as u32;
+    let header =
+        FrameHeader { kind, group: GroupId(1), sender: SENDER, body_bytes, body_checksum: 0 };
+    Frame { header, body }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn beat(group: u64) -> BeatItem {
+    BeatItem { group: GroupId(group), term: Term(2), commit: Index(3), round: 4 }
+}
+
+fn reply(group: u64) -> AppendReplyItem {
+    AppendReplyItem {
+        group: GroupId(group),
+        term: Term(2),
+        append_term: Term(3),
+        accepted: true,
+        matched_or_prev: Index(4),
+        hint_term: Term(5),
+        hint_index: Index(6),
+        commit: Index(7),
+    }
+}
+
+/// Everything that is written in one outbox comes out as it was, in order.
+#[test]
+fn round_trips() {
+    let mut outbox = Outbox::new(1 << 20);
+    let (mut beats, mut beat_replies) = (Beats::new(), BeatReplies::new());
+    let mut append_replies = AppendReplies::new();
+    let back =
+        |group| BeatReplyItem { group: GroupId(group), term: Term(9), round: 8, commit: Index(7) };
+    for group in 1..=100 {
+        beats.push(beat(group));
+        beat_replies.push(back(group));
+        append_replies.push(reply(group));
+    }
+    beats.write(&mut outbox, SENDER, Ticks(77), Sequence(88));
+    beat_replies.write(&mut outbox, SENDER, Ticks(66), Sequence(55));
+    append_replies.write(&mut outbox, SENDER);
+    let head = AppendHead { term: Term(1), prev_index: Index(2), count: 2, ..Default::default() };
+    head.write(&mut outbox, GroupId(5), SENDER, [&b"first"[..], b"second"]);
+    let last = LogId::new(Term(3), Index(4));
+    let vote = Ballot { kind: BallotKind::Vote, term: Term(5), last, granted: false };
+    vote.write(&mut outbox, GroupId(6), SENDER);
+
+    let mut inbox = carry(&mut outbox);
+    let frame = inbox.next_frame().expect("intact").expect("whole");
+    let view = wire::beats(&frame).expect("beats");
+    assert_eq!((view.stamp(), view.durable_sequence()), (Ticks(77), Sequence(88)));
+    assert!(view.items().eq((1..=100).map(beat)));
+    let frame = inbox.next_frame().expect("intact").expect("whole");
+    let view = wire::beat_replies(&frame).expect("replies");
+    assert_eq!((view.echoed_stamp(), view.durable_sequence()), (Ticks(66), Sequence(55)));
+    assert!(view.items().eq((1..=100).map(back)));
+    let frame = inbox.next_frame().expect("intact").expect("whole");
+    assert!(wire::append_replies(&frame).expect("replies").items().eq((1..=100).map(reply)));
+    let frame = inbox.next_frame().expect("intact").expect("whole");
+    assert_eq!(frame.header.group, GroupId(5));
+    assert_eq!(wire::append(&frame), Ok((head, &b"firstsecond"[..])));
+    let frame = inbox.next_frame().expect("intact").expect("whole");
+    assert_eq!((frame.header.group, wire::ballot(&frame)), (GroupId(6), Ok(vote)));
+    assert_eq!(inbox.next_frame(), Ok(None));
+}
+
+/// A frame of beats without a beat is a sign of life, and legal.
+#[test]
+fn no_items_round_trip() {
+    let mut outbox = Outbox::new(1 << 20);
+    Beats::new().write(&mut outbox, SENDER, Ticks(1), Sequence(2));
+    let mut inbox = carry(&mut outbox);
+    let frame = inbox.next_frame().expect("intact").expect("whole");
+    assert!(wire::beats(&frame).expect("beats").is_empty());
+}
+
+/// The bytes of version 1 never change, nor does the hash that stands for them.
+#[test]
+fn golden_bytes() {
+    let mut outbox = Outbox::new(1 << 20);
+    let mut beats = Beats::new();
+    beats.push(beat(1));
+    beats.write(&mut outbox, SENDER, Ticks(0xaa), Sequence(0xbb));
+    let mut replies = AppendReplies::new();
+    replies.push(reply(1));
+    replies.write(&mut outbox, SENDER);
+    let head = AppendHead {
+        term: Term(1),
+        prev_term: Term(2),
+        prev_index: Index(3),
+        commit: Index(4),
+        count: 5,
+        pad: 0,
+    };
+    head.write(&mut outbox, GroupId(1), SENDER, [&b"r"[..]]);
+    let last = LogId::new(Term(3), Index(4));
+    let ballot = Ballot { kind: BallotKind::PreVoteReply, term: Term(5), last, granted: true };
+    ballot.write(&mut outbox, GroupId(1), SENDER);
+    let mut inbox = carry(&mut outbox);
+    let mut next = || hex(inbox.next_frame().expect("intact").expect("whole").body);
+    assert_eq!(
+        next(),
+        "0100000000000000020000000000000003000000000000000400000000000000\
+         aa00000000000000bb00000000000000d0ffffff01000000"
+    );
+    assert_eq!(
+        next(),
+        "01000000000000000200000000000000030000000000000001040000000000000005000000000000000600\
+         00000000000007000000000000000000000000000000\
+         0000000000000000b7ffffff01000000"
+    );
+    assert_eq!(
+        next(),
+        "01000000000000000200000000000000030000000000000004000000000000000500000000000000\
+         72"
+    );
+    assert_eq!(next(), "0200000001050000000000000003000000000000000400000000000000");
+    assert_eq!(wire::layout_hash(), 1_807_814_083_557_079_767);
+}
+
+/// Bodies that are no archives are refused with the kind, whatever their length.
+#[test]
+fn wrong_bodies_are_refused() {
+    for length in 0..100 {
+        let body = vec![0xff; length];
+        assert!(wire::beats(&frame_of(Kind::Beats, &body)).is_err());
+        assert!(wire::beat_replies(&frame_of(Kind::BeatReplies, &body)).is_err());
+        assert!(wire::append_replies(&frame_of(Kind::AppendReplies, &body)).is_err());
+        assert!(wire::ballot(&frame_of(Kind::Ballot, &body)).is_err());
+        if length < 40 {
+            let error = wire::append(&frame_of(Kind::Append, &body)).expect_err("too short");
+            assert!(matches!(error, WireError::Short { kind: Kind::Append, .. }));
+        }
+    }
+    let mut body = vec![0; 29];
+    body[0] = 9;
+    let error = wire::ballot(&frame_of(Kind::Ballot, &body)).expect_err("no such ballot");
+    assert!(matches!(error, WireError::Field { field: "kind", value: 9, .. }));
+    body[0] = 1;
+    body[4] = 2;
+    let error = wire::ballot(&frame_of(Kind::Ballot, &body)).expect_err("no such answer");
+    assert!(matches!(error, WireError::Field { field: "granted", value: 2, .. }));
+}
+
+proptest! {
+    /// Random bodies never panic, and what passes is readable to its end.
+    #[test]
+    fn random_bodies_never_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+        if let Ok(view) = wire::beats(&frame_of(Kind::Beats, &body)) {
+            prop_assert_eq!(view.items().count(), view.len());
+        }
+        if let Ok(view) = wire::append_replies(&frame_of(Kind::AppendReplies, &body)) {
+            prop_assert_eq!(view.items().count(), view.len());
+        }
+        let _ = wire::ballot(&frame_of(Kind::Ballot, &body));
+        let _ = wire::append(&frame_of(Kind::Append, &body));
+    }
+}

@@ -1,0 +1,138 @@
+//! Freeing old segments. A segment is removed when nothing in it is needed, and only after a
+//! durable block has said so: a missing old segment is then told from a lost one.
+//!
+//! The newest of each local record (term and vote, peers, homes, feature level) is kept in memory
+//! and written again when it alone would pin a segment. Entries pin a segment until the caller
+//! releases them or carries them.
+
+use super::{Log, Purpose};
+use crate::device::{Device, Operation};
+use ringraft_types::record::{RecordHeader, RecordKind};
+use ringraft_types::{GroupId, Index, Sequence};
+use std::collections::BTreeMap;
+
+/// Local records written again per turn at most.
+const REWRITTEN_MAX: usize = 64;
+
+/// The newest of each local record.
+#[derive(Debug, Default)]
+pub(crate) struct Locals {
+    records: BTreeMap<(GroupId, u8, Index), (Sequence, Vec<u8>)>,
+}
+
+impl Locals {
+    /// A local record was appended in this block.
+    pub(crate) fn note(&mut self, header: &RecordHeader, bytes: &[u8], sequence: Sequence) {
+        let index = if header.kind == RecordKind::HardState { Index::ZERO } else { header.index };
+        let place = self
+            .records
+            .entry((header.group, header.kind as u8, index))
+            .or_insert_with(|| (sequence, Vec::with_capacity(bytes.len())));
+        place.0 = sequence;
+        place.1.clear();
+        place.1.extend_from_slice(bytes);
+    }
+
+    fn oldest(&self) -> Option<Sequence> {
+        self.records.values().map(|(sequence, _)| *sequence).min()
+    }
+
+    fn up_to(&self, sequence: Sequence) -> Vec<Vec<u8>> {
+        let old = self.records.values().filter(|(at, _)| *at <= sequence);
+        old.take(REWRITTEN_MAX).map(|(_, bytes)| bytes.clone()).collect()
+    }
+}
+
+impl Log {
+    /// A durable snapshot covers the group's entries up to `through`: they are not needed here.
+    pub fn release(&mut self, group: GroupId, through: Index) {
+        self.index.release(group, through);
+        self.purge_asked = true;
+    }
+
+    /// The entries that keep the oldest segment from being removed, by group, at most `limit`
+    /// groups: release them after a snapshot, or read them and append them as carried records.
+    pub fn pinning(&self, limit: usize) -> Vec<(GroupId, Index, Index)> {
+        let Some(second) = self.segments.used.get(1) else { return Vec::new() };
+        let Some(first) = second.places.first() else { return Vec::new() };
+        let mut pins: Vec<(GroupId, Index, Index)> = Vec::new();
+        for (group, span) in self.index.below(first.sequence) {
+            let is_same = pins.last().is_some_and(|pin| pin.0 == group);
+            if let Some(pin) = pins.last_mut().filter(|_| is_same) {
+                pin.2 = span.last;
+            } else if pins.len() < limit {
+                pins.push((group, span.first, span.last));
+            } else {
+                break;
+            }
+        }
+        pins
+    }
+
+    /// Segments with blocks in them.
+    pub fn segments(&self) -> usize {
+        self.segments.used.len()
+    }
+
+    pub(super) fn purge<D: Device>(&mut self, device: &mut D) {
+        if let Some(after) = self.purge_after {
+            if self.durable < after {
+                return;
+            }
+            self.purge_after = None;
+            self.remove_old(device);
+        }
+        if !self.life_begun || (!self.purge_asked && self.leftovers.is_empty()) {
+            return;
+        }
+        if !self.leftovers.is_empty() && self.durable < self.submitted {
+            return;
+        }
+        for file in std::mem::take(&mut self.leftovers) {
+            self.operations.submit(device, Purpose::Remove, Operation::Remove(file));
+        }
+        if !std::mem::take(&mut self.purge_asked) {
+            return;
+        }
+        let needed = self.index.oldest().map(|(sequence, _)| sequence);
+        // The last segment stays: it is written to, or holds the end of the chain.
+        let mut oldest = self.oldest;
+        for at in 1..self.segments.used.len() {
+            let last = self.segments.used[at - 1].places.last().map(|place| place.sequence);
+            let last = last.expect("a segment in use holds a block");
+            if needed.is_some_and(|needed| needed <= last) {
+                break;
+            }
+            if self.locals.oldest().is_some_and(|local| local <= last) {
+                for bytes in self.locals.up_to(last) {
+                    // A full log is asked again at the next release.
+                    if self.append(&bytes).is_err() {
+                        break;
+                    }
+                }
+                self.purge_asked = true;
+                break;
+            }
+            let next = self.segments.used[at].places.first().map(|place| place.sequence);
+            oldest = next.expect("a segment in use holds a block");
+        }
+        if oldest > self.oldest {
+            self.oldest = oldest;
+            // The next block says it; if there is none, a seal does.
+            self.purge_after = Some(self.submitted.next());
+            self.needs_seal = true;
+        }
+    }
+
+    fn remove_old<D: Device>(&mut self, device: &mut D) {
+        while let Some(segment) = self.segments.used.front() {
+            let last = segment.places.last().expect("a segment in use holds a block");
+            if last.sequence >= self.oldest || self.segments.used.len() == 1 {
+                return;
+            }
+            let file = self.segments.file(segment.number);
+            self.operations.submit(device, Purpose::Remove, Operation::Remove(file));
+            self.segments.used.pop_front();
+        }
+    }
+}

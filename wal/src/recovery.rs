@@ -1,0 +1,477 @@
+//! Reading a log back after a start: step by step, through the device only.
+//!
+//! Every segment is read whole and verified, then [`crate::replay`] decides. Before the result is
+//! handed over, the segments that hold blocks not known as durable are synced: what is returned
+//! from here is durable.
+
+use crate::buffer::Buffer;
+use crate::device::{Completion, Device, FileId, FileKind, Operation};
+use crate::error::{RotReport, WalError};
+use crate::format::LIFE_GAP;
+use crate::log::{Link, Log, Start};
+use crate::operations::Operations;
+pub use crate::replay::EntryRun;
+use crate::replay::{FLOOR_UNKNOWN, Outcome, replay};
+use crate::scan::{ScannedSegment, Scanner};
+use crate::segment::{Place, Segment};
+use crate::settings::LogSettings;
+use ringraft_types::record::{self, RecordKind};
+use ringraft_types::{GroupId, Index, LogId, Sequence, Term, Ticks};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Bytes per read.
+const CHUNK_BYTES: usize = 1 << 20;
+/// Reads in flight.
+const READS_MAX: usize = 4;
+/// Bytes scanned in one turn, more or less.
+const TURN_BYTES: usize = 16 << 20;
+
+/// What recovery found.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// Every group that has a record in the log.
+    pub groups: BTreeMap<GroupId, RecoveredGroup>,
+    /// The node's own records, encoded; the newest of each kind and index.
+    pub node_records: Vec<Vec<u8>>,
+    /// Some of the node's own records were lost.
+    pub node_damaged: bool,
+    /// Rot that can't be told to belong to certain groups: any group of this log, also one that
+    /// isn't among `groups`, may have lost anything.
+    pub unknown_damage: bool,
+    /// Blocks that were cut because nobody can have been told of them.
+    pub torn_blocks: u64,
+    /// Blocks of another place or life, ignored.
+    pub stale_blocks: u64,
+    /// Everything that was good once and isn't now.
+    pub rot: Vec<RotReport>,
+    /// Whether there was no log at all.
+    pub is_empty: bool,
+    /// Segment files read.
+    pub segments: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// The last block kept.
+    pub last: Sequence,
+}
+
+/// What recovery found of one group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveredGroup {
+    /// Term, vote (zero: none) and commit index; `None`: none was written, or see `hard_lost`.
+    pub hard: Option<(Term, u32, Index)>,
+    /// The newest hard state was lost. The term it had: in this term and below the node must not
+    /// vote. `u64::MAX`: not known.
+    pub hard_lost: Option<Term>,
+    /// Where each term of the entries `first` to `last` starts.
+    pub runs: Vec<(Index, Term)>,
+    /// The first entry.
+    pub first: Index,
+    /// The last entry before the first damage; one less than `first` if there is none.
+    pub last: Index,
+    /// Entries were lost. The group must vote as if it held this one, and not campaign, until it
+    /// is repaired. Term and index `u64::MAX`: what was lost isn't known.
+    pub damaged: Option<LogId>,
+    /// With damage: the intact entries behind the last hole, enough if a snapshot covers what is
+    /// before them. They can be read too.
+    pub tail: Option<EntryRun>,
+}
+
+/// Where recovery stands.
+#[derive(Debug)]
+pub enum RecoveryStep {
+    /// Call again, at once or when the device has completed something.
+    Working,
+    /// Done.
+    Done(Box<(Log, Recovered)>),
+    /// Refused; nothing was changed.
+    Failed(WalError),
+}
+
+#[derive(Debug)]
+enum State {
+    Begin,
+    Listing,
+    Opening,
+    Reading(Reading),
+    Syncing { waiting: usize },
+    Finished,
+}
+
+#[derive(Debug)]
+struct Reading {
+    scanner: Scanner,
+    file: FileId,
+    length: u64,
+    /// Read requests go up to here.
+    asked: u64,
+    /// Bytes up to here were given to the scanner.
+    fed: u64,
+    in_flight: usize,
+    arrived: BTreeMap<u64, Vec<u8>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Purpose {
+    List,
+    Open(FileId),
+    Read { offset: u64, bytes: usize },
+    Sync(FileId),
+    Remove,
+}
+
+/// A recovery in progress.
+#[derive(Debug)]
+pub struct Recovery {
+    settings: LogSettings,
+    state: State,
+    operations: Operations<Purpose>,
+    files: VecDeque<(FileId, u64)>,
+    scanned: Vec<ScannedSegment>,
+    last: (Sequence, u32),
+    bytes: u64,
+    outcome: Option<Outcome>,
+}
+
+impl Recovery {
+    /// A recovery with these settings. Nothing happens before the first turn.
+    pub fn new(settings: LogSettings) -> Self {
+        Self {
+            settings,
+            state: State::Begin,
+            operations: Operations::new(0),
+            files: VecDeque::new(),
+            scanned: Vec::new(),
+            last: (Sequence::ZERO, 0),
+            bytes: 0,
+            outcome: None,
+        }
+    }
+
+    /// One step, of bounded work. With a device that completes at once a loop of turns finishes.
+    ///
+    /// # Panics
+    /// If called again after [`RecoveryStep::Done`] or [`RecoveryStep::Failed`].
+    pub fn turn<D: Device>(&mut self, _now: Ticks, device: &mut D) -> RecoveryStep {
+        match self.advance(device) {
+            Ok(None) => RecoveryStep::Working,
+            Ok(Some(done)) => {
+                self.state = State::Finished;
+                RecoveryStep::Done(done)
+            }
+            Err(error) => {
+                self.state = State::Finished;
+                RecoveryStep::Failed(error)
+            }
+        }
+    }
+
+    fn advance<D: Device>(
+        &mut self,
+        device: &mut D,
+    ) -> Result<Option<Box<(Log, Recovered)>>, WalError> {
+        assert!(!matches!(self.state, State::Finished), "a recovery finishes once");
+        if matches!(self.state, State::Begin) {
+            self.settings.validate(device.geometry().align)?;
+            self.operations.submit(device, Purpose::List, Operation::List);
+            self.state = State::Listing;
+        }
+        let until = self.bytes + TURN_BYTES as u64;
+        loop {
+            let completed = self.operations.poll(device);
+            if completed.is_empty() {
+                break;
+            }
+            for (purpose, completion) in completed {
+                self.completed(device, purpose, completion)?;
+            }
+            if self.bytes >= until {
+                break;
+            }
+        }
+        match self.state {
+            State::Syncing { waiting: 0 } if self.operations.is_empty() => {
+                Ok(Some(self.finish(device.geometry().align)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn completed<D: Device>(
+        &mut self,
+        device: &mut D,
+        purpose: Purpose,
+        completion: Completion,
+    ) -> Result<(), WalError> {
+        let result = completion.result;
+        let failed = |what, file| Err(WalError::Io { what, file, errno: -result });
+        match purpose {
+            Purpose::List if result < 0 => failed("listing", None),
+            Purpose::List => {
+                let ours = |file: &FileId| {
+                    file.kind == FileKind::Segment && file.owner == self.settings.log_id
+                };
+                let mut files = completion.files;
+                files.retain(|(file, _)| ours(file));
+                files.sort_unstable();
+                self.files = files.into();
+                self.open_next(device)
+            }
+            Purpose::Open(file) if result < 0 => failed("opening", Some(file)),
+            Purpose::Open(file) => {
+                let (_, length) = self.files.pop_front().expect("the file being opened");
+                let identity = self.settings.identity();
+                self.state = State::Reading(Reading {
+                    scanner: Scanner::new(identity, file, length, self.last),
+                    file,
+                    length,
+                    asked: 0,
+                    fed: 0,
+                    in_flight: 0,
+                    arrived: BTreeMap::new(),
+                });
+                self.read_on(device)
+            }
+            Purpose::Read { offset, bytes } => self.read_arrived(device, offset, bytes, completion),
+            Purpose::Sync(file) if result < 0 => failed("syncing", Some(file)),
+            Purpose::Sync(_) => {
+                if let State::Syncing { waiting } = &mut self.state {
+                    *waiting -= 1;
+                }
+                Ok(())
+            }
+            // A file that can't be removed costs space, nothing else.
+            Purpose::Remove => Ok(()),
+        }
+    }
+
+    fn open_next<D: Device>(&mut self, device: &mut D) -> Result<(), WalError> {
+        let Some(&(file, _)) = self.files.front() else { return self.decide(device) };
+        self.state = State::Opening;
+        self.operations.submit(device, Purpose::Open(file), Operation::Open(file));
+        Ok(())
+    }
+
+    fn read_on<D: Device>(&mut self, device: &mut D) -> Result<(), WalError> {
+        let State::Reading(reading) = &mut self.state else { return Ok(()) };
+        let align = device.geometry().align;
+        while reading.asked < reading.length
+            && reading.in_flight < READS_MAX
+            && reading.asked < reading.fed + (READS_MAX * CHUNK_BYTES) as u64
+        {
+            let left = reading.length - reading.asked;
+            let bytes = left.min(CHUNK_BYTES as u64) as usize;
+            let buffer = Buffer::zeroed(crate::format::round_up(bytes, align), align);
+            let (file, offset) = (reading.file, reading.asked);
+            reading.asked += bytes as u64;
+            reading.in_flight += 1;
+            let purpose = Purpose::Read { offset, bytes };
+            self.operations.submit(device, purpose, Operation::Read { file, offset, buffer });
+        }
+        if reading.fed < reading.length {
+            return Ok(());
+        }
+        let State::Reading(reading) = std::mem::replace(&mut self.state, State::Opening) else {
+            unreachable!("it was reading just now");
+        };
+        let (segment, last) = reading.scanner.finish()?;
+        self.scanned.push(segment);
+        self.last = last;
+        self.open_next(device)
+    }
+
+    fn read_arrived<D: Device>(
+        &mut self,
+        device: &mut D,
+        offset: u64,
+        bytes: usize,
+        completion: Completion,
+    ) -> Result<(), WalError> {
+        let align = device.geometry().align;
+        let buffer = completion.buffer.expect("a device gives the buffer back (I-08)");
+        let State::Reading(reading) = &mut self.state else {
+            unreachable!("reads belong to the segment being read");
+        };
+        reading.in_flight -= 1;
+        let count = usize::try_from(completion.result).unwrap_or(0).min(bytes);
+        if count < bytes && bytes > align {
+            // Failed or short: by units, so that one bad sector doesn't hide its neighbours.
+            for start in (0..bytes).step_by(align) {
+                let unit = align.min(bytes - start);
+                let (file, offset) = (reading.file, offset + start as u64);
+                reading.in_flight += 1;
+                let buffer = Buffer::zeroed(align, align);
+                let purpose = Purpose::Read { offset, bytes: unit };
+                self.operations.submit(device, purpose, Operation::Read { file, offset, buffer });
+            }
+            return Ok(());
+        }
+        let mut content = buffer[..bytes].to_vec();
+        if count < bytes {
+            // Unreadable isn't empty: neither block nor zero.
+            content[count..].fill(0xEE);
+        }
+        reading.arrived.insert(offset, content);
+        while let Some(content) = reading.arrived.remove(&reading.fed) {
+            reading.fed += content.len() as u64;
+            self.bytes += content.len() as u64;
+            reading.scanner.feed(&content)?;
+        }
+        self.read_on(device)
+    }
+
+    /// All segments are known: decides, then syncs what isn't known as durable.
+    fn decide<D: Device>(&mut self, device: &mut D) -> Result<(), WalError> {
+        for segment in &self.scanned {
+            if let (Err(_), true, Some(foreign)) =
+                (&segment.header, segment.blocks.is_empty(), segment.foreign)
+            {
+                let ours = self.settings.identity();
+                crate::scan::check_identity(segment.file, &foreign, &ours, segment.file.number)?;
+            }
+        }
+        let outcome = replay(&self.scanned);
+        let mut waiting = 0;
+        for (number, segment) in self.scanned.iter().enumerate() {
+            let newest = outcome.kept.iter().rev().find(|kept| kept.0 == number);
+            let newest = newest.map(|&(_, block)| segment.blocks[block].header.sequence);
+            if newest.is_some_and(|newest| newest > outcome.durable) {
+                waiting += 1;
+                let sync = Operation::Sync(segment.file);
+                self.operations.submit(device, Purpose::Sync(segment.file), sync);
+            }
+        }
+        let (_, unused) = self.classify();
+        for file in unused {
+            self.operations.submit(device, Purpose::Remove, Operation::Remove(file));
+        }
+        self.outcome = Some(outcome);
+        self.state = State::Syncing { waiting };
+        Ok(())
+    }
+
+    /// Spares to go on with, and files that were never used and are of no use.
+    fn classify(&self) -> (VecDeque<u64>, Vec<FileId>) {
+        let is_written = |segment: &ScannedSegment| {
+            !segment.blocks.is_empty() || !segment.garbage.is_empty() || segment.stale > 0
+        };
+        let last_written = self.scanned.iter().rev().find(|segment| is_written(segment));
+        let last_written = last_written.map(|segment| segment.file.number);
+        let mut spares = VecDeque::new();
+        let mut unused = Vec::new();
+        for segment in &self.scanned {
+            let number = segment.file.number;
+            if is_written(segment) || last_written.is_some_and(|last| number < last) {
+                continue;
+            }
+            let is_made = segment.header.is_ok_and(|header| {
+                header.length == self.settings.segment_bytes && segment.length == header.length
+            });
+            if is_made {
+                spares.push_back(number);
+            } else {
+                unused.push(segment.file);
+            }
+        }
+        (spares, unused)
+    }
+
+    fn finish(&mut self, align: usize) -> Box<(Log, Recovered)> {
+        let outcome = self.outcome.take().expect("decided before");
+        let (spares, unused) = self.classify();
+        let mut recovered = Recovered {
+            node_damaged: outcome.node_damaged || outcome.unknown_damage,
+            unknown_damage: outcome.unknown_damage,
+            torn_blocks: outcome.torn_blocks,
+            stale_blocks: outcome.stale_blocks,
+            is_empty: self.scanned.iter().all(|segment| segment.blocks.is_empty()),
+            segments: self.scanned.len() as u64,
+            bytes: self.bytes,
+            ..Recovered::default()
+        };
+        for (&group, replay) in &outcome.groups {
+            let (run, floor, tail) = replay.result();
+            let is_unknown = outcome.unknown_damage;
+            recovered.groups.insert(
+                group,
+                RecoveredGroup {
+                    hard: replay.hard,
+                    hard_lost: if is_unknown { Some(FLOOR_UNKNOWN.term) } else { replay.hard_lost },
+                    runs: run.terms,
+                    first: run.first,
+                    last: run.last,
+                    damaged: if is_unknown { Some(FLOOR_UNKNOWN) } else { floor },
+                    tail,
+                },
+            );
+        }
+        let mut used: VecDeque<Segment> = VecDeque::new();
+        let mut locals = crate::log::Locals::default();
+        let mut node: BTreeMap<(u8, Index), Vec<u8>> = BTreeMap::new();
+        let mut last = Link::default();
+        let mut repeat = Vec::new();
+        for &(segment, block) in &outcome.kept {
+            let number = self.scanned[segment].file.number;
+            let block = &mut self.scanned[segment].blocks[block];
+            let header = block.header;
+            if used.back().is_none_or(|last| last.number != number) {
+                used.push_back(Segment { number, places: Vec::new() });
+            }
+            used.back_mut().expect("pushed if there was none").places.push(Place {
+                sequence: header.sequence,
+                offset_units: (header.offset / 4096) as u32,
+                length_units: header.length / 4096,
+            });
+            for bytes in std::mem::take(&mut block.locals) {
+                let record = record::peek(&bytes).expect("verified by the scan");
+                if record.group == GroupId::ZERO && record.kind != RecordKind::HardState {
+                    node.insert((record.kind as u8, record.index), bytes.clone());
+                }
+                locals.note(&record, &bytes, header.sequence);
+            }
+            last = Link {
+                sequence: header.sequence,
+                previous: header.previous,
+                checksum: block.checksum,
+            };
+            repeat = std::mem::take(&mut block.directory);
+        }
+        recovered.node_records = node.into_values().collect();
+        recovered.last = last.sequence;
+        // Written, but nothing kept: torn, stale, or left of an interrupted removal. An old file
+        // that may be evidence of rot stays.
+        let is_damaged = outcome.unknown_damage;
+        let leftovers = self
+            .scanned
+            .iter()
+            .filter(|segment| {
+                let number = segment.file.number;
+                let is_used = used.iter().any(|used| used.number == number);
+                let is_spare = spares.contains(&number) || unused.contains(&segment.file);
+                !is_used && !is_spare && !is_damaged
+            })
+            .map(|segment| segment.file)
+            .collect();
+        let next_number =
+            self.scanned.iter().map(|segment| segment.file.number + 1).max().unwrap_or(1);
+        let gap = if self.scanned.is_empty() { 1 } else { LIFE_GAP };
+        let next_sequence = Sequence(outcome.newest_seen.0.max(last.sequence.0) + gap);
+        let index = outcome.index();
+        recovered.rot = outcome.rot;
+        let log = Log::start(Start {
+            settings: self.settings.clone(),
+            align,
+            last,
+            repeat,
+            next_sequence,
+            oldest: outcome.oldest,
+            used,
+            spares,
+            next_number,
+            index,
+            locals,
+            leftovers,
+            next_operation: self.operations.next(),
+        });
+        Box::new((log, recovered))
+    }
+}

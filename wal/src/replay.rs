@@ -1,0 +1,397 @@
+//! The decision table of recovery, and the replay of what it keeps. Pure: scanned segments in,
+//! a decision out.
+//!
+//! | What is found | Decision |
+//! |---|---|
+//! | a chain of intact blocks | kept, acknowledged or not |
+//! | a hole or a bad block above the newest durable sequence known | torn: cut from there on, counted |
+//! | a bad block at or below it, the next header intact | rot: the groups that the next header's repeated directory names are damaged |
+//! | several blocks in a row missing at or below it, or a whole segment | rot, unknown: every group may have lost something, all are damaged |
+//! | a bad record under an intact header, at or below it | rot: only the groups whose part of the directory isn't met are damaged |
+//! | the same above it | torn: cut from this block on |
+//! | padding that isn't zero | reported, nothing is lost |
+//! | a header that doesn't match the next block's chain | that block is another one than was written: as a bad block |
+//! | a first block of a life that names block n as its predecessor | everything between the two was cut by an earlier recovery and stays cut |
+//! | blocks below the oldest sequence that the log still needed | left of a removal that a crash interrupted; ignored |
+//! | blocks that name another segment or offset | stale; ignored |
+//! | two blocks with one sequence | the one that fits the chain, else the one of the newer segment |
+//! | a file without valid header and blocks, newest | half made; removed |
+
+use crate::error::{RotKind, RotReport};
+use crate::format::{DirectoryItem, FLAG_LIFE, ITEM_CARRIED, ITEM_ENTRIES, ITEM_HARD};
+use crate::index::{GroupIndex, Span};
+use crate::scan::{ScannedBlock, ScannedSegment, Step};
+use ringraft_types::{GroupId, Index, LogId, Sequence, Term};
+use std::collections::BTreeMap;
+
+/// Larger than every entry: a damaged group of which nothing is known votes for nobody.
+pub(crate) const FLOOR_UNKNOWN: LogId = LogId::new(Term(u64::MAX), Index(u64::MAX));
+
+/// Entries of one term in one block, or a hole where they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Piece {
+    first: Index,
+    last: Index,
+    term: Term,
+    sequence: Sequence,
+    is_hole: bool,
+}
+
+/// A group while it is replayed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GroupReplay {
+    pieces: Vec<Piece>,
+    /// Where the next entry goes if there are no pieces.
+    empty_at: Index,
+    pub(crate) hard: Option<(Term, u32, Index)>,
+    /// The newest hard state was lost; its term.
+    pub(crate) hard_lost: Option<Term>,
+}
+
+/// One contiguous run of entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EntryRun {
+    /// The first entry.
+    pub first: Index,
+    /// The last entry; one less than `first` if there is none.
+    pub last: Index,
+    /// Where each term starts.
+    pub terms: Vec<(Index, Term)>,
+}
+
+impl GroupReplay {
+    fn remove_from(&mut self, from: Index) {
+        while self.pieces.last().is_some_and(|piece| piece.first >= from) {
+            self.pieces.pop();
+        }
+        if let Some(last) = self.pieces.last_mut() {
+            last.last = last.last.min(from.previous());
+        } else {
+            self.empty_at = from;
+        }
+    }
+
+    fn append(&mut self, new: Piece) {
+        self.remove_from(new.first);
+        if self.pieces.last().is_some_and(|last| last.last.next() != new.first) {
+            self.pieces.clear();
+        }
+        self.pieces.push(new);
+    }
+
+    /// Puts a piece in the place of what is there; with `only_missing`, only where nothing is.
+    fn place(&mut self, new: Piece, only_missing: bool) {
+        let mut rebuilt = Vec::with_capacity(self.pieces.len() + 2);
+        let mut at = new.first;
+        for piece in std::mem::take(&mut self.pieces) {
+            let apart = piece.last < new.first || piece.first > new.last;
+            if apart || only_missing {
+                if piece.first > at && at <= new.last {
+                    let last = new.last.min(piece.first.previous());
+                    rebuilt.push(Piece { first: at, last, ..new });
+                }
+                if piece.last >= new.first {
+                    at = at.max(piece.last.next());
+                }
+                rebuilt.push(piece);
+                continue;
+            }
+            if piece.first < new.first {
+                rebuilt.push(Piece { last: new.first.previous(), ..piece });
+            }
+            if at <= new.last {
+                rebuilt.push(Piece { first: at, ..new });
+                at = new.last.next();
+            }
+            if piece.last > new.last {
+                rebuilt.push(Piece { first: new.last.next(), ..piece });
+            }
+        }
+        if at <= new.last {
+            rebuilt.push(Piece { first: at, ..new });
+        }
+        self.pieces = rebuilt;
+    }
+
+    /// The contiguous run that ends with the piece at this position.
+    fn run_ending(&self, end: usize) -> EntryRun {
+        let last = self.pieces[end];
+        let mut start = end;
+        while start > 0 {
+            let before = &self.pieces[start - 1];
+            if before.is_hole || before.last.next() != self.pieces[start].first {
+                break;
+            }
+            start -= 1;
+        }
+        let mut terms: Vec<(Index, Term)> = Vec::new();
+        for piece in &self.pieces[start..=end] {
+            if terms.last().is_none_or(|(_, term)| *term != piece.term) {
+                terms.push((piece.first, piece.term));
+            }
+        }
+        EntryRun { first: self.pieces[start].first, last: last.last, terms }
+    }
+
+    /// The entries to be used, the floor if entries are missing, and the entries behind the last
+    /// hole.
+    pub(crate) fn result(&self) -> (EntryRun, Option<LogId>, Option<EntryRun>) {
+        let hole = self.pieces.iter().position(|piece| piece.is_hole);
+        let Some(hole) = hole else {
+            let none = EntryRun {
+                first: Index(self.empty_at.0.max(1)),
+                last: self.empty_at.previous(),
+                terms: Vec::new(),
+            };
+            let run = self.pieces.len().checked_sub(1).map_or(none, |end| self.run_ending(end));
+            return (run, None, None);
+        };
+        let first = self.pieces[hole].first;
+        let follows = hole > 0 && self.pieces[hole - 1].last.next() == first;
+        let run = if follows {
+            self.run_ending(hole - 1)
+        } else {
+            EntryRun { first, last: first.previous(), terms: Vec::new() }
+        };
+        let floor = self.pieces.iter().map(|piece| LogId::new(piece.term, piece.last)).max();
+        let end = self.pieces.len() - 1;
+        let tail = (!self.pieces[end].is_hole).then(|| self.run_ending(end));
+        (run, floor, tail)
+    }
+
+    fn damage(&mut self, item: &DirectoryItem, sequence: Sequence) {
+        if item.flags & ITEM_HARD != 0 && item.flags & ITEM_CARRIED == 0 {
+            self.hard_lost = Some(item.hard_term.max(self.hard_lost.unwrap_or_default()));
+        } else if item.flags & ITEM_HARD != 0 && self.hard.is_none() {
+            self.hard_lost = Some(item.hard_term);
+        }
+        if item.flags & ITEM_ENTRIES == 0 {
+            return;
+        }
+        let hole = Piece {
+            first: item.first,
+            last: item.last,
+            term: item.last_term,
+            sequence,
+            is_hole: true,
+        };
+        if item.flags & ITEM_CARRIED != 0 {
+            self.place(hole, true);
+        } else if item.first <= item.last {
+            self.append(hole);
+        } else {
+            self.remove_from(item.first);
+        }
+    }
+
+    fn apply(&mut self, step: &Step, sequence: Sequence) {
+        match *step {
+            Step::Entries { first, last, term, .. } => {
+                self.append(Piece { first, last, term, sequence, is_hole: false });
+            }
+            Step::Carried { first, last, term, .. } => {
+                self.place(Piece { first, last, term, sequence, is_hole: false }, false);
+            }
+            Step::Truncate { from, .. } => self.remove_from(from),
+            Step::Hard { term, vote, commit, is_carried, .. } => {
+                if !is_carried || self.hard.is_none() {
+                    self.hard = Some((term, vote, commit));
+                    self.hard_lost = None;
+                }
+            }
+            Step::Node { .. } => {}
+        }
+    }
+}
+
+/// What replay decided.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) groups: BTreeMap<GroupId, GroupReplay>,
+    /// Places of the kept blocks in `segments`: segment and block.
+    pub(crate) kept: Vec<(usize, usize)>,
+    pub(crate) rot: Vec<RotReport>,
+    pub(crate) torn_blocks: u64,
+    pub(crate) stale_blocks: u64,
+    pub(crate) unknown_damage: bool,
+    pub(crate) node_damaged: bool,
+    pub(crate) durable: Sequence,
+    pub(crate) oldest: Sequence,
+    pub(crate) newest_seen: Sequence,
+}
+
+impl Outcome {
+    fn damage(&mut self, items: &[DirectoryItem], sequence: Sequence) -> Vec<GroupId> {
+        for item in items {
+            if item.group == GroupId::ZERO {
+                self.node_damaged = true;
+            } else {
+                self.groups.entry(item.group).or_default().damage(item, sequence);
+            }
+        }
+        let mut groups: Vec<GroupId> = items.iter().map(|item| item.group).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    }
+
+    /// Spans of everything that can be read back.
+    pub(crate) fn index(&self) -> GroupIndex {
+        let mut index = GroupIndex::default();
+        for (&group, replay) in &self.groups {
+            for piece in replay.pieces.iter().filter(|piece| !piece.is_hole) {
+                let Piece { first, last, sequence, .. } = *piece;
+                index.extend(group, Span { first, last, sequence });
+            }
+        }
+        index
+    }
+}
+
+/// Decides about every block of the log and replays those it keeps.
+pub(crate) fn replay(segments: &[ScannedSegment]) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut all: Vec<(usize, usize)> = Vec::new();
+    for (at, segment) in segments.iter().enumerate() {
+        all.extend((0..segment.blocks.len()).map(|block| (at, block)));
+        outcome.stale_blocks += segment.stale;
+        if segment.header.is_err() && !segment.blocks.is_empty() {
+            outcome.rot.push(report(Some((segment.file.number, 0)), None, RotKind::SegmentHeader));
+        }
+    }
+    let block =
+        |(segment, block): (usize, usize)| -> &ScannedBlock { &segments[segment].blocks[block] };
+    let header = |at| &block(at).header;
+    outcome.durable = all.iter().map(|&at| header(at).durable).max().unwrap_or_default();
+    outcome.oldest = all.iter().map(|&at| header(at).oldest).max().unwrap_or(Sequence(1));
+    outcome.newest_seen = all.iter().map(|&at| header(at).sequence).max().unwrap_or_default();
+    // Cut by earlier recoveries: between a life's first block and the block it follows.
+    let lives: Vec<(Sequence, Sequence)> = all
+        .iter()
+        .filter(|&&at| header(at).flags & FLAG_LIFE != 0)
+        .map(|&at| (header(at).previous, header(at).sequence))
+        .collect();
+    let oldest = outcome.oldest;
+    all.retain(|&at| {
+        let sequence = header(at).sequence;
+        let is_cut = lives.iter().any(|&(after, before)| sequence > after && sequence < before);
+        sequence >= oldest && !is_cut
+    });
+    all.sort_by_key(|&at| (header(at).sequence, at));
+    let all = without_duplicates(&all, |at| block(at), &mut outcome.stale_blocks);
+    let chain = decide(&all, |at| block(at), &mut outcome);
+    // Garbage behind the last kept block is a torn write; elsewhere the chain has noticed it.
+    let end = chain.last().map(|&at| (segments[at.0].file.number, header(at).offset));
+    for segment in segments {
+        let torn = segment.garbage.iter().filter(|(offset, _)| {
+            end.is_none_or(|(number, last)| (segment.file.number, *offset) > (number, last))
+        });
+        outcome.torn_blocks += torn.count() as u64;
+    }
+    outcome.kept = chain;
+    outcome
+}
+
+/// Keeps one block per sequence.
+fn without_duplicates<'a>(
+    all: &[(usize, usize)],
+    block: impl Fn((usize, usize)) -> &'a ScannedBlock,
+    stale: &mut u64,
+) -> Vec<(usize, usize)> {
+    let mut unique: Vec<(usize, usize)> = Vec::with_capacity(all.len());
+    for &at in all {
+        let Some(&last) = unique.last() else {
+            unique.push(at);
+            continue;
+        };
+        if block(last).header.sequence != block(at).header.sequence {
+            unique.push(at);
+            continue;
+        }
+        *stale += 1;
+        let before = unique.len().checked_sub(2).map_or(0, |before| block(unique[before]).checksum);
+        let chained = |at| block(at).header.chain == before;
+        if chained(at) || !chained(last) {
+            *unique.last_mut().expect("looked at just now") = at;
+        }
+    }
+    unique
+}
+
+/// Walks the chain, replays it, and returns the blocks kept.
+fn decide<'a>(
+    all: &[(usize, usize)],
+    block: impl Fn((usize, usize)) -> &'a ScannedBlock,
+    outcome: &mut Outcome,
+) -> Vec<(usize, usize)> {
+    let durable = outcome.durable;
+    let mut kept: Vec<(usize, usize)> = Vec::new();
+    for (position, &at) in all.iter().enumerate() {
+        let now = block(at);
+        let header = &now.header;
+        let last = kept.last().map(|&last| block(last));
+        let (last_sequence, last_checksum) =
+            last.map_or((Sequence::ZERO, 0), |last| (last.header.sequence, last.checksum));
+        let is_first = last.is_none() && header.previous < outcome.oldest;
+        let follows = is_first || header.previous == last_sequence;
+        if !follows {
+            // The block before this one isn't there.
+            if header.previous > durable {
+                outcome.torn_blocks += (all.len() - position) as u64;
+                break;
+            }
+            let known_before = header.before == last_sequence
+                || (last.is_none() && header.before < outcome.oldest);
+            if !known_before {
+                outcome.unknown_damage = true;
+                let unknown = report(None, None, RotKind::Unknown);
+                outcome.rot.push(unknown);
+            }
+            let items = now.repeated.as_deref().unwrap_or(&[]);
+            let groups = outcome.damage(items, header.previous);
+            let mut lost = report(None, Some(header.previous), RotKind::Block);
+            lost.groups = groups;
+            outcome.rot.push(lost);
+        } else if !is_first && header.chain != last_checksum {
+            // The block before this one isn't the one that was written. It was replayed already;
+            // what this block says of it overrules that.
+            let items = now.repeated.as_deref().unwrap_or(&[]);
+            let groups = outcome.damage(items, header.previous);
+            let mut wrong = report(None, Some(header.previous), RotKind::Block);
+            wrong.groups = groups;
+            outcome.rot.push(wrong);
+        }
+        let place = Some((header.segment, header.offset));
+        if now.is_rotten {
+            if header.sequence > durable {
+                outcome.torn_blocks += (all.len() - position) as u64;
+                break;
+            }
+            let groups = outcome.damage(&now.damaged, header.sequence);
+            let mut rotten = report(place, Some(header.sequence), RotKind::Records);
+            rotten.groups = groups;
+            outcome.rot.push(rotten);
+        }
+        if now.is_padding_bad {
+            outcome.rot.push(report(place, Some(header.sequence), RotKind::Padding));
+        }
+        for step in &now.steps {
+            if step.group() != GroupId::ZERO {
+                let group = outcome.groups.entry(step.group()).or_default();
+                group.apply(step, header.sequence);
+            }
+        }
+        kept.push(at);
+    }
+    kept
+}
+
+fn report(place: Option<(u64, u64)>, sequence: Option<Sequence>, kind: RotKind) -> RotReport {
+    RotReport {
+        segment: place.map(|(segment, _)| segment),
+        offset: place.map(|(_, offset)| offset),
+        sequence,
+        kind,
+        groups: Vec::new(),
+    }
+}
