@@ -15,7 +15,7 @@ mod stream;
 
 pub use feed::{
     BUCKETS_US, GroupRow, NodeSnapshot, Percentiles, ShardCounters, ShardFeed, ShardSnapshot,
-    Stage, StageHistogram, WalSnapshot,
+    StageHistogram, WalSnapshot,
 };
 pub use listen::{BindError, bind};
 pub use logs::{LogControl, LogEvent};

@@ -385,6 +385,18 @@ impl Ballot {
 }
 
 impl AppendHead {
+    /// Begins an append frame: this head is written, `count` encoded records are to follow.
+    pub fn begin<'a>(
+        &self,
+        out: &'a mut Outbox,
+        group: GroupId,
+        sender: Identity,
+    ) -> FrameWriter<'a> {
+        let mut writer = FrameWriter::begin(out, Kind::Append, group, sender);
+        archive(&mut writer, &self.to_wire());
+        writer
+    }
+
     /// Writes an append frame: this head, then `records`, encoded, in the order of their indexes.
     ///
     /// # Panics
@@ -396,8 +408,7 @@ impl AppendHead {
         sender: Identity,
         records: impl IntoIterator<Item = &'a [u8]>,
     ) {
-        let mut writer = FrameWriter::begin(out, Kind::Append, group, sender);
-        archive(&mut writer, &self.to_wire());
+        let mut writer = self.begin(out, group, sender);
         for record in records {
             writer.extend(record);
         }

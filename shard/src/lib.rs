@@ -1,1 +1,34 @@
-//! (being written)
+//! One core's worth of groups: turn, gates, mesh, apply, sessions, machines, limits.
+//!
+//! A shard is a plain synchronous object. It reaches the world through two doors only:
+//! [`ringraft_wal::Device`] and [`links::Links`]. Nothing here reads a clock, opens a file or a
+//! socket, or starts a thread; `ring.rs` and `mesh.rs` are how the shards of one node reach each
+//! other.
+#![deny(unsafe_code)]
+
+mod apply;
+mod cache;
+mod client_frames;
+pub mod error;
+pub mod event;
+mod gate;
+mod group;
+mod heartbeat;
+pub mod limits;
+pub mod links;
+pub mod machine;
+pub mod mesh;
+pub mod metrics;
+mod peer_frames;
+pub mod ring;
+pub mod router;
+pub mod session;
+pub mod shard;
+mod stages;
+mod turn;
+
+pub use error::{FrameRefusal, ShardError};
+pub use event::{Event, ShardEvent, Wake};
+pub use group::Halt;
+pub use links::{ConnectionId, Links};
+pub use shard::{Member, PeerAdmission, Shard, ShardSettings};

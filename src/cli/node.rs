@@ -1,6 +1,7 @@
 //! `ringraft node`: runs one node until it is told to stop.
 
 use super::exit::{Exit, Failure};
+use crate::boot::{self, BootError, RunOptions};
 use crate::config::Config;
 use crate::control::{LogControl, StopSignals};
 use rustix::process::{Pid, Signal};
@@ -18,17 +19,6 @@ pub(crate) struct NodeArgs {
     /// Stop when this process, the parent, is gone
     #[arg(long, hide = true, value_name = "PID")]
     parent: Option<i32>,
-}
-
-/// What a node is started with beside its configuration.
-#[derive(Debug)]
-pub struct RunOptions {
-    /// Accept a file system without direct I/O.
-    pub allow_buffered: bool,
-    /// Changes the level of logs at run time.
-    pub log: LogControl,
-    /// Says when the node is to stop.
-    pub stop: StopSignals,
 }
 
 pub(crate) fn run(args: &NodeArgs) -> Result<Exit, Failure> {
@@ -49,7 +39,7 @@ pub(crate) fn run(args: &NodeArgs) -> Result<Exit, Failure> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    boot(config, RunOptions { allow_buffered: args.allow_buffered, log, stop })?;
+    boot::run(config, RunOptions { allow_buffered: args.allow_buffered, log, stop })?;
     Ok(Exit::Ok)
 }
 
@@ -65,8 +55,16 @@ fn stop_with_parent(parent: i32) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs the node until it is told to stop.
-fn boot(_config: Config, options: RunOptions) -> Result<(), Failure> {
-    options.stop.wait();
-    Ok(())
+impl From<BootError> for Failure {
+    fn from(error: BootError) -> Self {
+        let exit = match &error {
+            BootError::DataDirectory(_) | BootError::FileSystem(_) => Exit::DataDir,
+            BootError::Ring(_) => Exit::Uring,
+            BootError::Recovery { .. } => Exit::Damaged,
+            BootError::Port(_) | BootError::Lane { .. } | BootError::System { .. } => {
+                Exit::Environment
+            }
+        };
+        Self::new(exit, error.to_string())
+    }
 }

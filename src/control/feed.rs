@@ -2,6 +2,7 @@
 //! the mesh.
 
 use crate::control::logs::LogEvent;
+use ringraft_shard::metrics::Stage;
 use ringraft_types::{GroupId, Index, NodeId, Revision, ShardId, Term};
 use std::time::Duration;
 
@@ -118,51 +119,6 @@ pub struct ShardCounters {
     pub peers_connected: u64,
     /// Writes accepted and not yet answered.
     pub pending_writes: u64,
-}
-
-/// The stages of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Stage {
-    /// From the socket to the group.
-    Queue,
-    /// From the group to a written batch.
-    Append,
-    /// From the batch to durable here.
-    Sync,
-    /// From proposed to durable on a majority.
-    Quorum,
-    /// From committed to applied.
-    Apply,
-    /// From applied to handed to the socket.
-    Reply,
-    /// All of it.
-    Total,
-}
-
-impl Stage {
-    /// All of them, in order.
-    pub const ALL: [Self; 7] = [
-        Self::Queue,
-        Self::Append,
-        Self::Sync,
-        Self::Quorum,
-        Self::Apply,
-        Self::Reply,
-        Self::Total,
-    ];
-
-    /// The name in metrics and logs.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Queue => "queue",
-            Self::Append => "append",
-            Self::Sync => "sync",
-            Self::Quorum => "quorum",
-            Self::Apply => "apply",
-            Self::Reply => "reply",
-            Self::Total => "total",
-        }
-    }
 }
 
 /// How long a stage took, since the start.

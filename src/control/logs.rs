@@ -5,7 +5,8 @@
 //! the line.
 
 use crate::config::{Log, LogLevel};
-use crate::control::Stage;
+use ringraft_shard::ShardEvent;
+use ringraft_shard::metrics::Stage;
 use ringraft_types::{GroupId, Incarnation, Index, NodeId, ShardId, Term};
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -185,6 +186,18 @@ pub enum LogEvent {
         /// The one that it shows now.
         shown: Incarnation,
     },
+    /// A handshake with a peer failed, here or there.
+    PeerRefused {
+        /// The peer.
+        peer: NodeId,
+        /// What stands against it, and the cure.
+        reason: &'static str,
+    },
+    /// A peer's name led to no address.
+    PeerNotFound {
+        /// The peer.
+        peer: NodeId,
+    },
     /// A connection said what nobody may say, and was closed.
     FrameRefused {
         /// The shard.
@@ -218,6 +231,28 @@ pub enum LogEvent {
 }
 
 impl LogEvent {
+    /// What a shard had to say, and which shard that was.
+    pub fn of_shard(shard: ShardId, event: ShardEvent) -> Self {
+        match event {
+            ShardEvent::ElectionStarted { group, term } => Self::ElectionStarted { group, term },
+            ShardEvent::BecameLeader { group, term, last } => {
+                Self::BecameLeader { group, term, last }
+            }
+            ShardEvent::SteppedDown { group, term } => Self::SteppedDown { group, term },
+            ShardEvent::Follows { group, term, leader } => Self::Follows { group, term, leader },
+            ShardEvent::Halted { group } => Self::Damaged { shard, group },
+            ShardEvent::SlowWrite { group, index, total, stage, span } => Self::SlowWrite {
+                group,
+                index,
+                total_us: total.get(),
+                slowest: stage,
+                slowest_us: span.get(),
+            },
+            ShardEvent::DiskFull(true) => Self::DiskFull { shard },
+            ShardEvent::DiskFull(false) => Self::DiskHasSpace { shard },
+        }
+    }
+
     /// Writes the line. For the control lane's thread only.
     pub fn emit(&self) {
         match *self {
@@ -257,6 +292,12 @@ impl LogEvent {
                     %peer, known, shown,
                     "peer refused: its data directory was formatted anew, so it forgot its votes"
                 );
+            }
+            Self::PeerRefused { peer, reason } => {
+                tracing::error!(%peer, reason, "the handshake with a peer failed");
+            }
+            Self::PeerNotFound { peer } => {
+                tracing::warn!(%peer, "a peer's name can't be resolved; it is tried again");
             }
             Self::FrameRefused { shard, reason } => {
                 tracing::warn!(%shard, reason, "connection closed: it broke the protocol");

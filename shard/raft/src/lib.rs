@@ -14,14 +14,40 @@
 //!    the order in which they were given; reporting a later one implies the earlier ones.
 //! 3. Entries up to `Output::committed` may be applied, in order.
 //! 4. Call `step(now, Input::Tick)` no later than [`Raft::wake_at`]; `now` never goes back.
+//! 5. Call [`Raft::flush_reads`] once after a turn's [`Input::Read`] steps.
+//! 6. Report [`Input::LinkUp`] for every new connection to a node: it may be another life of it.
+//! 7. Answer every `Output::fetch` with one [`Input::Fetched`]; empty if it can't be read.
+//!
+//! # Where to read
+//!
+//! `raft` takes the inputs and holds the transitions between roles. `replica` is what a node has
+//! whatever its role, `durable` what of it is on the disk. `candidate`, `follower` and `leader` are
+//! the roles; `progress` is one follower as its leader sees it, `reads` are linearizable reads.
+//! `invariants` says what must hold after every step.
 #![forbid(unsafe_code)]
 
 pub mod input;
 pub mod message;
 pub mod output;
+pub mod raft;
 pub mod settings;
+
+mod candidate;
+mod durable;
+mod follower;
+mod invariants;
+mod jitter;
+mod leader;
+mod log;
+mod membership;
+mod progress;
+mod quorum;
+mod reads;
+mod replica;
+mod role;
 
 pub use input::{EntryHead, Input};
 pub use message::{Append, AppendOutcome, Message};
-pub use output::{Fetch, Output, ReadReady, Refusal, RoleKind, Span, Token};
+pub use output::{Envelope, Fetch, Gated, Output, ReadReady, Refusal, RoleKind, Span, Token};
+pub use raft::Raft;
 pub use settings::{Boot, HardState, LogShape, Settings};

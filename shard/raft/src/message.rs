@@ -59,7 +59,7 @@ pub enum Message {
     HeartbeatReply {
         /// The replier's term.
         term: Term,
-        /// The round that it answers.
+        /// The round that it answers; zero, which no round has, to a heartbeat of an older term.
         round: u64,
         /// The replier's commit index (RP-13).
         commit: Index,

@@ -1,0 +1,166 @@
+//! A follower takes the leader's entries and word, and answers once its own disk is done.
+
+use crate::input::EntryHead;
+use crate::log::Log;
+use crate::message::{Append, AppendOutcome, Message};
+use crate::output::Output;
+use crate::replica::Replica;
+use ringraft_types::{Index, LogId, NodeId, Ticks};
+
+#[derive(Debug)]
+pub(crate) struct Follower {
+    leader: Option<NodeId>,
+    /// When the leader was last heard; means nothing without a leader.
+    heard_at: Ticks,
+    /// When to stand for election.
+    election_at: Ticks,
+}
+
+impl Follower {
+    /// Follows nobody yet.
+    pub(crate) fn waiting(now: Ticks, election_at: Ticks) -> Self {
+        Self { leader: None, heard_at: now, election_at }
+    }
+
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
+    pub(crate) fn election_at(&self) -> Ticks {
+        self.election_at
+    }
+
+    /// The term's leader was heard.
+    pub(crate) fn hear(&mut self, leader: NodeId, now: Ticks, election_at: Ticks) {
+        assert!(self.leader.is_none_or(|known| known == leader), "two leaders in a term (I-04)");
+        self.leader = Some(leader);
+        self.heard_at = now;
+        self.election_at = election_at;
+    }
+
+    /// A vote was given: its candidate gets the time to win (thesis 3.4).
+    pub(crate) fn postpone(&mut self, election_at: Ticks) {
+        self.election_at = election_at;
+    }
+
+    /// Whether a leader other than `from` was heard within the election timeout: then nobody else
+    /// gets a vote in a newer term (thesis 4.2.3).
+    pub(crate) fn sticks_against(&self, from: NodeId, now: Ticks, replica: &Replica) -> bool {
+        self.leader.is_some_and(|leader| leader != from)
+            && now.since(self.heard_at) < replica.settings.election_timeout
+    }
+}
+
+/// Takes an append of this term's leader (thesis 3.5, AppendEntries rules 2 to 5).
+pub(crate) fn take_append(
+    replica: &mut Replica,
+    from: NodeId,
+    append: Append,
+    heads: &[EntryHead],
+    out: &mut Output,
+) {
+    let Append { term, prev, commit, .. } = append;
+    assert_eq!(term, replica.term());
+    let log = replica.log();
+    // Below the base everything is committed: the same in every log.
+    if prev.index >= log.base().index && log.term_at(prev.index) != Some(prev.term) {
+        assert!(prev.index > replica.commit(), "leader {from} lacks what is committed (I-05)");
+        let hint = log.newest_at_most(prev.index, prev.term);
+        reject(replica, from, append, hint, out);
+        return;
+    }
+    let matched = Index(prev.index.0 + heads.len() as u64);
+    let missing = first_missing(replica.log(), prev.index, heads);
+    if missing <= matched {
+        if missing <= replica.log().last() {
+            replica.truncate_from(missing, out);
+        }
+        assert_eq!(missing, replica.log().last().next(), "no gap in a log");
+        replica.append_heads(&heads[(missing.0 - prev.index.0 - 1) as usize..], out);
+    }
+    replica.commit_to(commit.min(matched), out);
+    let outcome = AppendOutcome::Accepted { matched };
+    let reply = Message::AppendReply { term, append_term: term, outcome, commit: replica.commit() };
+    replica.send_gated(from, reply, matched, out);
+}
+
+/// The first of an append's entries that the log lacks or holds otherwise; the one after the
+/// append if none. The log holds the append's `prev`, or it lies below the base.
+fn first_missing(log: &Log, prev: Index, heads: &[EntryHead]) -> Index {
+    let is_same =
+        |index: Index| log.term_at(index) == Some(heads[(index.0 - prev.0 - 1) as usize].term);
+    let matched = Index(prev.0 + heads.len() as u64);
+    let mut first = prev.max(log.base().index).next();
+    let held = matched.min(log.last());
+    if held < first {
+        return first.min(matched.next());
+    }
+    // Two logs that agree at one entry agree at all before it (I-05): the last one held tells.
+    if is_same(held) {
+        return held.next();
+    }
+    while is_same(first) {
+        first = first.next();
+    }
+    first
+}
+
+/// Refuses an append. Nothing is promised but the term.
+pub(crate) fn reject(
+    replica: &Replica,
+    from: NodeId,
+    append: Append,
+    hint: LogId,
+    out: &mut Output,
+) {
+    let reply = Message::AppendReply {
+        term: replica.term(),
+        append_term: append.term,
+        outcome: AppendOutcome::Rejected { prev: append.prev.index, hint },
+        commit: replica.commit(),
+    };
+    replica.send_gated(from, reply, Index::ZERO, out);
+}
+
+/// Takes a heartbeat of this term's leader. It moves the commit index, never what is matched.
+pub(crate) fn take_heartbeat(
+    replica: &mut Replica,
+    from: NodeId,
+    commit: Index,
+    round: u64,
+    out: &mut Output,
+) {
+    // The leader has cut it to what this node acknowledged; after rot the log may be shorter.
+    replica.commit_to(commit.min(replica.log().last()), out);
+    let reply = Message::HeartbeatReply { term: replica.term(), round, commit: replica.commit() };
+    replica.send_gated(from, reply, Index::ZERO, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::LogShape;
+    use ringraft_types::Term;
+
+    /// Every append that a leader may send to this log, below its base and beyond its end.
+    #[test]
+    fn first_missing_is_as_a_walk_says() {
+        let base = LogId::new(Term(2), Index(3));
+        let runs = vec![(Index(4), Term(2)), (Index(6), Term(4))];
+        let log = Log::new(LogShape { base, runs, last: Index(8) });
+        let held = [1, 1, 2, 2, 2, 4, 4, 4];
+        // The leader's log agrees up to `agree`, and is of term 5 from there on.
+        for agree in 3..=8u64 {
+            for prev in 0..=agree {
+                for end in prev..=10 {
+                    let term = |at: u64| if at <= agree { held[at as usize - 1] } else { 5 };
+                    let heads: Vec<EntryHead> = (prev + 1..=end)
+                        .map(|at| EntryHead { term: Term(term(at)), bytes: 48 })
+                        .collect();
+                    let walk = (agree + 1).min(end + 1);
+                    assert_eq!(first_missing(&log, Index(prev), &heads), Index(walk));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! A leader replicates its log, commits what a majority holds durably, and answers reads.
+//!
+//! Nothing here asks whether a term is newer: by the time a message comes here it is this term's.
+
+use crate::input::EntryHead;
+use crate::message::{AppendOutcome, Message};
+use crate::output::{Envelope, Output, Refusal};
+use crate::progress::Progress;
+use crate::reads::Reads;
+use crate::replica::Replica;
+use ringraft_types::{Index, NodeId, Ticks, record};
+
+/// The record of a new leader's first entry: a header without payload.
+const NEW_TERM_BYTES: u32 = record::encoded_bytes(0) as u32;
+
+#[derive(Debug)]
+pub(crate) struct Leader {
+    /// The first entry of the own term; from here on entries are committed by counting.
+    term_first: Index,
+    /// The other voters, ascending.
+    peers: Vec<Progress>,
+    /// When the next heartbeats are due.
+    heartbeat_at: Ticks,
+    /// When to look whether a majority is still heard.
+    quorum_at: Ticks,
+    reads: Reads,
+}
+
+impl Leader {
+    /// Takes office: appends an entry of the own term and sends it (thesis 3.6.2 and 6.4).
+    pub(crate) fn begin(replica: &mut Replica, now: Ticks, out: &mut Output) -> Self {
+        let next = replica.log().last().next();
+        let settings = replica.settings;
+        let peers = replica.others().map(|id| Progress::new(id, now, next)).collect();
+        replica.append_own(&[NEW_TERM_BYTES], out);
+        out.new_term_entry = Some(replica.term());
+        let mut leader = Self {
+            term_first: next,
+            peers,
+            heartbeat_at: now.after(settings.heartbeat_interval),
+            quorum_at: now.after(settings.election_timeout),
+            reads: Reads::default(),
+        };
+        leader.feed_all(replica, now, out);
+        leader
+    }
+
+    pub(crate) fn peers(&self) -> &[Progress] {
+        &self.peers
+    }
+
+    pub(crate) fn wake_at(&self) -> Ticks {
+        if self.peers.is_empty() { Ticks::NEVER } else { self.heartbeat_at.min(self.quorum_at) }
+    }
+
+    /// Whether an entry of the own term is committed: before, it doesn't know what is (6.4).
+    pub(crate) fn is_ready(&self, replica: &Replica) -> bool {
+        replica.commit() >= self.term_first
+    }
+
+    /// Does what is due; says whether a majority was heard recently enough to lead on.
+    pub(crate) fn tick(&mut self, replica: &mut Replica, now: Ticks, out: &mut Output) -> bool {
+        if self.peers.is_empty() {
+            return true;
+        }
+        if now >= self.quorum_at {
+            let heard_at =
+                replica.membership.agreed(|id| self.peer(id).map_or(now, |peer| peer.heard_at));
+            self.quorum_at = heard_at.after(replica.settings.election_timeout);
+            if now >= self.quorum_at {
+                return false;
+            }
+        }
+        if now >= self.heartbeat_at {
+            if self.reads.is_waiting() && self.is_ready(replica) {
+                self.reads.begin(replica.commit());
+            }
+            self.send_heartbeats(replica, now, out);
+            for peer in &mut self.peers {
+                peer.recover(&replica.settings, now);
+                peer.feed(replica, now, out);
+            }
+        }
+        true
+    }
+
+    pub(crate) fn propose(
+        &mut self,
+        replica: &mut Replica,
+        now: Ticks,
+        bytes: &[u32],
+        out: &mut Output,
+    ) {
+        if bytes.is_empty() {
+            return;
+        }
+        replica.append_own(bytes, out);
+        self.feed_all(replica, now, out);
+    }
+
+    /// This node's own log is durable further than before.
+    pub(crate) fn on_persisted(&mut self, replica: &mut Replica, now: Ticks, out: &mut Output) {
+        self.advance_commit(replica, now, out);
+    }
+
+    pub(crate) fn on_append_reply(
+        &mut self,
+        replica: &mut Replica,
+        now: Ticks,
+        from: NodeId,
+        outcome: AppendOutcome,
+        commit: Index,
+        out: &mut Output,
+    ) {
+        let Some(position) = self.position(from) else { return };
+        let peer = &mut self.peers[position];
+        peer.heard_at = now;
+        peer.commit = peer.commit.max(commit);
+        match outcome {
+            AppendOutcome::Accepted { matched } => {
+                assert!(matched <= replica.log().last(), "{from} holds what was never sent");
+                peer.on_accepted(matched, now);
+                self.advance_commit(replica, now, out);
+            }
+            AppendOutcome::Rejected { prev, hint } => peer.on_rejected(replica, prev, hint),
+        }
+        self.peers[position].feed(replica, now, out);
+    }
+
+    pub(crate) fn on_heartbeat_reply(
+        &mut self,
+        replica: &mut Replica,
+        now: Ticks,
+        from: NodeId,
+        round: u64,
+        commit: Index,
+        out: &mut Output,
+    ) {
+        assert!(round <= self.reads.newest(), "{from} answers a round that never began");
+        let Some(position) = self.position(from) else { return };
+        let peer = &mut self.peers[position];
+        peer.heard_at = now;
+        peer.commit = peer.commit.max(commit);
+        if round > peer.round {
+            peer.round = round;
+            let agreed =
+                replica.membership.agreed(|id| self.peer(id).map_or(u64::MAX, |peer| peer.round));
+            self.reads.confirm(agreed, out);
+        }
+        let peer = &mut self.peers[position];
+        peer.recover(&replica.settings, now);
+        peer.feed(replica, now, out);
+    }
+
+    pub(crate) fn read(&mut self, replica: &Replica, ticket: u64, out: &mut Output) {
+        if self.reads.len() >= replica.settings.reads_waiting_max {
+            out.refused = Some(Refusal::Busy);
+        } else {
+            self.reads.push(ticket);
+        }
+    }
+
+    /// Begins a round for the reads that wait, if this leader may answer any yet.
+    pub(crate) fn flush_reads(&mut self, replica: &Replica, now: Ticks, out: &mut Output) {
+        if !self.reads.is_waiting() || !self.is_ready(replica) {
+            return;
+        }
+        self.reads.begin(replica.commit());
+        if self.peers.is_empty() {
+            self.reads.confirm(self.reads.newest(), out);
+        } else {
+            self.send_heartbeats(replica, now, out);
+        }
+    }
+
+    pub(crate) fn on_fetched(
+        &mut self,
+        replica: &Replica,
+        now: Ticks,
+        peer: NodeId,
+        first: Index,
+        heads: &[EntryHead],
+        out: &mut Output,
+    ) {
+        let Some(position) = self.position(peer) else { return };
+        let bytes = heads.iter().map(|head| u64::from(head.bytes)).sum();
+        // Asked under an earlier leadership they may be another log's: their last one tells.
+        let last = Index(first.0 + heads.len() as u64).previous();
+        let is_valid =
+            heads.last().is_some_and(|head| replica.log().term_at(last) == Some(head.term));
+        let valid = if is_valid { heads.len() as u32 } else { 0 };
+        let peer = &mut self.peers[position];
+        peer.on_fetched(replica, now, first, valid, bytes, out);
+        peer.feed(replica, now, out);
+    }
+
+    pub(crate) fn on_link_up(
+        &mut self,
+        replica: &Replica,
+        now: Ticks,
+        node: NodeId,
+        out: &mut Output,
+    ) {
+        if let Some(position) = self.position(node) {
+            self.peers[position].on_link_up();
+            self.peers[position].feed(replica, now, out);
+        }
+    }
+
+    pub(crate) fn on_link_down(&mut self, now: Ticks, node: NodeId) {
+        if let Some(position) = self.position(node) {
+            self.peers[position].on_link_down(now);
+        }
+    }
+
+    /// Leadership is lost.
+    pub(crate) fn end(self, out: &mut Output) {
+        self.reads.lose(out);
+    }
+
+    /// Commits what a majority holds durably, if it is of the own term (thesis 3.6.2): older
+    /// entries are committed along with it, never by counting.
+    fn advance_commit(&mut self, replica: &mut Replica, now: Ticks, out: &mut Output) {
+        let persisted = replica.durable().persisted();
+        let agreed =
+            replica.membership.agreed(|id| self.peer(id).map_or(persisted, |peer| peer.matched));
+        if agreed < self.term_first || agreed <= replica.commit() {
+            return;
+        }
+        let was_ready = self.is_ready(replica);
+        replica.commit_to(agreed, out);
+        if !was_ready {
+            self.flush_reads(replica, now, out);
+        }
+    }
+
+    fn feed_all(&mut self, replica: &Replica, now: Ticks, out: &mut Output) {
+        for peer in &mut self.peers {
+            peer.feed(replica, now, out);
+        }
+    }
+
+    fn send_heartbeats(&mut self, replica: &Replica, now: Ticks, out: &mut Output) {
+        self.heartbeat_at = now.after(replica.settings.heartbeat_interval);
+        let (term, commit, round) = (replica.term(), replica.commit(), self.reads.newest());
+        out.send_now.extend(self.peers.iter().map(|peer| {
+            // A follower may hold other entries after what it is known to hold.
+            let commit = commit.min(peer.matched);
+            Envelope { to: peer.id, message: Message::Heartbeat { term, commit, round } }
+        }));
+    }
+
+    fn peer(&self, id: NodeId) -> Option<&Progress> {
+        self.peers.iter().find(|peer| peer.id == id)
+    }
+
+    fn position(&self, id: NodeId) -> Option<usize> {
+        self.peers.iter().position(|peer| peer.id == id)
+    }
+}

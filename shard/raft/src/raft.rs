@@ -1,0 +1,389 @@
+//! One group on one node: what happens goes in, what to do comes out.
+
+use crate::candidate::{Candidate, Stage};
+use crate::follower::{self, Follower};
+use crate::input::{EntryHead, Input};
+use crate::invariants::Before;
+use crate::leader::Leader;
+use crate::message::{Append, Message};
+use crate::output::{Output, Refusal, RoleKind};
+use crate::replica::Replica;
+use crate::role::Role;
+use crate::settings::{Boot, Settings};
+use ringraft_types::{Index, LogId, NodeId, Term, Ticks};
+
+/// One group on one node. See the crate's documentation for the contract with its owner.
+#[derive(Debug)]
+pub struct Raft {
+    pub(crate) replica: Replica,
+    pub(crate) role: Role,
+    /// The latest time told. Never goes back.
+    now: Ticks,
+}
+
+impl Raft {
+    /// Starts from what was found in the log. Everything up to [`Raft::commit`] may be applied
+    /// at once. A group whose only voter is this node wants a tick at `now`.
+    ///
+    /// # Panics
+    /// If the parts of `boot` contradict each other.
+    pub fn new(now: Ticks, settings: Settings, boot: Boot) -> Self {
+        let mut replica = Replica::new(settings, boot);
+        // Nobody to wait for (EL-14).
+        let is_alone = replica.membership.is_alone(replica.id);
+        let election_at = if is_alone { now } else { replica.next_election(now) };
+        Self { replica, role: Role::Follower(Follower::waiting(now, election_at)), now }
+    }
+
+    /// Takes in one thing that happened. Adds to `out`, which the caller has cleared.
+    ///
+    /// # Panics
+    /// If an invariant is broken: by this code, by the owner's (time goes back, a token was never
+    /// given, the last batch not taken out of `out`), or by another node's.
+    pub fn step(&mut self, now: Ticks, input: Input<'_>, out: &mut Output) {
+        assert!(now >= self.now, "time goes back from {} to {now}", self.now);
+        assert!(out.token.is_none(), "the output of the last step was not cleared");
+        self.now = now;
+        let before = Before::of(self);
+        match input {
+            Input::Tick => self.on_tick(out),
+            Input::Message { from, message, heads } => self.on_message(from, message, heads, out),
+            Input::Propose { bytes } => match &mut self.role {
+                Role::Leader(leader) => leader.propose(&mut self.replica, now, bytes, out),
+                _ => out.refused = Some(Refusal::NotLeader(self.leader())),
+            },
+            Input::Persisted { token } => {
+                self.replica.complete(token);
+                match &mut self.role {
+                    Role::Leader(leader) => leader.on_persisted(&mut self.replica, now, out),
+                    Role::Candidate(_) => self.count_votes(out),
+                    Role::Follower(_) => {}
+                }
+            }
+            Input::Read { ticket } => match &mut self.role {
+                Role::Leader(leader) => leader.read(&self.replica, ticket, out),
+                _ => out.refused = Some(Refusal::NotLeader(self.leader())),
+            },
+            Input::Fetched { peer, first, heads } => {
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.on_fetched(&self.replica, now, peer, first, heads, out);
+                }
+            }
+            Input::Trimmed { first } => self.replica.trim(first),
+            Input::LinkUp(node) => {
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.on_link_up(&self.replica, now, node, out);
+                }
+            }
+            Input::LinkDown(node) => {
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.on_link_down(now, node);
+                }
+            }
+        }
+        self.replica.finish(out);
+        before.check(self, out);
+    }
+
+    /// Begins one read round for all reads taken since the last: to be called once per turn,
+    /// after the turn's [`Input::Read`] steps, so that a turn's reads share one round of
+    /// heartbeats. A sole voter's reads are answered here. Nothing to do costs nothing; reads
+    /// that came before the leader was ready begin their round by themselves when it is.
+    pub fn flush_reads(&mut self, now: Ticks, out: &mut Output) {
+        assert!(now >= self.now, "time goes back from {} to {now}", self.now);
+        self.now = now;
+        if let Role::Leader(leader) = &mut self.role {
+            leader.flush_reads(&self.replica, now, out);
+        }
+    }
+
+    /// When the next [`Input::Tick`] is due, if nothing happens before.
+    pub fn wake_at(&self) -> Ticks {
+        self.role.wake_at(&self.replica)
+    }
+
+    /// The present role.
+    pub fn role(&self) -> RoleKind {
+        self.role.kind()
+    }
+
+    /// The newest term seen.
+    pub fn term(&self) -> Term {
+        self.replica.term()
+    }
+
+    /// Whom this node voted for in [`Raft::term`].
+    pub fn vote(&self) -> Option<NodeId> {
+        self.replica.vote()
+    }
+
+    /// Who leads in this term, as far as this node knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.role.leader(self.replica.id)
+    }
+
+    /// The newest entry, durable or not.
+    pub fn last(&self) -> Index {
+        self.replica.log().last()
+    }
+
+    /// Entries up to here are committed.
+    pub fn commit(&self) -> Index {
+        self.replica.commit()
+    }
+
+    /// Entries up to here are durable on this node.
+    pub fn persisted(&self) -> Index {
+        self.replica.durable().persisted()
+    }
+
+    /// The term of an entry; `None` if it isn't held.
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        self.replica.log().term_at(index)
+    }
+
+    /// Whether this node leads and an entry of its own term is committed: it knows what else is,
+    /// and may answer reads (thesis 6.4).
+    pub fn is_ready(&self) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.is_ready(&self.replica))
+    }
+
+    /// The voters, ascending.
+    pub fn voters(&self) -> &[NodeId] {
+        self.replica.membership.voters()
+    }
+
+    /// Of every other voter, as the leader knows it: up to where its log is known to agree
+    /// durably, and its commit index (RP-13). Nothing if this node doesn't lead.
+    pub fn peers_progress(&self) -> impl Iterator<Item = (NodeId, Index, Index)> + '_ {
+        let peers = match &self.role {
+            Role::Leader(leader) => leader.peers(),
+            _ => &[],
+        };
+        peers.iter().map(|peer| (peer.id, peer.matched, peer.commit))
+    }
+
+    fn on_tick(&mut self, out: &mut Output) {
+        let now = self.now;
+        match &mut self.role {
+            Role::Follower(follower) => {
+                if now >= follower.election_at() && self.replica.may_campaign() {
+                    self.ask(out);
+                }
+            }
+            Role::Candidate(candidate) => {
+                if now >= candidate.election_at() {
+                    if candidate.must_wait_for_disk(&self.replica) {
+                        candidate.wait_until(self.replica.next_election(now));
+                    } else {
+                        self.ask(out);
+                    }
+                }
+            }
+            Role::Leader(leader) => {
+                if !leader.tick(&mut self.replica, now, out) {
+                    // Check-quorum: no majority was heard for an election timeout (EL-04).
+                    self.step_down(out);
+                }
+            }
+        }
+    }
+
+    fn on_message(
+        &mut self,
+        from: NodeId,
+        message: Message,
+        heads: &[EntryHead],
+        out: &mut Output,
+    ) {
+        assert_ne!(from, self.replica.id, "a message from itself");
+        match message {
+            Message::PreVote { term, last } => self.on_pre_vote(from, term, last, out),
+            Message::Vote { term, last } => self.on_vote(from, term, last, out),
+            Message::PreVoteReply { term, granted: true } => {
+                if term == self.term().next() {
+                    self.on_grant(from, Stage::Asking, out);
+                }
+            }
+            Message::PreVoteReply { term, granted: false } => {
+                self.adopt(term, out);
+            }
+            Message::VoteReply { term, granted } => {
+                if !self.adopt(term, out) && granted && term == self.term() {
+                    self.on_grant(from, Stage::Standing, out);
+                }
+            }
+            Message::Append(append) => self.on_append(from, append, heads, out),
+            Message::Heartbeat { term, commit, round } => {
+                if self.follow(from, term, out) {
+                    follower::take_heartbeat(&mut self.replica, from, commit, round, out);
+                } else {
+                    // Tells a deposed leader of the newer term. It may lead that very term when
+                    // this arrives, so it must not look like the answer to a round of it.
+                    let (term, commit) = (self.term(), self.commit());
+                    let reply = Message::HeartbeatReply { term, round: 0, commit };
+                    self.replica.send_gated(from, reply, Index::ZERO, out);
+                }
+            }
+            Message::AppendReply { term, append_term, outcome, commit } => {
+                if self.adopt(term, out) || append_term != self.term() {
+                    return;
+                }
+                if let Role::Leader(leader) = &mut self.role {
+                    let replica = &mut self.replica;
+                    leader.on_append_reply(replica, self.now, from, outcome, commit, out);
+                }
+            }
+            Message::HeartbeatReply { term, round, commit } => {
+                if self.adopt(term, out) || term != self.term() {
+                    return;
+                }
+                if let Role::Leader(leader) = &mut self.role {
+                    let replica = &mut self.replica;
+                    leader.on_heartbeat_reply(replica, self.now, from, round, commit, out);
+                }
+            }
+        }
+    }
+
+    /// Answers whether it would vote for `from`; changes nothing (thesis 9.6).
+    fn on_pre_vote(&mut self, from: NodeId, term: Term, last: LogId, out: &mut Output) {
+        let is_voter = self.replica.membership.contains(from);
+        if is_voter && term > self.term() && self.sticks_against(from) {
+            return;
+        }
+        let is_free = term > self.term() || term == self.term() && self.may_vote_for(from);
+        let granted = is_voter && is_free && last >= self.replica.vote_last();
+        let term = if granted { term } else { self.term() };
+        let reply = Message::PreVoteReply { term, granted };
+        self.replica.send_gated(from, reply, Index::ZERO, out);
+    }
+
+    /// Gives or refuses the term's vote (thesis 3.4 and 3.6.1). Outsiders are refused, and don't
+    /// raise the term (EL-06).
+    fn on_vote(&mut self, from: NodeId, term: Term, last: LogId, out: &mut Output) {
+        let is_voter = self.replica.membership.contains(from);
+        if is_voter && term > self.term() {
+            if self.sticks_against(from) {
+                return;
+            }
+            self.adopt(term, out);
+        }
+        let granted = is_voter
+            && term == self.term()
+            && self.may_vote_for(from)
+            && last >= self.replica.vote_last();
+        if granted && self.vote().is_none() {
+            self.replica.set_hard_state(term, Some(from), out);
+            let election_at = self.replica.next_election(self.now);
+            match &mut self.role {
+                Role::Follower(follower) => follower.postpone(election_at),
+                // It asked for pre-votes and was overtaken.
+                role => *role = Role::Follower(Follower::waiting(self.now, election_at)),
+            }
+        }
+        let reply = Message::VoteReply { term: self.term(), granted };
+        self.replica.send_gated(from, reply, Index::ZERO, out);
+    }
+
+    fn on_append(&mut self, from: NodeId, append: Append, heads: &[EntryHead], out: &mut Output) {
+        assert_eq!(heads.len(), append.count as usize, "an append comes with its entries");
+        if self.follow(from, append.term, out) {
+            follower::take_append(&mut self.replica, from, append, heads, out);
+        } else {
+            // Tells a deposed leader of the newer term.
+            follower::reject(&self.replica, from, append, LogId::ZERO, out);
+        }
+    }
+
+    fn on_grant(&mut self, from: NodeId, stage: Stage, out: &mut Output) {
+        if let Role::Candidate(candidate) = &mut self.role
+            && candidate.stage() == stage
+        {
+            candidate.count(from, &self.replica);
+            self.count_votes(out);
+        }
+    }
+
+    /// Goes on if a majority granted what this candidate asked for.
+    fn count_votes(&mut self, out: &mut Output) {
+        let Role::Candidate(candidate) = &self.role else { return };
+        if !candidate.is_won(&self.replica) {
+            return;
+        }
+        self.role = match candidate.stage() {
+            Stage::Asking => Role::Candidate(Candidate::stand(&mut self.replica, self.now, out)),
+            Stage::Standing => Role::Leader(Leader::begin(&mut self.replica, self.now, out)),
+        };
+    }
+
+    /// Asks for pre-votes: forgets the leader and earlier answers.
+    fn ask(&mut self, out: &mut Output) {
+        self.role = Role::Candidate(Candidate::ask(&mut self.replica, self.now, out));
+        // A sole voter has them already.
+        self.count_votes(out);
+    }
+
+    /// Whether the own leader, or being it, forbids to help `from` into a newer term.
+    fn sticks_against(&self, from: NodeId) -> bool {
+        match &self.role {
+            Role::Follower(follower) => follower.sticks_against(from, self.now, &self.replica),
+            Role::Candidate(_) => false,
+            Role::Leader(_) => true,
+        }
+    }
+
+    /// Whether this term's vote is `from`'s, or nobody's while nobody leads.
+    fn may_vote_for(&self, from: NodeId) -> bool {
+        match self.vote() {
+            Some(vote) => vote == from,
+            None => self.leader().is_none(),
+        }
+    }
+
+    /// Enters a newer term as a follower of nobody; says whether it was newer.
+    fn adopt(&mut self, term: Term, out: &mut Output) -> bool {
+        if term <= self.term() {
+            return false;
+        }
+        self.replica.set_hard_state(term, None, out);
+        self.step_down(out);
+        true
+    }
+
+    /// Becomes a follower of nobody. The time to the next election runs on, except for a leader:
+    /// it had none.
+    fn step_down(&mut self, out: &mut Output) {
+        let election_at = match &self.role {
+            Role::Follower(follower) => follower.election_at(),
+            Role::Candidate(candidate) => candidate.election_at(),
+            Role::Leader(_) => self.replica.next_election(self.now),
+        };
+        let follower = Role::Follower(Follower::waiting(self.now, election_at));
+        if let Role::Leader(leader) = std::mem::replace(&mut self.role, follower) {
+            leader.end(out);
+        }
+    }
+
+    /// The leader of `term` was heard; says whether it is the present term's. A candidate of the
+    /// same term gives way (thesis 3.4).
+    fn follow(&mut self, leader: NodeId, term: Term, out: &mut Output) -> bool {
+        if term < self.term() {
+            return false;
+        }
+        if term > self.term() {
+            self.adopt(term, out);
+        }
+        let election_at = self.replica.next_election(self.now);
+        match &mut self.role {
+            Role::Follower(follower) => follower.hear(leader, self.now, election_at),
+            Role::Candidate(_) => {
+                let mut follower = Follower::waiting(self.now, election_at);
+                follower.hear(leader, self.now, election_at);
+                self.role = Role::Follower(follower);
+            }
+            Role::Leader(_) => panic!("{leader} leads in term {term}, as does this node (I-04)"),
+        }
+        true
+    }
+}

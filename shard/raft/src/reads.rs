@@ -1,0 +1,78 @@
+//! Linearizable reads without the log (ReadIndex, thesis 6.4).
+//!
+//! A read waits for a round of heartbeats that began after it arrived. A round's number is unique
+//! within the term and ascends, so the answer to round r confirms every round up to r, and an old
+//! answer confirms nothing newer.
+//!
+//! ```text
+//!   tickets   [ a b c | d | e f   g h ]       front: oldest
+//!   rounds      r=7     r=8   (next)          counts 3, 1; the rest waits for `begin`
+//! ```
+
+use crate::output::{Output, ReadReady};
+use ringraft_types::Index;
+use std::collections::VecDeque;
+
+#[derive(Debug)]
+struct Round {
+    number: u64,
+    /// The commit index when it began.
+    index: Index,
+    /// How many reads it confirms.
+    count: usize,
+}
+
+/// A leader's reads, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Reads {
+    tickets: VecDeque<u64>,
+    rounds: VecDeque<Round>,
+    /// How many of `tickets`, the oldest, belong to `rounds`.
+    begun: usize,
+    /// The newest round's number; zero: none yet in this term.
+    newest: u64,
+}
+
+impl Reads {
+    pub(crate) fn len(&self) -> usize {
+        self.tickets.len()
+    }
+
+    pub(crate) fn push(&mut self, ticket: u64) {
+        self.tickets.push_back(ticket);
+    }
+
+    /// The newest round begun.
+    pub(crate) fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// Whether reads wait for a round to begin.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.begun < self.tickets.len()
+    }
+
+    /// Begins a round for all that wait.
+    pub(crate) fn begin(&mut self, commit: Index) {
+        assert!(self.is_waiting());
+        self.newest += 1;
+        let count = self.tickets.len() - self.begun;
+        self.rounds.push_back(Round { number: self.newest, index: commit, count });
+        self.begun = self.tickets.len();
+    }
+
+    /// A majority answered round `number` or a newer one.
+    pub(crate) fn confirm(&mut self, number: u64, out: &mut Output) {
+        while self.rounds.front().is_some_and(|round| round.number <= number) {
+            let round = self.rounds.pop_front().expect("just seen");
+            self.begun -= round.count;
+            let tickets = self.tickets.drain(..round.count);
+            out.reads.extend(tickets.map(|ticket| ReadReady { ticket, index: round.index }));
+        }
+    }
+
+    /// Leadership is lost: nobody answers these.
+    pub(crate) fn lose(self, out: &mut Output) {
+        out.reads_lost.extend(self.tickets);
+    }
+}

@@ -1,0 +1,181 @@
+//! What a node holds of its group whatever its role: term, vote, log, commit, and what of it is
+//! durable. Whatever changes here is put into the output in the same breath.
+
+use crate::durable::Durable;
+use crate::input::EntryHead;
+use crate::jitter::Jitter;
+use crate::log::Log;
+use crate::membership::Membership;
+use crate::message::Message;
+use crate::output::{Envelope, Gated, Output, Span, Token};
+use crate::settings::{Boot, HardState, Settings};
+use ringraft_types::{Index, LogId, NodeId, Term, Ticks};
+
+#[derive(Debug)]
+pub(crate) struct Replica {
+    pub(crate) id: NodeId,
+    pub(crate) settings: Settings,
+    pub(crate) membership: Membership,
+    pub(crate) vote_floor: Option<LogId>,
+    jitter: Jitter,
+    /// Never goes back.
+    term: Term,
+    /// Given once in a term.
+    vote: Option<NodeId>,
+    log: Log,
+    durable: Durable,
+    /// Never goes back; at most the log's last.
+    commit: Index,
+    /// The commit index of the hard state written last.
+    commit_written: Index,
+}
+
+impl Replica {
+    pub(crate) fn new(settings: Settings, boot: Boot) -> Self {
+        let Boot { id, voters, hard_state, log, vote_floor, seed } = boot;
+        let log = Log::new(log);
+        let last = log.last_id();
+        assert!(last.term <= hard_state.term, "an entry's term is durable no later than it (V4)");
+        // With a rotten tail the log may end before the commit index.
+        let commit = hard_state.commit.min(last.index).max(log.base().index);
+        Self {
+            id,
+            settings,
+            membership: Membership::new(voters),
+            vote_floor,
+            jitter: Jitter::new(seed),
+            term: hard_state.term,
+            vote: hard_state.vote,
+            durable: Durable::new(last.index),
+            log,
+            commit,
+            commit_written: hard_state.commit,
+        }
+    }
+
+    pub(crate) fn term(&self) -> Term {
+        self.term
+    }
+
+    pub(crate) fn vote(&self) -> Option<NodeId> {
+        self.vote
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    pub(crate) fn durable(&self) -> &Durable {
+        &self.durable
+    }
+
+    pub(crate) fn commit(&self) -> Index {
+        self.commit
+    }
+
+    /// The newest entry as far as votes are concerned: a log with rot votes as if it were whole.
+    pub(crate) fn vote_last(&self) -> LogId {
+        self.log.last_id().max(self.vote_floor.unwrap_or(LogId::ZERO))
+    }
+
+    /// Whether this node may ever stand for election.
+    pub(crate) fn may_campaign(&self) -> bool {
+        self.vote_floor.is_none() && self.membership.contains(self.id)
+    }
+
+    /// All voters but this node.
+    pub(crate) fn others(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.membership.voters().iter().copied().filter(|&voter| voter != self.id)
+    }
+
+    /// When to stand for election if nothing is heard from now on (thesis 3.4).
+    pub(crate) fn next_election(&mut self, now: Ticks) -> Ticks {
+        now.after(self.jitter.between_one_and_two(self.settings.election_timeout))
+    }
+
+    /// Enters a newer term, or gives this term's vote.
+    pub(crate) fn set_hard_state(&mut self, term: Term, vote: Option<NodeId>, out: &mut Output) {
+        if term == self.term {
+            assert!(self.vote.is_none() && vote.is_some(), "one vote per term (I-04)");
+        } else {
+            assert!(term > self.term, "terms don't go back (I-02)");
+        }
+        self.term = term;
+        self.vote = vote;
+        self.durable.cover_hard_state(self.log.last(), out);
+        out.hard_state = Some(self.hard_state());
+    }
+
+    fn hard_state(&self) -> HardState {
+        HardState { term: self.term, vote: self.vote, commit: self.commit }
+    }
+
+    /// Appends entries of this term, as a leader.
+    pub(crate) fn append_own(&mut self, bytes: &[u32], out: &mut Output) {
+        let first = self.log.last().next();
+        self.log.append_run(self.term, bytes);
+        self.cover_append(first, out);
+    }
+
+    /// Appends a leader's entries.
+    pub(crate) fn append_heads(&mut self, heads: &[EntryHead], out: &mut Output) {
+        let first = self.log.last().next();
+        self.log.append_heads(heads);
+        self.cover_append(first, out);
+    }
+
+    fn cover_append(&mut self, first: Index, out: &mut Output) {
+        assert!(out.append.is_none(), "one span per step");
+        out.append = Some(Span { first, last: self.log.last() });
+        self.durable.cover(self.log.last(), out);
+    }
+
+    /// Removes the entries from `index` on: they conflict with the leader's (thesis 3.5).
+    pub(crate) fn truncate_from(&mut self, index: Index, out: &mut Output) {
+        assert!(index > self.commit, "committed entries are never removed (I-02)");
+        assert!(out.truncate_from.is_none());
+        self.log.truncate_from(index);
+        self.durable.truncate_from(index);
+        out.truncate_from = Some(index);
+        self.durable.cover(self.log.last(), out);
+    }
+
+    /// The owner's cache begins at `first` now.
+    pub(crate) fn trim(&mut self, first: Index) {
+        self.log.trim(first);
+    }
+
+    /// Moves the commit index forward; an older one changes nothing.
+    pub(crate) fn commit_to(&mut self, index: Index, out: &mut Output) {
+        if index > self.commit {
+            assert!(index <= self.log.last(), "only what is held is committed (I-01)");
+            self.commit = index;
+            out.committed = Some(index);
+        }
+    }
+
+    /// A batch is durable.
+    pub(crate) fn complete(&mut self, token: Token) {
+        self.durable.complete(token);
+    }
+
+    /// Sends what promises term, vote and the log up to `index`, once that is durable (I-03).
+    pub(crate) fn send_gated(&self, to: NodeId, message: Message, index: Index, out: &mut Output) {
+        let envelope = Envelope { to, message };
+        match self.durable.gate(index) {
+            None => out.send_now.push(envelope),
+            Some(token) => out.send_after_persist.push(Gated { token, envelope }),
+        }
+    }
+
+    /// Ends a step: whatever is persisted takes the newest commit index along (RP-17).
+    pub(crate) fn finish(&mut self, out: &mut Output) {
+        if out.token.is_none() {
+            return;
+        }
+        if out.hard_state.is_some() || self.commit > self.commit_written {
+            out.hard_state = Some(self.hard_state());
+            self.commit_written = self.commit;
+        }
+    }
+}

@@ -1,0 +1,539 @@
+//! The network, the clock, the faults, and the checks.
+
+use crate::node::{Batch, Entry, Node};
+use crate::random::Random;
+use ringraft_raft::{
+    AppendOutcome, EntryHead, Envelope, Input, Message, Output, RoleKind, Settings, Token,
+};
+use ringraft_types::{Index, NodeId, Term, Ticks};
+use std::collections::BTreeMap;
+
+enum Event {
+    Deliver { from: usize, to: usize, message: Message, entries: Vec<Entry> },
+    Tick { node: usize, life: u32 },
+    DiskDone { node: usize, life: u32, token: Token },
+    Fetched { node: usize, life: u32, peer: NodeId, first: Index, entries: Vec<Entry> },
+}
+
+/// What a run came across: a test that reaches nothing proves nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reached {
+    pub(crate) leaders: u64,
+    pub(crate) committed: u64,
+    pub(crate) truncations: u64,
+    pub(crate) crashes: u64,
+    pub(crate) reads: u64,
+    pub(crate) reads_lost: u64,
+    pub(crate) fetches: u64,
+}
+
+impl Reached {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.leaders += other.leaders;
+        self.committed += other.committed;
+        self.truncations += other.truncations;
+        self.crashes += other.crashes;
+        self.reads += other.reads;
+        self.reads_lost += other.reads_lost;
+        self.fetches += other.fetches;
+    }
+}
+
+pub(crate) struct World {
+    random: Random,
+    now: Ticks,
+    settings: Settings,
+    voters: Vec<NodeId>,
+    nodes: Vec<Node>,
+    /// By time, then in the order in which they were made.
+    events: BTreeMap<(Ticks, u64), Event>,
+    events_made: u64,
+    /// One-way cuts: `cut[from][to]`.
+    cut: Vec<Vec<bool>>,
+    /// How much of the crashes and cuts of a stormy world happen here, of a thousand.
+    storm: u64,
+    /// Losses and duplicates of a thousand.
+    loss: u64,
+    duplicate: u64,
+    is_healed: bool,
+    value: u64,
+    ticket: u64,
+    /// Per ticket, what was committed anywhere when the read came.
+    reads: BTreeMap<u64, Index>,
+    /// Committed anywhere, for ever.
+    committed: Vec<Entry>,
+    leaders: BTreeMap<Term, usize>,
+    votes: BTreeMap<(usize, Term), NodeId>,
+    pub(crate) reached: Reached,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let count = random.between(1, 8) as usize;
+        let settings = Settings {
+            election_timeout: Ticks::from_millis(150),
+            heartbeat_interval: Ticks::from_millis(40),
+            append_entries_max: random.between(1, 8) as u32,
+            append_bytes_max: random.between(100, 600),
+            inflight_appends_max: random.between(1, 6) as usize,
+            inflight_bytes_max: random.between(200, 2000),
+            reads_waiting_max: random.between(2, 10) as usize,
+        };
+        let voters: Vec<NodeId> = (1..=count as u32).map(NodeId).collect();
+        let mut world = Self {
+            nodes: voters.iter().map(|&id| Node::new(id)).collect(),
+            now: Ticks(1_000_000),
+            settings,
+            voters,
+            events: BTreeMap::new(),
+            events_made: 0,
+            cut: vec![vec![false; count]; count],
+            storm: [200, 600, 1000][random.below(3) as usize],
+            loss: random.below(2) * random.below(200),
+            duplicate: random.below(200),
+            is_healed: false,
+            value: 0,
+            ticket: 0,
+            reads: BTreeMap::new(),
+            committed: Vec::new(),
+            leaders: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            reached: Reached::default(),
+            random,
+        };
+        for node in 0..count {
+            world.boot(node);
+        }
+        world
+    }
+
+    fn boot(&mut self, node: usize) {
+        if self.nodes[node].raft.is_some() {
+            return;
+        }
+        let seed = self.random.next();
+        self.nodes[node].boot(self.now, self.settings, &self.voters, seed);
+        self.plan_tick(node);
+    }
+
+    fn plan(&mut self, delay: u64, event: Event) {
+        self.events_made += 1;
+        self.events.insert((self.now.after(Ticks(delay)), self.events_made), event);
+    }
+
+    fn plan_tick(&mut self, node: usize) {
+        let Some(raft) = &self.nodes[node].raft else { return };
+        if raft.wake_at() == Ticks::NEVER {
+            return;
+        }
+        let late = if self.is_healed { 0 } else { self.random.below(3000) };
+        let delay = raft.wake_at().since(self.now).0 + late;
+        let life = self.nodes[node].life;
+        self.plan(delay, Event::Tick { node, life });
+    }
+
+    /// Takes the next event.
+    pub(crate) fn advance(&mut self) {
+        let Some(((at, _), event)) = self.events.pop_first() else { return };
+        self.now = at;
+        match event {
+            Event::Deliver { from, to, message, entries } => {
+                if self.nodes[to].raft.is_some() {
+                    let heads = heads(&entries);
+                    let from = self.nodes[from].id;
+                    self.step(to, Input::Message { from, message, heads: &heads }, &entries);
+                }
+            }
+            Event::Tick { node, life } => {
+                if self.nodes[node].life == life && self.nodes[node].raft.is_some() {
+                    self.step(node, Input::Tick, &[]);
+                    self.plan_tick(node);
+                }
+            }
+            Event::DiskDone { node, life, token } => {
+                if self.nodes[node].life == life {
+                    self.disk_done(node, token);
+                }
+            }
+            Event::Fetched { node, life, peer, first, entries } => {
+                if self.nodes[node].life == life && self.nodes[node].raft.is_some() {
+                    let heads = heads(&entries);
+                    self.step(node, Input::Fetched { peer, first, heads: &heads }, &entries);
+                }
+            }
+        }
+    }
+
+    /// Makes something happen from outside, now and then.
+    pub(crate) fn disturb(&mut self) {
+        let mut node = self.random.below(self.nodes.len() as u64) as usize;
+        let other = self.random.below(self.nodes.len() as u64) as usize;
+        if self.random.permille(300) {
+            // What happens to leaders tells most.
+            node = self.leaders.last_key_value().map_or(node, |(_, &leader)| leader);
+        }
+        match self.random.below(1000) {
+            0..100 => self.propose(node),
+            100..140 => self.read(node),
+            140..150 => self.trim(node),
+            150..160 if self.random.permille(self.storm) => {
+                self.crash(node);
+                if self.random.permille(500) {
+                    self.boot(node);
+                    self.tell_links(node, true);
+                }
+            }
+            160..180 if self.nodes[node].raft.is_none() => {
+                self.boot(node);
+                self.tell_links(node, true);
+            }
+            180..188 if self.random.permille(self.storm) => self.cut[node][other] = true,
+            188..192 if self.random.permille(self.storm) => {
+                self.cut[node].fill(true);
+                self.cut.iter_mut().for_each(|row| row[node] = true);
+            }
+            192..196 => self.cut.iter_mut().for_each(|row| row.fill(false)),
+            196..200 => {
+                let id = self.nodes[other].id;
+                let input =
+                    if self.random.permille(500) { Input::LinkDown(id) } else { Input::LinkUp(id) };
+                if node != other && self.nodes[node].raft.is_some() {
+                    self.step(node, input, &[]);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn propose(&mut self, node: usize) {
+        let Some(raft) = &self.nodes[node].raft else { return };
+        let term = raft.term();
+        let count = self.random.between(1, 6);
+        let entries: Vec<Entry> = (0..count)
+            .map(|_| {
+                self.value += 1;
+                let bytes = 40 + 8 * self.random.below(20) as u32;
+                Entry { term, value: self.value, bytes }
+            })
+            .collect();
+        let bytes: Vec<u32> = entries.iter().map(|entry| entry.bytes).collect();
+        self.step(node, Input::Propose { bytes: &bytes }, &entries);
+    }
+
+    fn read(&mut self, node: usize) {
+        if self.nodes[node].raft.is_none() {
+            return;
+        }
+        for _ in 0..self.random.between(1, 4) {
+            self.ticket += 1;
+            self.reads.insert(self.ticket, Index(self.committed.len() as u64));
+            self.step(node, Input::Read { ticket: self.ticket }, &[]);
+        }
+        let mut out = Output::default();
+        let raft = self.nodes[node].raft.as_mut().expect("just seen");
+        raft.flush_reads(self.now, &mut out);
+        self.carry_out(node, &out, &[], None);
+    }
+
+    fn trim(&mut self, node: usize) {
+        let last = self.nodes[node].log.len() as u64;
+        let first = Index(self.random.between(1, last + 2));
+        if self.nodes[node].raft.is_some() {
+            let cached = &mut self.nodes[node].first_cached;
+            *cached = first.max(*cached);
+            self.step(node, Input::Trimmed { first }, &[]);
+        }
+    }
+
+    fn crash(&mut self, node: usize) {
+        if self.nodes[node].raft.is_some() {
+            let written = self.random.below(self.nodes[node].batches.len() as u64 + 1);
+            self.nodes[node].crash(written as usize);
+            self.reached.crashes += 1;
+            self.tell_links(node, false);
+        }
+    }
+
+    /// Most of the others notice that a node went or came.
+    fn tell_links(&mut self, node: usize, is_up: bool) {
+        let id = self.nodes[node].id;
+        for other in 0..self.nodes.len() {
+            let notices = self.is_healed || self.random.permille(800);
+            if other != node && notices && self.nodes[other].raft.is_some() {
+                let input = if is_up { Input::LinkUp(id) } else { Input::LinkDown(id) };
+                self.step(other, input, &[]);
+            }
+        }
+    }
+
+    fn disk_done(&mut self, node: usize, token: Token) {
+        if self.nodes[node].batches.front().is_none_or(|batch| batch.token > token) {
+            return;
+        }
+        while self.nodes[node].batches.front().is_some_and(|batch| batch.token <= token) {
+            let batch = self.nodes[node].batches.pop_front().expect("just seen");
+            self.nodes[node].disk.write(batch);
+        }
+        let gated = std::mem::take(&mut self.nodes[node].gated);
+        let (released, kept): (Vec<_>, Vec<_>) =
+            gated.into_iter().partition(|(gate, _)| *gate <= token);
+        self.nodes[node].gated = kept;
+        for (_, envelope) in released {
+            self.send(node, envelope, &[]);
+        }
+        self.step(node, Input::Persisted { token }, &[]);
+    }
+
+    /// One step of a node's core; `entries` are what the input carries.
+    fn step(&mut self, node: usize, input: Input<'_>, entries: &[Entry]) {
+        let mut out = Output::default();
+        let raft = self.nodes[node].raft.as_mut().expect("callers look first");
+        let was = (raft.role(), raft.term());
+        let wake_at = raft.wake_at();
+        raft.step(self.now, input, &mut out);
+        let is = (raft.role(), raft.term());
+        if raft.wake_at() < wake_at {
+            self.plan_tick(node);
+        }
+        if is.0 == RoleKind::Leader && was != is {
+            self.check_leader(node, is.1);
+        }
+        let first = match input {
+            Input::Message { message: Message::Append(append), .. } => {
+                Some(append.prev.index.next())
+            }
+            Input::Fetched { first, .. } => Some(first),
+            _ => None,
+        };
+        self.carry_out(node, &out, entries, first);
+        self.check_node(node);
+    }
+
+    /// What an owner does with an output. `entries` are the input's, from `first` on.
+    fn carry_out(&mut self, node: usize, out: &Output, entries: &[Entry], first: Option<Index>) {
+        let own = &mut self.nodes[node];
+        if let Some(index) = out.truncate_from {
+            own.log.truncate(index.0 as usize - 1);
+            own.first_cached = own.first_cached.min(index);
+            self.reached.truncations += 1;
+        }
+        let mut append = Vec::new();
+        if let Some(span) = out.append {
+            assert_eq!(span.first.0, own.log.len() as u64 + 1);
+            append = match (out.new_term_entry, first) {
+                (Some(term), _) => vec![Entry { term, value: 0, bytes: 40 }],
+                (None, Some(first)) => entries[(span.first.0 - first.0) as usize..].to_vec(),
+                (None, None) => entries.to_vec(),
+            };
+            assert_eq!(append.len() as u64, span.count());
+            own.log.extend(&append);
+        }
+        if let Some(token) = out.token {
+            let (truncate_from, hard_state) = (out.truncate_from, out.hard_state);
+            own.batches.push_back(Batch { token, truncate_from, append, hard_state });
+            let life = own.life;
+            let delay = match self.random.below(100) {
+                0..5 if !self.is_healed => self.random.between(50_000, 300_000),
+                _ => self.random.between(100, 5000),
+            };
+            self.plan(delay, Event::DiskDone { node, life, token });
+        }
+        for envelope in &out.send_now {
+            self.send(node, *envelope, entries);
+        }
+        let gated = out.send_after_persist.iter().map(|gated| (gated.token, gated.envelope));
+        self.nodes[node].gated.extend(gated);
+        for ready in &out.reads {
+            let floor = self.reads.remove(&ready.ticket).expect("answered once");
+            assert!(ready.index >= floor, "a read at {} after {floor} was committed", ready.index);
+            self.reached.reads += 1;
+        }
+        for ticket in &out.reads_lost {
+            self.reads.remove(ticket).expect("answered once");
+            self.reached.reads_lost += 1;
+        }
+        for fetch in &out.fetch {
+            assert!(fetch.last < self.nodes[node].first_cached);
+            let count = self.random.between(1, fetch.last.0 - fetch.first.0 + 2);
+            let fails = !self.is_healed && self.random.permille(100);
+            let last = Index(fetch.first.0 + count - 1);
+            let mut bytes = 0;
+            let mut entries = self.nodes[node].entries(fetch.first, last);
+            let fit = entries.iter().take_while(|entry| {
+                bytes += u64::from(entry.bytes);
+                bytes <= fetch.bytes_max
+            });
+            let fit = fit.count().max(1);
+            entries.truncate(if fails { 0 } else { fit });
+            let life = self.nodes[node].life;
+            let (peer, first) = (fetch.peer, fetch.first);
+            let delay = self.random.between(100, 20_000);
+            self.plan(delay, Event::Fetched { node, life, peer, first, entries });
+            self.reached.fetches += 1;
+        }
+        if let Some(commit) = out.committed {
+            self.check_commit(node, commit);
+        }
+    }
+
+    /// A message leaves. `fetched` are entries that the owner holds for this step only.
+    fn send(&mut self, from: usize, envelope: Envelope, fetched: &[Entry]) {
+        self.check_promise(from, envelope);
+        let to = self.voters.iter().position(|&id| id == envelope.to).expect("to a voter");
+        let own = &self.nodes[from];
+        let entries = match envelope.message {
+            Message::Append(append) if append.count > 0 => {
+                let first = append.prev.index.next();
+                let last = Index(append.prev.index.0 + u64::from(append.count));
+                let entries = own.entries(first, last);
+                let is_fetched = entries == fetched;
+                assert!(first >= own.first_cached || is_fetched, "{first} isn't in the cache");
+                entries
+            }
+            _ => Vec::new(),
+        };
+        let copies = 1 + u64::from(self.random.permille(self.duplicate));
+        for copy in 0..copies {
+            if self.cut[from][to] || self.random.permille(self.loss) {
+                continue;
+            }
+            let delay = match copy {
+                0 => self.random.between(100, 15_000),
+                _ => self.random.between(100, 2_000_000),
+            };
+            let (message, entries) = (envelope.message, entries.clone());
+            self.plan(delay, Event::Deliver { from, to, message, entries });
+        }
+    }
+
+    /// I-03, V1: a promise that leaves is on the disk, and never contradicts another.
+    fn check_promise(&mut self, from: usize, envelope: Envelope) {
+        let node = &self.nodes[from];
+        let hard_state = node.disk.hard_state;
+        let vote = match envelope.message {
+            Message::VoteReply { term, granted: true } => Some((term, envelope.to)),
+            Message::Vote { term, .. } => Some((term, node.id)),
+            _ => None,
+        };
+        if let Some((term, to)) = vote {
+            assert!(hard_state.term >= term, "a vote left before it was durable");
+            assert!(hard_state.term > term || hard_state.vote == Some(to));
+            let known = *self.votes.entry((from, term)).or_insert(to);
+            assert_eq!(known, to, "node {} voted twice in term {term}", node.id);
+        }
+        if let Message::AppendReply { append_term, outcome, .. } = envelope.message
+            && let AppendOutcome::Accepted { matched } = outcome
+            && node.raft.as_ref().is_some_and(|raft| raft.term() == append_term)
+        {
+            let matched = matched.0 as usize;
+            assert!(node.disk.log.len() >= matched, "an ack left before it was durable");
+            assert_eq!(node.disk.log[..matched], node.log[..matched]);
+        }
+    }
+
+    /// I-04 and leader completeness.
+    fn check_leader(&mut self, node: usize, term: Term) {
+        self.reached.leaders += 1;
+        let known = *self.leaders.entry(term).or_insert(node);
+        assert_eq!(known, node, "two leaders in term {term}");
+        let log = &self.nodes[node].log;
+        assert!(log.len() >= self.committed.len(), "a leader lacks what is committed");
+        assert_eq!(log[..self.committed.len()], self.committed);
+    }
+
+    /// Committed entries are the same everywhere, and durable on a majority.
+    fn check_commit(&mut self, node: usize, commit: Index) {
+        let own = &mut self.nodes[node];
+        let range = own.commit.0 as usize..commit.0 as usize;
+        own.commit = commit;
+        for position in range {
+            let entry = self.nodes[node].log[position];
+            if let Some(known) = self.committed.get(position) {
+                assert_eq!(*known, entry, "index {} committed twice", position + 1);
+                continue;
+            }
+            let holds = |node: &&Node| node.disk.log.get(position) == Some(&entry);
+            let copies = self.nodes.iter().filter(holds).count();
+            assert!(copies * 2 > self.nodes.len(), "{copies} copies of index {}", position + 1);
+            self.committed.push(entry);
+            self.reached.committed += 1;
+        }
+    }
+
+    /// The core's view, the owner's and the disk's agree; logs match (I-05).
+    fn check_node(&self, node: usize) {
+        let own = &self.nodes[node];
+        let raft = own.raft.as_ref().expect("it just stepped");
+        assert_eq!(raft.last().0 as usize, own.log.len());
+        let terms = own.log.last().map(|entry| entry.term);
+        assert_eq!(raft.term_at(raft.last()), Some(terms.unwrap_or_default()));
+        let persisted = raft.persisted().0 as usize;
+        assert!(own.disk.log.len() >= persisted, "persisted is ahead of the disk");
+        assert_eq!(own.disk.log[..persisted], own.log[..persisted]);
+        for other in &self.nodes {
+            let common = own.log.len().min(other.log.len());
+            let equal = (0..common).rev().find(|&at| own.log[at].term == other.log[at].term);
+            if let Some(at) = equal {
+                assert!(own.log[..=at] == other.log[..=at], "logs differ below {}", at + 1);
+            }
+        }
+    }
+
+    fn run_for(&mut self, millis: u64) {
+        let end = self.now.after(Ticks::from_millis(millis));
+        while self.events.first_key_value().is_some_and(|((at, _), _)| *at <= end) {
+            self.advance();
+        }
+        self.now = end;
+    }
+
+    /// Runs until it holds, so many seconds at most, and a moment longer.
+    fn run_until(&mut self, seconds: u64, holds: impl Fn(&Self) -> bool) {
+        for _ in 0..seconds * 10 {
+            self.run_for(100);
+            if holds(self) {
+                break;
+            }
+        }
+    }
+
+    /// Faults end: soon there is one leader, and what it takes reaches everybody.
+    pub(crate) fn heal_and_check(&mut self) {
+        self.is_healed = true;
+        (self.loss, self.duplicate) = (0, 0);
+        self.cut.iter_mut().for_each(|row| row.fill(false));
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].raft.is_none() {
+                self.boot(node);
+                self.tell_links(node, true);
+            }
+        }
+        // With a window of one entry and a disk to fetch it from, catching up takes its time.
+        self.run_until(60, |world| world.nodes.iter().any(|node| node.is_ready()));
+        self.run_for(500);
+        let rafts = || self.nodes.iter().map(|node| node.raft.as_ref().expect("all run"));
+        let leaders: Vec<usize> = (0..self.nodes.len())
+            .filter(|&node| rafts().nth(node).is_some_and(|raft| raft.is_ready()))
+            .collect();
+        assert_eq!(leaders.len(), 1, "leaders after healing");
+        let leader = leaders[0];
+        let term = rafts().nth(leader).expect("exists").term();
+        assert!(rafts().all(|raft| raft.term() == term && raft.leader().is_some()));
+        for _ in 0..5 {
+            self.propose(leader);
+        }
+        let reads = self.reached.reads;
+        self.read(leader);
+        let last = Index(self.nodes[leader].log.len() as u64);
+        self.run_until(60, |world| world.nodes.iter().all(|node| node.has_all(last)));
+        assert!(self.reached.reads > reads, "a read was answered");
+        for node in &self.nodes {
+            assert!(node.has_all(last), "node {} has {} of {last}", node.id, node.commit);
+        }
+    }
+}
+
+fn heads(entries: &[Entry]) -> Vec<EntryHead> {
+    entries.iter().map(|entry| EntryHead { term: entry.term, bytes: entry.bytes }).collect()
+}

@@ -1,0 +1,343 @@
+//! Runs `transcripts/*.txt`: commands, a line of dashes, and what comes out.
+//!
+//! A blank line ends a case; the cluster lives on to the end of the file. To write the expected
+//! parts anew after a deliberate change: `RINGRAFT_REWRITE=1`, then read the difference.
+//!
+//! ```text
+//! nodes 1 2 3 [entries=4 bytes=1000 appends=2 window=10000]   boots new nodes
+//! boot 1 voters=1,2,3 term=2 vote=1 commit=3 log=1,1,2 [floor=2.5]
+//! crash 1                     loses what isn't durable, starts from the disk
+//! advance 50                  milliseconds
+//! tick 1 / timeout 1          a tick now / when it wants one
+//! propose 1 3 [48]            three entries of 48 bytes
+//! deliver 1->2 [n] / drop 1->2 [n] / stash 1->2 name / hand name
+//! persist 1 [n]               the oldest n batches are durable, or all
+//! read 1 7 / flush 1
+//! linkup 1 2 / linkdown 1 2 / trim 1 5 / fetched 1 [n]   (the newest fetch)
+//! elect 1 by 1,2 / settle 1,2 / beat 1 by 1,2    quiet
+//! state
+//! ```
+
+#[allow(dead_code, reason = "each test uses its part")]
+mod cluster;
+
+use cluster::{Cluster, Mail};
+use ringraft_raft::{
+    Append, AppendOutcome, Envelope, HardState, Input, Message, Output, Refusal, RoleKind, Token,
+};
+use ringraft_types::{Index, LogId, NodeId, Term};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+fn show_message(message: Message) -> String {
+    match message {
+        Message::PreVote { term, last } => format!("prevote t{term} last={last}"),
+        Message::PreVoteReply { term, granted } => format!("prevote-reply t{term} {granted}"),
+        Message::Vote { term, last } => format!("vote t{term} last={last}"),
+        Message::VoteReply { term, granted } => format!("vote-reply t{term} {granted}"),
+        Message::Append(Append { term, prev, commit, count }) => {
+            format!("append t{term} prev={prev} +{count} commit={commit}")
+        }
+        Message::AppendReply { term, append_term, outcome, commit } => {
+            let outcome = match outcome {
+                AppendOutcome::Accepted { matched } => format!("accepted {matched}"),
+                AppendOutcome::Rejected { prev, hint } => format!("rejected {prev} hint={hint}"),
+            };
+            format!("append-reply t{term} to=t{append_term} {outcome} commit={commit}")
+        }
+        Message::Heartbeat { term, commit, round } => {
+            format!("heartbeat t{term} commit={commit} round={round}")
+        }
+        Message::HeartbeatReply { term, round, commit } => {
+            format!("heartbeat-reply t{term} round={round} commit={commit}")
+        }
+    }
+}
+
+fn show_hard_state(hard_state: HardState) -> String {
+    let vote = hard_state.vote.map_or("-".into(), |vote| vote.to_string());
+    format!("hard t{} vote={vote} commit={}", hard_state.term, hard_state.commit)
+}
+
+fn show_envelope(text: &mut String, id: u32, envelope: Envelope, gate: Option<Token>) {
+    let gate = gate.map_or(String::new(), |token| format!(" after #{}", token.0));
+    let message = show_message(envelope.message);
+    writeln!(text, "{id}->{}: {message}{gate}", envelope.to).expect("into a string");
+}
+
+/// One line for what is persisted, one per message, one for the rest.
+fn show_output(id: u32, role: RoleKind, out: &Output) -> String {
+    let mut text = String::new();
+    if let Some(token) = out.token {
+        let mut parts = Vec::new();
+        parts.extend(out.truncate_from.map(|index| format!("truncate {index}..")));
+        parts.extend(out.append.map(|span| format!("append {}..={}", span.first, span.last)));
+        parts.extend(out.new_term_entry.map(|term| format!("new-term t{term}")));
+        parts.extend(out.hard_state.map(show_hard_state));
+        writeln!(text, "{id}: persist #{}: {}", token.0, parts.join(", ")).expect("into a string");
+    }
+    for envelope in &out.send_now {
+        show_envelope(&mut text, id, *envelope, None);
+    }
+    for gated in &out.send_after_persist {
+        show_envelope(&mut text, id, gated.envelope, Some(gated.token));
+    }
+    let mut parts = Vec::new();
+    if out.role_changed {
+        parts.push(format!("{role:?}"));
+    }
+    parts.extend(out.committed.map(|index| format!("commit {index}")));
+    parts.extend(out.reads.iter().map(|read| format!("read {} at {}", read.ticket, read.index)));
+    parts.extend(out.reads_lost.iter().map(|ticket| format!("read {ticket} lost")));
+    parts.extend(
+        out.fetch
+            .iter()
+            .map(|fetch| format!("fetch {}..={} for {}", fetch.first, fetch.last, fetch.peer)),
+    );
+    parts.extend(out.refused.map(|refusal| match refusal {
+        Refusal::Busy => "busy".into(),
+        Refusal::NotLeader(hint) => {
+            format!("not leader, hint={}", hint.map_or("-".into(), |id| id.to_string()))
+        }
+    }));
+    if !parts.is_empty() {
+        writeln!(text, "{id}: {}", parts.join(", ")).expect("into a string");
+    }
+    text
+}
+
+#[derive(Default)]
+struct Runner {
+    cluster: Option<Cluster>,
+    stashed: BTreeMap<String, Mail>,
+    shown: String,
+}
+
+fn ids(text: &str) -> Vec<u32> {
+    text.split(',').filter(|part| !part.is_empty()).map(number).collect()
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> T {
+    text.parse().unwrap_or_else(|_| panic!("{text:?} isn't a number"))
+}
+
+fn link(text: &str) -> (u32, u32) {
+    let (from, to) = text.split_once("->").expect("a link is written 1->2");
+    (number(from), number(to))
+}
+
+impl Runner {
+    fn cluster(&mut self) -> &mut Cluster {
+        self.cluster.as_mut().expect("`nodes` or `boot` comes first")
+    }
+
+    fn show(&mut self, id: u32) {
+        let cluster = self.cluster.as_ref().expect("it just stepped");
+        self.shown += &show_output(id, cluster.raft(id).role(), &cluster.out);
+    }
+
+    fn step(&mut self, id: u32, input: Input<'_>) {
+        self.cluster().step(id, input);
+        self.show(id);
+    }
+
+    fn nodes(&mut self, words: &[&str]) {
+        let (ids, options): (Vec<&str>, Vec<&str>) =
+            words.iter().copied().partition(|word| !word.contains('='));
+        let voters: Vec<u32> = ids.into_iter().map(number).collect();
+        let mut cluster = Cluster::new(&voters);
+        for option in options {
+            let (key, value) = option.split_once('=').expect("it has one");
+            match key {
+                "entries" => cluster.settings.append_entries_max = number(value),
+                "bytes" => cluster.settings.append_bytes_max = number(value),
+                "appends" => cluster.settings.inflight_appends_max = number(value),
+                "window" => cluster.settings.inflight_bytes_max = number(value),
+                _ => panic!("no option {key}"),
+            }
+        }
+        for &id in &voters {
+            cluster.boot(id, 0, None, 0, &[]);
+        }
+        self.cluster = Some(cluster);
+    }
+
+    fn boot(&mut self, id: u32, words: &[&str]) {
+        let (mut term, mut vote, mut commit, mut log, mut floor) = (0, None, 0, Vec::new(), None);
+        for word in words {
+            let (key, value) = word.split_once('=').expect("key=value");
+            match key {
+                "voters" if self.cluster.is_none() => {
+                    self.cluster = Some(Cluster::new(&ids(value)));
+                }
+                "voters" => {}
+                "term" => term = number(value),
+                "vote" => vote = Some(number(value)),
+                "commit" => commit = number(value),
+                "log" => log = ids(value).into_iter().map(u64::from).collect(),
+                "floor" => {
+                    let (term, index) = value.split_once('.').expect("term.index");
+                    floor = Some(LogId::new(Term(number(term)), Index(number(index))));
+                }
+                _ => panic!("no option {key}"),
+            }
+        }
+        self.cluster().boot_with(id, term, vote, commit, &log, floor);
+    }
+
+    fn command(&mut self, line: &str) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let count = |position: usize| words.get(position).map_or(usize::MAX, |word| number(word));
+        match words[0] {
+            "nodes" => self.nodes(&words[1..]),
+            "boot" => self.boot(number(words[1]), &words[2..]),
+            "crash" => self.cluster().crash(number(words[1])),
+            "advance" => self.cluster().advance(number(words[1])),
+            "tick" => self.step(number(words[1]), Input::Tick),
+            "timeout" => {
+                let id = number(words[1]);
+                self.cluster().timeout(id);
+                self.show(id);
+            }
+            "propose" => {
+                let bytes = words.get(3).map_or(48, |word| number(word));
+                let bytes = vec![bytes; count(2)];
+                self.step(number(words[1]), Input::Propose { bytes: &bytes });
+            }
+            "deliver" => {
+                let (from, to) = link(words[1]);
+                let under_way = self.cluster().links.get(&(from, to)).map_or(0, |link| link.len());
+                for _ in 0..under_way.min(count(2)) {
+                    let mail = self.cluster().take(from, to).expect("counted");
+                    self.cluster().hand(&mail);
+                    self.show(to);
+                }
+            }
+            "drop" => {
+                let (from, to) = link(words[1]);
+                let under_way = self.cluster().links.get(&(from, to)).map_or(0, |link| link.len());
+                for _ in 0..under_way.min(count(2)) {
+                    self.cluster().take(from, to);
+                }
+            }
+            "stash" => {
+                let (from, to) = link(words[1]);
+                let mail = self.cluster().take(from, to).expect("nothing is under way");
+                self.stashed.insert(words[2].to_string(), mail);
+            }
+            "hand" => {
+                let mail = self.stashed[words[1]].clone();
+                self.cluster().hand(&mail);
+                self.show(mail.to);
+            }
+            "persist" => {
+                let id = number(words[1]);
+                let mut left = count(2);
+                while left > 0 && self.cluster().persist_one(id) {
+                    self.show(id);
+                    left -= 1;
+                }
+            }
+            "read" => self.step(number(words[1]), Input::Read { ticket: number(words[2]) }),
+            "flush" => {
+                let id = number(words[1]);
+                self.cluster().flush(id);
+                self.show(id);
+            }
+            "linkup" => self.step(number(words[1]), Input::LinkUp(NodeId(number(words[2])))),
+            "linkdown" => self.step(number(words[1]), Input::LinkDown(NodeId(number(words[2])))),
+            "trim" => {
+                let first = Index(number(words[2]));
+                self.step(number(words[1]), Input::Trimmed { first });
+            }
+            "fetched" => {
+                let id = number(words[1]);
+                let node = self.cluster().nodes.get_mut(&id).expect("booted");
+                let fetch = node.fetch.pop_back().expect("nothing was asked");
+                let held = &node.log[fetch.first.0 as usize - 1..fetch.last.0 as usize];
+                let heads = held[..held.len().min(count(2))].to_vec();
+                let (peer, first) = (fetch.peer, fetch.first);
+                self.step(id, Input::Fetched { peer, first, heads: &heads });
+            }
+            "elect" => self.cluster().elect(number(words[1]), &ids(words[3])),
+            "settle" => self.cluster().settle(&ids(words[1])),
+            "beat" => self.cluster().beat(number(words[1]), &ids(words[3])),
+            "state" => self.state(),
+            command => panic!("no command {command}"),
+        }
+    }
+
+    fn state(&mut self) {
+        let cluster = self.cluster.as_ref().expect("`nodes` or `boot` comes first");
+        for (id, node) in &cluster.nodes {
+            let raft = &node.raft;
+            let leader = raft.leader().map_or("-".into(), |leader| leader.to_string());
+            let log: Vec<String> = cluster.terms(*id).iter().map(u64::to_string).collect();
+            let line = format!(
+                "{id}: {:?} t{} leader={leader} commit={} persisted={} log=[{}]\n",
+                raft.role(),
+                raft.term(),
+                raft.commit(),
+                raft.persisted(),
+                log.join(" "),
+            );
+            self.shown += &line;
+        }
+    }
+}
+
+/// Runs one file; gives it back with what really came out.
+fn run(text: &str) -> String {
+    let mut runner = Runner::default();
+    let mut result = String::new();
+    let mut is_expected = false;
+    for line in text.lines().chain([""]) {
+        if line.is_empty() {
+            if is_expected {
+                result += &std::mem::take(&mut runner.shown);
+                is_expected = false;
+            }
+            assert!(runner.shown.is_empty(), "a case without dashes has no output to say");
+            result += "\n";
+        } else if line == "----" {
+            is_expected = true;
+            result += "----\n";
+        } else if !is_expected {
+            result += line;
+            result += "\n";
+            if !line.starts_with('#') {
+                println!("  {line}");
+                runner.command(line);
+            }
+        }
+    }
+    result.trim_end().to_string() + "\n"
+}
+
+/// Every transcript comes out as written.
+#[test]
+fn transcripts_come_out_as_written() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");
+    let entries = std::fs::read_dir(&folder).expect("the folder is there");
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("readable").path()).collect();
+    paths.sort();
+    assert!(paths.len() >= 15, "transcripts are missing");
+    let mut differing = Vec::new();
+    for path in paths {
+        let expected = std::fs::read_to_string(&path).expect("readable");
+        println!("{}", path.display());
+        let found = run(&expected);
+        if found == expected {
+            continue;
+        }
+        if std::env::var_os("RINGRAFT_REWRITE").is_some() {
+            std::fs::write(&path, found).expect("writable");
+            continue;
+        }
+        let lines = expected.lines().zip(found.lines());
+        let first = lines.enumerate().find(|(_, (old, new))| old != new);
+        differing.push(format!("{}: {first:?}", path.display()));
+    }
+    assert!(differing.is_empty(), "RINGRAFT_REWRITE=1 rewrites:\n{}", differing.join("\n"));
+}

@@ -1,0 +1,389 @@
+//! Committed entries into the machine, in order, and the answers that were waiting for them.
+//!
+//! A reply to a write leaves only after its entry is applied here (I-06). Every entry goes through
+//! the session table, on every replica alike, so that a retry is applied once (V8).
+
+use crate::error::ShardError;
+use crate::event::ShardEvent;
+use crate::group::{Group, Halt, ReadBatch};
+use crate::limits::{APPLY_ENTRIES_PER_TURN, FETCH_BYTES_MAX};
+use crate::links::{ConnectionId, Links};
+use crate::machine::{Applied, CommandKind};
+use crate::session::{StoredReply, Verdict};
+use crate::shard::{FetchFor, Shard};
+use ringraft_net::client_wire::{self, BatchWriter, Reply, Request};
+use ringraft_net::{Frame, FrameHeader, Identity, Kind};
+use ringraft_types::command::Envelope;
+use ringraft_types::record::{self, RecordKind};
+use ringraft_types::{GroupId, Index, NodeId, Revision, Status, Ticks};
+use ringraft_wal::ReadError;
+use ringraft_wal::device::Device;
+
+/// One answer on its way into its client's outbox; the body lies in a shared buffer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer {
+    connection: ConnectionId,
+    call: u64,
+    status: Status,
+    revision: Revision,
+    index: Index,
+    body: (u32, u32),
+}
+
+impl<D: Device, L: Links> Shard<D, L> {
+    pub(crate) fn list_for_apply(&mut self, slot: usize) {
+        let group = &mut self.groups[slot];
+        if !group.apply_listed {
+            group.apply_listed = true;
+            self.to_apply.push(slot);
+        }
+    }
+
+    /// Applies what is committed, within the turn's budget, and serves the reads that waited for
+    /// it. Returns whether something is left.
+    pub(crate) fn apply_all(&mut self, now: Ticks) -> Result<bool, ShardError> {
+        let mut left = false;
+        let mut slots = std::mem::take(&mut self.to_apply);
+        for slot in slots.drain(..) {
+            self.groups[slot].apply_listed = false;
+            if self.apply_group(now, slot) {
+                left = true;
+                self.list_for_apply(slot);
+            }
+            self.serve_reads(slot);
+        }
+        // What was listed meanwhile is for the next turn; keep the larger buffer.
+        slots.append(&mut self.to_apply);
+        self.to_apply = slots;
+        Ok(left)
+    }
+
+    /// Applies one group's entries. Returns whether its budget ran out before its entries did.
+    fn apply_group(&mut self, now: Ticks, slot: usize) -> bool {
+        let Self { groups, cache, metrics, answers, scratch, leaving, .. } = self;
+        let group = &mut groups[slot];
+        let start = group.applied;
+        let mut budget = APPLY_ENTRIES_PER_TURN;
+        let bodies = &mut scratch.reply;
+        bodies.clear();
+        answers.clear();
+        let mut wants_fetch = false;
+        while group.applied < group.committed && group.halt.is_none() && budget > 0 {
+            let index = group.applied.next();
+            let stocked = group.stocked(index);
+            if let Some(at) = stocked {
+                let (first, records, _) = group.apply_stock.take().expect("it was just found");
+                let bytes = at.1;
+                apply_entry(group, index, &records[at.0..at.0 + bytes], answers, bodies);
+                group.apply_stock = Some((first, records, at.0 + bytes));
+            } else if let Some(record) = cache.get(slot, index) {
+                apply_entry(group, index, record, answers, bodies);
+            } else {
+                wants_fetch = !group.apply_fetch;
+                break;
+            }
+            budget -= 1;
+        }
+        let group = &mut groups[slot];
+        assert!(group.applied <= group.committed, "only what is committed is applied (I-01)");
+        metrics.entries_applied += group.applied.0 - start.0;
+        group.note_applied(metrics, now, leaving);
+        self.answer(slot);
+        let group = &mut self.groups[slot];
+        if wants_fetch {
+            group.apply_fetch = true;
+            group.apply_stock = None;
+            let (first, last) = (group.applied.next(), group.committed);
+            self.fetch(slot, FetchFor::Apply { slot }, first, last, FETCH_BYTES_MAX);
+            return false;
+        }
+        budget == 0 && group.applied < group.committed
+    }
+
+    /// A read of the log brought entries for apply.
+    pub(crate) fn stock_for_apply(&mut self, slot: usize, result: Result<Vec<u8>, ReadError>) {
+        let group = &mut self.groups[slot];
+        group.apply_fetch = false;
+        match result {
+            Ok(records) => {
+                let first = group.applied.next();
+                group.apply_stock = Some((first, records, 0));
+            }
+            Err(_) => {
+                group.halt = Some(Halt::Damaged);
+                self.events.push(ShardEvent::Halted { group: group.id });
+            }
+        }
+        self.list_for_apply(slot);
+    }
+
+    /// Writes the answers of one group into their clients' outboxes, one frame per client.
+    fn answer(&mut self, slot: usize) {
+        if self.answers.is_empty() {
+            return;
+        }
+        let Self { answers, scratch, links, settings, groups, .. } = self;
+        let id = groups[slot].id;
+        let first = answers[0].connection;
+        if answers.iter().any(|answer| answer.connection != first) {
+            // Stable: the answers of one client keep their order.
+            answers.sort_by_key(|answer| answer.connection);
+        }
+        for run in answers.chunk_by(|a, b| a.connection == b.connection) {
+            let Some(outbox) = links.client(run[0].connection) else { continue };
+            write_answers(outbox, id, settings.identity, run, &scratch.reply);
+        }
+        answers.clear();
+    }
+
+    /// A majority confirmed a read's round.
+    pub(crate) fn read_confirmed(&mut self, slot: usize, ticket: u64, index: Index) {
+        let group = &mut self.groups[slot];
+        if let Some(batch) = group.reads.iter_mut().find(|batch| batch.ticket == ticket) {
+            batch.index = Some(index);
+        }
+        self.list_for_apply(slot);
+    }
+
+    /// Leadership was lost under a read.
+    pub(crate) fn read_lost(&mut self, slot: usize, ticket: u64) {
+        let group = &mut self.groups[slot];
+        let Some(at) = group.reads.iter().position(|batch| batch.ticket == ticket) else { return };
+        let batch = group.reads.remove(at).expect("it was just found");
+        let hint = group.raft.leader().unwrap_or(NodeId::ZERO);
+        let sender = self.settings.identity;
+        let frame = read_frame(group.id, &batch.body);
+        if let Some(outbox) = self.links.client(batch.connection) {
+            let requests = client_wire::reads(&frame).expect("it was checked when it came");
+            let mut writer = BatchWriter::begin(outbox, Kind::Replies, frame.header.group, sender);
+            for request in requests.iter() {
+                writer.reply(&Reply::refusal(request.call, Status::NotLeader, hint));
+            }
+            writer.finish();
+        }
+    }
+
+    /// Serves the reads whose index is applied, in the order in which they came.
+    fn serve_reads(&mut self, slot: usize) {
+        let Self { groups, links, settings, metrics, scratch, read_buffers, .. } = self;
+        let group = &mut groups[slot];
+        while let Some(batch) = group.reads.front()
+            && batch.index.is_some_and(|index| index <= group.applied)
+        {
+            let mut batch = group.reads.pop_front().expect("its front was just seen");
+            let sender = settings.identity;
+            metrics.reads_served += serve_batch(group, links, sender, &batch, &mut scratch.reply);
+            batch.body.clear();
+            if read_buffers.len() < 64 {
+                read_buffers.push(batch.body);
+            }
+        }
+    }
+
+    /// Leadership is lost: whoever waits for apply is told that the outcome is unknown. A retry
+    /// under the same session and number is safe.
+    pub(crate) fn writes_unknown(&mut self, slot: usize) {
+        let group = &mut self.groups[slot];
+        assert!(group.proposals.is_empty(), "proposals are stepped before anything else is");
+        self.scratch.reply.clear();
+        self.answers.clear();
+        self.answers.extend(group.waiting.drain(..).map(|waiting| Answer {
+            connection: waiting.connection,
+            call: waiting.call,
+            status: Status::Unknown,
+            revision: Revision::ZERO,
+            index: Index::ZERO,
+            body: (0, 0),
+        }));
+        group.waiting_bytes = 0;
+        group.batches.clear();
+        self.answer(slot);
+    }
+}
+
+/// Answers the reads of one frame, in as many frames as the replies take. Returns how many.
+fn serve_batch(
+    group: &Group,
+    links: &mut impl Links,
+    sender: Identity,
+    batch: &ReadBatch,
+    body: &mut Vec<u8>,
+) -> u64 {
+    let frame = read_frame(group.id, &batch.body);
+    let requests = client_wire::reads(&frame).expect("it was checked when it came");
+    let mut requests = requests.iter();
+    let mut served = 0;
+    let mut pending = requests.next().map(|request| query(group, &request, body));
+    while pending.is_some()
+        && let Some(outbox) = links.client(batch.connection)
+    {
+        let mut writer = BatchWriter::begin(outbox, Kind::Replies, group.id, sender);
+        while let Some((call, applied)) = pending
+            && (writer.is_empty() || writer.fits(body.len()))
+        {
+            writer.reply(&Reply {
+                call,
+                status: applied.status,
+                flags: 0,
+                revision: applied.revision,
+                index: group.applied,
+                hint: NodeId::ZERO,
+                body,
+            });
+            served += 1;
+            pending = requests.next().map(|request| query(group, &request, body));
+        }
+        writer.finish();
+    }
+    served
+}
+
+/// Answers one read from the machine; its body replaces what `body` held.
+fn query(group: &Group, request: &Request<'_>, body: &mut Vec<u8>) -> (u64, Applied) {
+    body.clear();
+    let revision = group.machine.revision();
+    let applied = match group.machine.check(request.payload) {
+        Ok(CommandKind::Read) => group.machine.query(request.payload, body),
+        Ok(CommandKind::Write) => Applied { status: Status::Invalid, revision },
+        Err(status) => Applied { status, revision },
+    };
+    (request.call, applied)
+}
+
+/// The frame that a read's body came in, as far as opening it again needs.
+fn read_frame(group: GroupId, body: &[u8]) -> Frame<'_> {
+    let header = FrameHeader {
+        kind: Kind::Reads,
+        group,
+        sender: Identity::default(),
+        body_bytes: body.len() as u32,
+        body_checksum: 0,
+    };
+    Frame { header, body }
+}
+
+fn write_answers(
+    outbox: &mut ringraft_net::Outbox,
+    group: GroupId,
+    sender: Identity,
+    answers: &[Answer],
+    bodies: &[u8],
+) {
+    let mut rest = answers;
+    while !rest.is_empty() {
+        let mut batch = BatchWriter::begin(outbox, Kind::Replies, group, sender);
+        let mut taken = 0;
+        for answer in rest {
+            let body = &bodies[answer.body.0 as usize..answer.body.1 as usize];
+            if !batch.is_empty() && !batch.fits(body.len()) {
+                break;
+            }
+            batch.reply(&Reply {
+                call: answer.call,
+                status: answer.status,
+                flags: 0,
+                revision: answer.revision,
+                index: answer.index,
+                hint: NodeId::ZERO,
+                body,
+            });
+            taken += 1;
+        }
+        batch.finish();
+        rest = &rest[taken..];
+    }
+}
+
+/// Applies one entry and notes the answer, if somebody here waits for it.
+fn apply_entry(
+    group: &mut Group,
+    index: Index,
+    bytes: &[u8],
+    answers: &mut Vec<Answer>,
+    bodies: &mut Vec<u8>,
+) {
+    let header = record::peek(bytes).expect("records are verified where they enter");
+    assert!(
+        header.group == group.id && header.index == index,
+        "entry {index} of group {} is where {} of {} is expected (V13)",
+        header.group,
+        header.index,
+        group.id,
+    );
+    let payload = &bytes[ringraft_types::limits::RECORD_HEADER_BYTES..][..header.length as usize];
+    let body_start = bodies.len();
+    let mut outcome = (Status::Ok, Revision::ZERO, index);
+    if header.kind == RecordKind::Command {
+        match apply_command(group, index, payload, bodies) {
+            Ok(applied) => outcome = applied,
+            Err(()) => {
+                group.halt = Some(Halt::UnknownCommand(index));
+                bodies.truncate(body_start);
+                return;
+            }
+        }
+    }
+    group.applied = index;
+    while let Some(waiting) = group.waiting.front()
+        && waiting.index <= index
+    {
+        let waiting = group.waiting.pop_front().expect("its front was just seen");
+        group.waiting_bytes -= waiting.bytes as usize;
+        assert!(waiting.index == index, "a waiting write was passed over (I-06)");
+        answers.push(Answer {
+            connection: waiting.connection,
+            call: waiting.call,
+            status: outcome.0,
+            revision: outcome.1,
+            index: outcome.2,
+            body: (body_start as u32, bodies.len() as u32),
+        });
+    }
+    if answers.last().is_none_or(|answer| answer.body.0 as usize != body_start) {
+        bodies.truncate(body_start);
+    }
+}
+
+/// Applies one command under its session. The result is its status, revision and index (of the
+/// first application, for a retry); the reply's body is appended to `bodies`.
+fn apply_command(
+    group: &mut Group,
+    index: Index,
+    payload: &[u8],
+    bodies: &mut Vec<u8>,
+) -> Result<(Status, Revision, Index), ()> {
+    let (envelope, command) = Envelope::decode(payload).map_err(drop)?;
+    match group.sessions.admit(index, &envelope) {
+        Verdict::Apply => {
+            let start = bodies.len();
+            let applied = group.machine.apply(index, command, bodies).map_err(drop)?;
+            let reply = StoredReply {
+                revision: applied.revision,
+                index,
+                status: applied.status,
+                body: bodies[start..].into(),
+            };
+            group.sessions.record(envelope.client, envelope.sequence, reply);
+            Ok((applied.status, applied.revision, index))
+        }
+        Verdict::Reply(stored) => {
+            bodies.extend_from_slice(&stored.body);
+            Ok((stored.status, stored.revision, stored.index))
+        }
+        Verdict::Refuse(status) => Ok((status, group.machine.revision(), index)),
+    }
+}
+
+impl Group {
+    /// Where the record at `index` lies in what the log brought back, if it is there.
+    fn stocked(&self, index: Index) -> Option<(usize, usize)> {
+        let (_, records, at) = self.apply_stock.as_ref()?;
+        let header = record::peek(records.get(*at..)?).ok()?;
+        (header.index == index).then(|| (*at, record::encoded_bytes(header.length as usize)))
+    }
+
+    /// The machine's and the sessions' hash as one.
+    pub(crate) fn state_hash(&self) -> u64 {
+        self.machine.state_hash() ^ self.sessions.state_hash().rotate_left(32)
+    }
+}

@@ -1,0 +1,391 @@
+//! Frames of clients: writes become proposals, reads wait for a round, the rest is answered here.
+
+use crate::error::{FrameRefusal, ShardError};
+use crate::group::{ReadBatch, Waiting};
+use crate::links::{ConnectionId, Links};
+use crate::machine::{CommandKind, StateMachine};
+use crate::metrics::Stage;
+use crate::shard::Shard;
+use ringraft_net::client_wire::{self, BatchWriter, LocateReply, Reply, Requests};
+use ringraft_net::status::{GroupRole, GroupStatus, NodeStatus};
+use ringraft_net::{Frame, Kind, WireError};
+use ringraft_raft::{Input, RoleKind};
+use ringraft_types::command::Envelope;
+use ringraft_types::record::{self, RecordKind};
+use ringraft_types::{GroupId, NodeId, Status, Ticks};
+use ringraft_wal::device::Device;
+
+impl<D: Device, L: Links> Shard<D, L> {
+    /// Takes a frame of a client.
+    pub(crate) fn client_frame(
+        &mut self,
+        now: Ticks,
+        from: ConnectionId,
+        frame: &Frame<'_>,
+    ) -> Result<Result<(), FrameRefusal>, ShardError> {
+        let kind = frame.header.kind;
+        let group = frame.header.group;
+        let malformed =
+            |error: WireError| FrameRefusal::Malformed { kind, what: error.to_string() };
+        match kind {
+            Kind::Writes | Kind::Reads => {
+                let opened = match kind {
+                    Kind::Writes => client_wire::writes(frame),
+                    _ => client_wire::reads(frame),
+                };
+                let requests = match opened {
+                    Ok(requests) => requests,
+                    Err(error) => return Ok(Err(malformed(error))),
+                };
+                let Some(&slot) = self.slots.get(&group) else {
+                    self.forward_or_refuse(from, frame, &requests);
+                    return Ok(Ok(()));
+                };
+                if kind == Kind::Writes {
+                    self.take_writes(now, slot, from, &requests);
+                } else {
+                    self.take_reads(now, slot, from, frame.body, &requests)?;
+                }
+            }
+            Kind::Locate => {
+                if let Some(&slot) = self.slots.get(&group) {
+                    self.answer_locate(slot, from);
+                } else if !self.is_elsewhere(group) {
+                    let reply = LocateReply {
+                        status: Status::NoSuchGroup,
+                        leader: NodeId::ZERO,
+                        ready: false,
+                        term: ringraft_types::Term::ZERO,
+                        applied: ringraft_types::Index::ZERO,
+                        members: Vec::new(),
+                    };
+                    let sender = self.settings.identity;
+                    if let Some(outbox) = self.links.client(from) {
+                        reply.write(outbox, group, sender);
+                    }
+                } else {
+                    // A client whose question finds no room asks again after its patience.
+                    self.links.forward(self.router.home(group), from, frame);
+                }
+            }
+            Kind::Status => {
+                let status = self.status(now);
+                let sender = self.settings.identity;
+                if let Some(outbox) = self.links.client(from) {
+                    status.write(outbox, sender);
+                }
+            }
+            kind => return Ok(Err(FrameRefusal::WrongPort { kind })),
+        }
+        Ok(Ok(()))
+    }
+
+    fn is_elsewhere(&self, group: GroupId) -> bool {
+        self.router.home(group) != self.settings.shard && self.settings.groups.contains(&group)
+    }
+
+    fn forward_or_refuse(
+        &mut self,
+        from: ConnectionId,
+        frame: &Frame<'_>,
+        requests: &Requests<'_>,
+    ) {
+        let group = frame.header.group;
+        let status = if !self.is_elsewhere(group) {
+            Status::NoSuchGroup
+        } else if self.links.forward(self.router.home(group), from, frame) {
+            return;
+        } else {
+            self.metrics.refused_busy += requests.len() as u64;
+            Status::Busy
+        };
+        self.refuse_all(from, group, requests, status, NodeId::ZERO);
+    }
+
+    /// Why the group takes no requests now, if so.
+    fn refusal(&self, slot: usize) -> Option<(Status, NodeId)> {
+        let group = &self.groups[slot];
+        if group.halt.is_some() {
+            return Some((Status::Damaged, NodeId::ZERO));
+        }
+        if group.raft.role() != RoleKind::Leader {
+            let leader = group.raft.leader().unwrap_or(NodeId::ZERO);
+            return Some((Status::NotLeader, leader));
+        }
+        (!group.raft.is_ready()).then_some((Status::NotReady, NodeId::ZERO))
+    }
+
+    fn refuse_all(
+        &mut self,
+        from: ConnectionId,
+        group: GroupId,
+        requests: &Requests<'_>,
+        status: Status,
+        hint: NodeId,
+    ) {
+        let sender = self.settings.identity;
+        let Some(outbox) = self.links.client(from) else { return };
+        let mut batch = BatchWriter::begin(outbox, Kind::Replies, group, sender);
+        for request in requests.iter() {
+            batch.reply(&Reply::refusal(request.call, status, hint));
+        }
+        batch.finish();
+    }
+
+    /// Encodes writes into the cache, in order; they are proposed together in this turn. From the
+    /// first that is refused on, the rest of the frame is refused too: a session's writes apply
+    /// in order, so they would be gaps.
+    fn take_writes(
+        &mut self,
+        now: Ticks,
+        slot: usize,
+        from: ConnectionId,
+        requests: &Requests<'_>,
+    ) {
+        let group = self.groups[slot].id;
+        if let Some((status, hint)) = self.refusal(slot) {
+            match status {
+                Status::NotLeader => self.metrics.refused_not_leader += requests.len() as u64,
+                _ => self.metrics.refused_other += requests.len() as u64,
+            }
+            self.refuse_all(from, group, requests, status, hint);
+            return;
+        }
+        let is_log_full = self.log.pending_bytes() >= self.settings.limits.log_bytes_max;
+        let is_disk_full = self.log.space_exhausted();
+        let Self { groups, cache, links, settings, metrics, touched, .. } = self;
+        let limits = settings.limits;
+        let state = &mut groups[slot];
+        let term = state.raft.term();
+        let mut refused: Option<BatchWriter<'_>> = None;
+        let mut outbox = links.client(from);
+        let mut blocked = match (is_disk_full, is_log_full) {
+            (true, _) => Some(Status::NoSpace),
+            (_, true) => Some(Status::Busy),
+            _ => None,
+        };
+        for request in requests.iter() {
+            let verdict = if let Some(status) = blocked {
+                Err(status)
+            } else if state.waiting.len() >= limits.group_writes_max
+                || state.waiting_bytes >= limits.group_bytes_max
+            {
+                blocked = Some(Status::Busy);
+                Err(Status::Busy)
+            } else {
+                check_write(&*state.machine, request.payload)
+            };
+            match verdict {
+                Ok(()) => {
+                    let index = state.next_proposal();
+                    let bytes = record::encoded_bytes(request.payload.len());
+                    cache.push_with(slot, index, bytes, |out| {
+                        let payload = [request.payload, &b""[..]];
+                        record::encode(out, RecordKind::Command, group, index, term, payload);
+                    });
+                    if state.proposals.is_empty() {
+                        state.proposals_arrived = now;
+                    }
+                    state.proposals.push(bytes as u32);
+                    state.waiting_bytes += bytes;
+                    state.waiting.push_back(Waiting {
+                        index,
+                        connection: from,
+                        call: request.call,
+                        bytes: bytes as u32,
+                    });
+                }
+                Err(status) => {
+                    match status {
+                        Status::Busy => metrics.refused_busy += 1,
+                        _ => metrics.refused_other += 1,
+                    }
+                    if refused.is_none()
+                        && let Some(outbox) = outbox.take()
+                    {
+                        let sender = settings.identity;
+                        refused = Some(BatchWriter::begin(outbox, Kind::Replies, group, sender));
+                    }
+                    if let Some(batch) = &mut refused {
+                        batch.reply(&Reply::refusal(request.call, status, NodeId::ZERO));
+                    }
+                }
+            }
+        }
+        if let Some(batch) = refused {
+            batch.finish();
+        }
+        if !state.proposals.is_empty() && !state.touched {
+            state.touched = true;
+            touched.push(slot);
+        }
+    }
+
+    fn take_reads(
+        &mut self,
+        now: Ticks,
+        slot: usize,
+        from: ConnectionId,
+        body: &[u8],
+        requests: &Requests<'_>,
+    ) -> Result<(), ShardError> {
+        let group = self.groups[slot].id;
+        if let Some((status, hint)) = self.refusal(slot) {
+            self.refuse_all(from, group, requests, status, hint);
+            return Ok(());
+        }
+        if self.groups[slot].reads.len() >= self.settings.limits.group_reads_max {
+            self.metrics.refused_busy += requests.len() as u64;
+            self.refuse_all(from, group, requests, Status::Busy, NodeId::ZERO);
+            return Ok(());
+        }
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let mut copy = self.read_buffers.pop().unwrap_or_default();
+        copy.extend_from_slice(body);
+        self.groups[slot].reads.push_back(ReadBatch {
+            ticket,
+            connection: from,
+            index: None,
+            body: copy,
+        });
+        self.touch(slot);
+        self.step(now, slot, Input::Read { ticket }, crate::peer_frames::Carried::Cache)
+    }
+
+    pub(crate) fn touch(&mut self, slot: usize) {
+        if !self.groups[slot].touched {
+            self.groups[slot].touched = true;
+            self.touched.push(slot);
+        }
+    }
+
+    /// Step 3 of the turn: one proposal and one read round for each group that has some.
+    pub(crate) fn propose_touched(&mut self, now: Ticks) -> Result<(), ShardError> {
+        let mut touched = std::mem::take(&mut self.touched);
+        for slot in touched.drain(..) {
+            self.groups[slot].touched = false;
+            if !self.groups[slot].proposals.is_empty() {
+                self.propose(now, slot)?;
+            }
+            let mut output = std::mem::take(&mut self.scratch.output);
+            output.clear();
+            self.groups[slot].raft.flush_reads(now, &mut output);
+            let result = self.carry_out(now, slot, &output, crate::peer_frames::Carried::Cache);
+            self.scratch.output = output;
+            result?;
+        }
+        self.touched = touched;
+        Ok(())
+    }
+
+    pub(crate) fn propose(&mut self, now: Ticks, slot: usize) -> Result<(), ShardError> {
+        let mut proposals = std::mem::take(&mut self.groups[slot].proposals);
+        let count = proposals.len() as u64;
+        let arrived = self.groups[slot].proposals_arrived;
+        self.metrics.writes_proposed += count;
+        self.metrics.stage(Stage::Queue, now.since(arrived), count);
+        self.step(
+            now,
+            slot,
+            Input::Propose { bytes: &proposals },
+            crate::peer_frames::Carried::Cache,
+        )?;
+        proposals.clear();
+        let sequence = self.gates.newest().expect("the proposal's batch was just handed over");
+        let group = &mut self.groups[slot];
+        group.proposals = proposals;
+        group.batches.push_back(crate::group::Batch {
+            last: group.raft.last(),
+            count,
+            arrived,
+            proposed: now,
+            sequence,
+            submitted: None,
+            durable: None,
+            committed: None,
+        });
+        if !self.unsubmitted.contains(&slot) {
+            self.unsubmitted.push(slot);
+        }
+        Ok(())
+    }
+
+    fn answer_locate(&mut self, slot: usize, from: ConnectionId) {
+        let group = &self.groups[slot];
+        let shard = self.router.home(group.id);
+        let reply = LocateReply {
+            status: if group.halt.is_some() { Status::Damaged } else { Status::Ok },
+            leader: group.raft.leader().unwrap_or(NodeId::ZERO),
+            ready: group.raft.is_ready(),
+            term: group.raft.term(),
+            applied: group.applied,
+            members: self
+                .settings
+                .members
+                .iter()
+                .map(|member| client_wire::Member {
+                    node: member.node,
+                    shard,
+                    address: member.client_address.clone(),
+                })
+                .collect(),
+        };
+        let sender = self.settings.identity;
+        let id = group.id;
+        if let Some(outbox) = self.links.client(from) {
+            reply.write(outbox, id, sender);
+        }
+    }
+
+    /// How this shard is.
+    pub fn status(&self, now: Ticks) -> NodeStatus {
+        let stats = self.log.stats();
+        let groups = self.groups.iter().map(|group| {
+            let lag = match group.raft.role() {
+                RoleKind::Leader => {
+                    let slowest = group.raft.peers_progress().map(|(_, matched, _)| matched).min();
+                    slowest.map_or(0, |matched| group.raft.last().0.saturating_sub(matched.0))
+                }
+                _ => group.committed.0.saturating_sub(group.applied.0),
+            };
+            GroupStatus {
+                group: group.id,
+                role: match group.raft.role() {
+                    RoleKind::Follower => GroupRole::Follower,
+                    RoleKind::PreCandidate => GroupRole::PreCandidate,
+                    RoleKind::Candidate => GroupRole::Candidate,
+                    RoleKind::Leader => GroupRole::Leader,
+                },
+                term: group.raft.term(),
+                leader: group.raft.leader().unwrap_or(NodeId::ZERO),
+                commit: group.committed,
+                applied: group.applied,
+                last: group.raft.last(),
+                revision: group.machine.revision(),
+                state_hash: group.state_hash(),
+                lag_entries: lag,
+                damaged: group.halt.is_some(),
+            }
+        });
+        NodeStatus {
+            node: self.settings.identity.node,
+            shard: self.settings.shard,
+            name: self.settings.name.clone(),
+            uptime: now.since(self.started.unwrap_or(now)),
+            sync_p50_us: stats.latency.value_at_quantile(0.5) as u32,
+            sync_p99_us: stats.latency.value_at_quantile(0.99) as u32,
+            groups: groups.collect(),
+        }
+    }
+}
+
+/// Whether a write's payload may enter the log: what is in the log must apply everywhere.
+fn check_write(machine: &dyn StateMachine, payload: &[u8]) -> Result<(), Status> {
+    let (_, command) = Envelope::decode(payload).map_err(|_| Status::Invalid)?;
+    match machine.check(command)? {
+        CommandKind::Write => Ok(()),
+        // A read in a write frame would take a place in the log for nothing.
+        CommandKind::Read => Err(Status::Invalid),
+    }
+}

@@ -1,0 +1,47 @@
+//! What stops a shard, and with it the process.
+
+use ringraft_types::GroupId;
+
+/// The world broke a promise that the shard can't go on without.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    /// The log refused an append, a write or a sync.
+    #[error("the log can't go on: {0}")]
+    Log(#[from] ringraft_wal::WalFatal),
+    /// The log had no room for what was already promised.
+    #[error("the log refused a record: {0}")]
+    Append(#[from] ringraft_wal::AppendError),
+    /// A record of the node is not what this version writes.
+    #[error("a record of the node can't be read: {0}")]
+    Record(ringraft_types::record::RecordError),
+}
+
+/// Why a frame was refused above the frame layer; its connection is closed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameRefusal {
+    /// The body isn't what the kind says.
+    #[error("a {kind:?} frame has a malformed body: {what}")]
+    Malformed {
+        /// The frame's kind.
+        kind: ringraft_net::Kind,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A kind that doesn't belong on this port.
+    #[error("a {kind:?} frame doesn't belong on this port")]
+    WrongPort {
+        /// The frame's kind.
+        kind: ringraft_net::Kind,
+    },
+    /// The sender isn't who the connection belongs to.
+    #[error("the frame's sender isn't the one that shook hands")]
+    WrongSender,
+    /// A record that isn't the append's.
+    #[error("an append of group {group} carries a record that isn't its own: {what}")]
+    Record {
+        /// The group.
+        group: GroupId,
+        /// What is wrong.
+        what: String,
+    },
+}

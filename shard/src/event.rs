@@ -1,0 +1,109 @@
+//! The closed list of what can wake a shard. A reader finds every entrance here.
+
+use crate::links::ConnectionId;
+use crate::metrics::Stage;
+use ringraft_net::Frame;
+use ringraft_types::{GroupId, Index, NodeId, Term, Ticks};
+
+/// One thing that happened outside. Time is the other input: [`crate::Shard::turn`].
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// The link to the same shard of a peer is up; its handshake was welcomed.
+    PeerUp(NodeId),
+    /// The link is lost.
+    PeerDown(NodeId),
+    /// A frame came over a peer's link.
+    PeerFrame {
+        /// Whose link.
+        from: NodeId,
+        /// The frame, intact.
+        frame: Frame<'a>,
+    },
+    /// A frame came from a client, here or forwarded by another core.
+    ClientFrame {
+        /// Where its answer goes.
+        from: ConnectionId,
+        /// The frame, intact.
+        frame: Frame<'a>,
+    },
+}
+
+/// Something that people may want to have read. Small, so that it fits a ring; the control lane
+/// writes the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShardEvent {
+    /// A group here stands for election.
+    ElectionStarted {
+        /// The group.
+        group: GroupId,
+        /// The term.
+        term: Term,
+    },
+    /// This node leads a group.
+    BecameLeader {
+        /// The group.
+        group: GroupId,
+        /// The term.
+        term: Term,
+        /// The newest entry at that moment.
+        last: Index,
+    },
+    /// This node no longer leads a group.
+    SteppedDown {
+        /// The group.
+        group: GroupId,
+        /// The term.
+        term: Term,
+    },
+    /// A group here follows a leader.
+    Follows {
+        /// The group.
+        group: GroupId,
+        /// The term.
+        term: Term,
+        /// Who leads.
+        leader: NodeId,
+    },
+    /// A group's log is damaged, or holds what this version can't apply: it refuses to serve.
+    Halted {
+        /// The group.
+        group: GroupId,
+    },
+    /// A write took longer than the threshold.
+    SlowWrite {
+        /// The group.
+        group: GroupId,
+        /// Its entry, or the last of those proposed with it.
+        index: Index,
+        /// From arrival to the submission of the reply.
+        total: Ticks,
+        /// The stage that took longest.
+        stage: Stage,
+        /// How long that took.
+        span: Ticks,
+    },
+    /// The disk is full, or no longer.
+    DiskFull(bool),
+}
+
+/// When a shard wants its next turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// At once: there is work left.
+    Now,
+    /// When something happens, and at this instant at the latest.
+    At(Ticks),
+    /// When something happens.
+    OnEvent,
+}
+
+impl Wake {
+    /// The earlier of the two.
+    pub fn earlier(self, other: Wake) -> Wake {
+        match (self, other) {
+            (Wake::Now, _) | (_, Wake::Now) => Wake::Now,
+            (Wake::OnEvent, wake) | (wake, Wake::OnEvent) => wake,
+            (Wake::At(a), Wake::At(b)) => Wake::At(a.min(b)),
+        }
+    }
+}

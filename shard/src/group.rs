@@ -1,0 +1,123 @@
+//! One group on its shard: the protocol, the machine, the sessions, and who waits for what.
+
+use crate::links::ConnectionId;
+use crate::machine::StateMachine;
+use crate::session::Sessions;
+use ringraft_raft::{Raft, RoleKind, output::Gated};
+use ringraft_types::{GroupId, Index, NodeId, Sequence, Ticks};
+use std::collections::VecDeque;
+
+/// A write that was proposed here and waits for apply.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) index: Index,
+    pub(crate) connection: ConnectionId,
+    pub(crate) call: u64,
+    pub(crate) bytes: u32,
+}
+
+/// The reads of one client frame.
+#[derive(Debug)]
+pub(crate) struct ReadBatch {
+    pub(crate) ticket: u64,
+    pub(crate) connection: ConnectionId,
+    /// Set when a majority confirmed; served when this is applied.
+    pub(crate) index: Option<Index>,
+    /// The frame's body, checked.
+    pub(crate) body: Vec<u8>,
+}
+
+/// One proposal of one turn, for the stage times: writes of one turn move together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Batch {
+    pub(crate) last: Index,
+    pub(crate) count: u64,
+    /// The block that carries the newest of it.
+    pub(crate) sequence: Sequence,
+    pub(crate) arrived: Ticks,
+    pub(crate) proposed: Ticks,
+    pub(crate) submitted: Option<Ticks>,
+    pub(crate) durable: Option<Ticks>,
+    pub(crate) committed: Option<Ticks>,
+}
+
+/// Why a group refuses to serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Halt {
+    /// Its log has rot that this node can't repair.
+    Damaged,
+    /// A committed command is unknown to this version: applying on would skip it.
+    UnknownCommand(Index),
+}
+
+/// One group.
+pub(crate) struct Group {
+    pub(crate) id: GroupId,
+    pub(crate) raft: Raft,
+    pub(crate) machine: Box<dyn StateMachine>,
+    pub(crate) sessions: Sessions,
+    /// Everything up to here is in the machine. Never goes back (I-02).
+    pub(crate) applied: Index,
+    /// Everything up to here is committed, as the protocol told.
+    pub(crate) committed: Index,
+    pub(crate) halt: Option<Halt>,
+    /// Writes proposed here, ascending by index.
+    pub(crate) waiting: VecDeque<Waiting>,
+    pub(crate) waiting_bytes: usize,
+    /// This turn's proposals: each record's bytes.
+    pub(crate) proposals: Vec<u32>,
+    pub(crate) proposals_arrived: Ticks,
+    pub(crate) reads: VecDeque<ReadBatch>,
+    /// Messages that wait for their token.
+    pub(crate) gated: VecDeque<Gated>,
+    pub(crate) batches: VecDeque<Batch>,
+    /// A read of the log for apply is under way.
+    pub(crate) apply_fetch: bool,
+    /// Records that a read of the log brought for apply, and the first one's index.
+    pub(crate) apply_stock: Option<(Index, Vec<u8>, usize)>,
+    /// Who led when somebody last looked, for the count of changes.
+    pub(crate) leader_seen: Option<NodeId>,
+    /// The role when somebody last looked.
+    pub(crate) role_seen: RoleKind,
+    /// Set while the group is in the shard's list of groups to apply.
+    pub(crate) apply_listed: bool,
+    /// Set while the group is in the shard's list of groups touched in this turn.
+    pub(crate) touched: bool,
+}
+
+impl Group {
+    pub(crate) fn new(
+        id: GroupId,
+        raft: Raft,
+        machine: Box<dyn StateMachine>,
+        halt: Option<Halt>,
+    ) -> Self {
+        Self {
+            id,
+            raft,
+            machine,
+            sessions: Sessions::new(),
+            applied: Index::ZERO,
+            committed: Index::ZERO,
+            halt,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            proposals: Vec::new(),
+            proposals_arrived: Ticks::ZERO,
+            reads: VecDeque::new(),
+            gated: VecDeque::new(),
+            batches: VecDeque::new(),
+            apply_fetch: false,
+            apply_stock: None,
+            leader_seen: None,
+            role_seen: RoleKind::Follower,
+            apply_listed: false,
+            touched: false,
+        }
+    }
+
+    /// Where the next proposal of this turn goes.
+    pub(crate) fn next_proposal(&self) -> Index {
+        Index(self.raft.last().0 + self.proposals.len() as u64 + 1)
+    }
+}

@@ -1,0 +1,47 @@
+//! The bounds of one shard, and what happens when each is reached.
+
+use ringraft_types::limits::{BLOCK_BYTES_MAX, RECORD_BYTES_MAX};
+
+/// Limits that a configuration may change. Reached means "busy" unless said otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Writes of one group that are proposed and not yet applied (FC-01).
+    pub group_writes_max: usize,
+    /// Record bytes of those (FC-02).
+    pub group_bytes_max: usize,
+    /// Frames of reads of one group that wait for a round or for apply.
+    pub group_reads_max: usize,
+    /// Bytes that wait for the log's next block; above it writes are refused, and peers are not
+    /// read.
+    pub log_bytes_max: usize,
+    /// Bytes of the cache of newest entries; the oldest go first, nothing is refused.
+    pub cache_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            group_writes_max: 16_384,
+            group_bytes_max: 64 << 20,
+            group_reads_max: 16_384,
+            log_bytes_max: 16 << 20,
+            cache_bytes_max: 32 << 20,
+        }
+    }
+}
+
+/// Entries that one group applies in one turn before the others have theirs; the rest waits for
+/// the next turn.
+pub const APPLY_ENTRIES_PER_TURN: usize = 4096;
+
+/// Bytes of entries that one read of the log brings back, for a lagging follower or for apply.
+pub const FETCH_BYTES_MAX: u64 = 1 << 20;
+
+/// Room that the log keeps above `log_bytes_max` for what is never refused: hard states,
+/// truncations, and the frames that were already taken.
+pub const LOG_RESERVE_BYTES: usize = 16 << 20;
+
+// A turn may always hand the log one more largest record.
+const _: () = assert!(RECORD_BYTES_MAX <= LOG_RESERVE_BYTES);
+// What a fetch brings fits an append frame.
+const _: () = assert!(FETCH_BYTES_MAX as usize <= BLOCK_BYTES_MAX);

@@ -1,0 +1,29 @@
+//! The other door: frames out to peers, clients, other cores.
+//!
+//! A link never blocks and never fails: a frame for a link that is down is not sent, and what
+//! that means is decided above this door.
+
+use ringraft_net::{Frame, Outbox};
+use ringraft_types::{NodeId, ShardId};
+
+/// A client's connection. The generation tells a slot's next tenant from the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId {
+    /// The shard that owns the socket.
+    pub shard: ShardId,
+    /// Its place in that shard's table.
+    pub slot: u32,
+    /// Which tenant of that place.
+    pub generation: u32,
+}
+
+/// The network door of one shard.
+pub trait Links {
+    /// Where frames for the same shard of a peer are written; `None` while the link is down.
+    fn peer(&mut self, node: NodeId) -> Option<&mut Outbox>;
+    /// Where frames for a client are written; `None` once it is gone.
+    fn client(&mut self, connection: ConnectionId) -> Option<&mut Outbox>;
+    /// Hands a client's frame to the shard that owns its group. Returns whether there was room;
+    /// if not, the caller answers "busy".
+    fn forward(&mut self, to: ShardId, connection: ConnectionId, frame: &Frame<'_>) -> bool;
+}

@@ -1,0 +1,134 @@
+//! The built-in machine: a multi-version key-value store with etcd's data model.
+//!
+//! A command that changes something makes one revision, counted from 1, however many keys it
+//! touches; one that changes nothing makes none. A key has the revision that made it, the one that
+//! set it last, and a version that counts its sets from 1 and begins again after a removal. The
+//! last revisions stay readable: as many as the group's log says.
+
+use ringraft_types::command::{Command, CommandError};
+use ringraft_types::reply::REPLY_BYTES_MAX;
+use ringraft_types::{Index, Revision, Status};
+
+use super::store::Store;
+use super::{Applied, ApplyError, CommandKind, StateMachine, read, txn};
+
+/// The key-value machine. Commands and replies are laid out in `ringraft_types`.
+#[derive(Debug)]
+pub struct KvMachine {
+    store: Store,
+    /// The newest entry applied.
+    applied: Index,
+}
+
+impl KvMachine {
+    /// An empty machine, at revision zero.
+    pub fn new() -> Self {
+        Self { store: Store::new(), applied: Index::ZERO }
+    }
+
+    /// The oldest revision that can still be read; below it a range is answered
+    /// [`Status::Compacted`].
+    pub const fn oldest_revision(&self) -> Revision {
+        Revision(self.store.oldest())
+    }
+
+    /// Keys that exist now.
+    pub const fn keys(&self) -> u64 {
+        self.store.live()
+    }
+
+    /// Slots in use and records kept.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        self.store.sizes()
+    }
+
+    fn done(&self, status: Status) -> Applied {
+        Applied { status, revision: Revision(self.store.revision()) }
+    }
+}
+
+impl Default for KvMachine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl StateMachine for KvMachine {
+    fn check(&self, command: &[u8]) -> Result<CommandKind, Status> {
+        match Command::decode(command) {
+            Ok(command) if command.is_read_only() => Ok(CommandKind::Read),
+            Ok(_) => Ok(CommandKind::Write),
+            Err(error) => Err(refusal(&error)),
+        }
+    }
+
+    fn apply(
+        &mut self,
+        index: Index,
+        command: &[u8],
+        reply: &mut Vec<u8>,
+    ) -> Result<Applied, ApplyError> {
+        assert!(index > self.applied, "entry {index} was applied already");
+        let end = reply.len() + REPLY_BYTES_MAX;
+        let command = Command::decode(command).map_err(|error| {
+            if error.is_unknown() {
+                ApplyError::UnknownCommand { index, error }
+            } else {
+                ApplyError::Malformed { index, error }
+            }
+        })?;
+        let result = match command {
+            Command::Put(put) => {
+                txn::put(&mut self.store, &put, reply, end);
+                Ok(())
+            }
+            Command::Delete(delete) => {
+                txn::delete(&mut self.store, &delete, reply, end);
+                Ok(())
+            }
+            Command::Txn(txn) => txn::txn(&mut self.store, &txn, reply),
+            Command::Range(range) => read::check_revision(&self.store, &range)
+                .map(|()| read::range(&self.store, &range, reply, end)),
+            Command::SetHistory { revisions } => {
+                self.store.set_window(revisions);
+                Ok(())
+            }
+            Command::Nothing => Ok(()),
+        };
+        self.store.commit();
+        self.applied = index;
+        Ok(self.done(result.err().unwrap_or(Status::Ok)))
+    }
+
+    fn query(&self, command: &[u8], reply: &mut Vec<u8>) -> Applied {
+        let end = reply.len() + REPLY_BYTES_MAX;
+        let range = match Command::decode(command) {
+            Ok(Command::Range(range)) => range,
+            Ok(_) => return self.done(Status::Invalid),
+            Err(error) => return self.done(refusal(&error)),
+        };
+        if let Err(status) = read::check_revision(&self.store, &range) {
+            return self.done(status);
+        }
+        read::range(&self.store, &range, reply, end);
+        self.done(Status::Ok)
+    }
+
+    fn revision(&self) -> Revision {
+        Revision(self.store.revision())
+    }
+
+    fn state_hash(&self) -> u64 {
+        self.store.hash()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.store.memory_bytes()
+    }
+}
+
+/// The status that refuses a command that doesn't decode.
+const fn refusal(error: &CommandError) -> Status {
+    if error.is_unknown() { Status::Unsupported } else { Status::Invalid }
+}

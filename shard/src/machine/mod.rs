@@ -1,0 +1,95 @@
+//! State machines: what a group's log is applied to.
+//!
+//! The built-in one is [`KvMachine`], a multi-version key-value store with etcd's data model.
+//! Embedders register their own under a name. A machine is a pure function of its log: it has no
+//! clock, no randomness, no thread, and nothing here opens a file.
+#![forbid(unsafe_code)]
+
+mod hash;
+mod history;
+pub(crate) mod index;
+mod key;
+mod kv;
+mod read;
+mod store;
+#[cfg(test)]
+mod tests;
+mod txn;
+
+pub use kv::KvMachine;
+
+use ringraft_types::command::CommandError;
+use ringraft_types::{Index, Revision, Status};
+
+/// What a command came to; the reply's body travels beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// How it went. Anything but [`Status::Ok`] changed nothing.
+    pub status: Status,
+    /// The machine's revision right after the command.
+    pub revision: Revision,
+}
+
+/// How a command that may be proposed wants to be handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandKind {
+    /// It changes the machine: it needs a place in the log.
+    Write,
+    /// It changes nothing: [`StateMachine::query`] answers it.
+    Read,
+}
+
+/// Why a committed command can't be applied. The group must stop applying there: a replica that
+/// skipped a command others apply would differ from them for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// A newer version wrote it.
+    #[error("entry {index} holds a command this version doesn't know ({error}); the group stops")]
+    UnknownCommand {
+        /// The entry.
+        index: Index,
+        /// What is unknown.
+        error: CommandError,
+    },
+    /// No version should have let it into the log.
+    #[error("entry {index} holds a command that is no command ({error}); the group stops")]
+    Malformed {
+        /// The entry.
+        index: Index,
+        /// What is wrong.
+        error: CommandError,
+    },
+}
+
+/// A replicated state machine. Owned by one core; equal logs make equal machines.
+pub trait StateMachine {
+    /// Judges a command where it enters, before it is proposed or queried. What passes here must
+    /// apply on every replica of this version.
+    ///
+    /// # Errors
+    /// The status to refuse it with: [`Status::Invalid`] or [`Status::Unsupported`].
+    fn check(&self, command: &[u8]) -> Result<CommandKind, Status>;
+
+    /// Applies the committed command at `index`; its reply's body is appended to `reply`.
+    ///
+    /// # Errors
+    /// If this version can't apply it: nothing changed, and nothing later may be applied.
+    fn apply(
+        &mut self,
+        index: Index,
+        command: &[u8],
+        reply: &mut Vec<u8>,
+    ) -> Result<Applied, ApplyError>;
+
+    /// Answers a read-only command from the machine as it is; the body is appended to `reply`.
+    fn query(&self, command: &[u8], reply: &mut Vec<u8>) -> Applied;
+
+    /// The machine's own counter of changes.
+    fn revision(&self) -> Revision;
+
+    /// A hash over everything that was applied: equal on two replicas that applied the same log.
+    fn state_hash(&self) -> u64;
+
+    /// Memory the machine takes, bytes, to within a tenth or so. Not replicated.
+    fn memory_bytes(&self) -> usize;
+}

@@ -1,0 +1,377 @@
+//! Frames between nodes: the wire's structs in, the protocol's messages out, and back.
+
+use crate::error::{FrameRefusal, ShardError};
+use crate::links::Links;
+use crate::shard::Shard;
+use ringraft_net::wire::{
+    self, AppendHead, AppendReplyItem, Ballot, BallotKind, BeatItem, BeatReplyItem,
+};
+use ringraft_net::{Frame, Kind};
+use ringraft_raft::output::Envelope;
+use ringraft_raft::{Append, AppendOutcome, EntryHead, Input, Message, Span};
+use ringraft_types::{GroupId, Index, LogId, NodeId, Ticks, record};
+use ringraft_wal::device::Device;
+
+/// Where the bytes of entries are while a step's output is carried out.
+#[derive(Clone, Copy)]
+pub(crate) enum Carried<'a> {
+    /// In the shard's cache.
+    Cache,
+    /// Here: verified records of consecutive entries, `first` first; `offsets` says where each
+    /// begins, and where the last ends.
+    Records { first: Index, offsets: &'a [u32], bytes: &'a [u8] },
+}
+
+impl<'a> Carried<'a> {
+    /// The records of a span, if all of it is here.
+    pub(crate) fn slice(&self, span: Span) -> Option<&'a [u8]> {
+        let Carried::Records { first, offsets, bytes } = *self else { return None };
+        let from = usize::try_from(span.first.0.checked_sub(first.0)?).ok()?;
+        let to = usize::try_from(span.last.0.checked_sub(first.0)? + 1).ok()?;
+        Some(&bytes[*offsets.get(from)? as usize..*offsets.get(to)? as usize])
+    }
+}
+
+/// Verifies `records` as consecutive entries of one group, and notes their heads and offsets.
+/// Returns why not, if they aren't.
+fn scan(
+    group: GroupId,
+    first: Index,
+    records: &[u8],
+    heads: &mut Vec<EntryHead>,
+    offsets: &mut Vec<u32>,
+) -> Result<(), String> {
+    heads.clear();
+    offsets.clear();
+    let mut at = 0;
+    let mut index = first;
+    offsets.push(0);
+    while at < records.len() {
+        let record = record::decode(&records[at..]).map_err(|error| error.to_string())?;
+        let header = record.header;
+        if header.group != group || header.index != index || !header.kind.is_entry() {
+            return Err(format!(
+                "{:?} {} of group {} where entry {index} is expected",
+                header.kind, header.index, header.group
+            ));
+        }
+        if heads.last().is_some_and(|last| last.term > header.term) {
+            return Err(format!("the term goes back at entry {index}"));
+        }
+        let bytes = record.bytes.len();
+        heads.push(EntryHead { term: header.term, bytes: bytes as u32 });
+        at += bytes;
+        offsets.push(at as u32);
+        index = index.next();
+    }
+    Ok(())
+}
+
+impl<D: Device, L: Links> Shard<D, L> {
+    /// Takes a frame of a peer. Frames are not believed before the peer's incarnation is durable.
+    pub(crate) fn peer_frame(
+        &mut self,
+        now: Ticks,
+        from: NodeId,
+        frame: &Frame<'_>,
+    ) -> Result<Result<(), FrameRefusal>, ShardError> {
+        let kind = frame.header.kind;
+        self.metrics.peer_frames += 1;
+        self.metrics.peer_bytes += frame.header.frame_bytes() as u64;
+        let Some(peer) = self.peers.get_mut(&from) else {
+            return Ok(Err(FrameRefusal::WrongSender));
+        };
+        let sender = frame.header.sender;
+        if sender.node != from
+            || sender.cluster != self.settings.identity.cluster
+            || Some(sender.incarnation) != peer.incarnation
+        {
+            return Ok(Err(FrameRefusal::WrongSender));
+        }
+        if !peer.is_up() {
+            return Ok(Ok(()));
+        }
+        let malformed = |error: ringraft_net::WireError| FrameRefusal::Malformed {
+            kind,
+            what: error.to_string(),
+        };
+        match kind {
+            Kind::Beats => {
+                let view = match wire::beats(frame) {
+                    Ok(view) => view,
+                    Err(error) => return Ok(Err(malformed(error))),
+                };
+                peer.stamp = view.stamp();
+                peer.durable = peer.durable.max(view.durable_sequence());
+                peer.staged.echo = view.stamp();
+                for item in view.items() {
+                    let message = Message::Heartbeat {
+                        term: item.term,
+                        commit: item.commit,
+                        round: item.round,
+                    };
+                    self.message(now, from, item.group, message)?;
+                }
+            }
+            Kind::BeatReplies => {
+                let view = match wire::beat_replies(frame) {
+                    Ok(view) => view,
+                    Err(error) => return Ok(Err(malformed(error))),
+                };
+                peer.durable = peer.durable.max(view.durable_sequence());
+                for item in view.items() {
+                    let message = Message::HeartbeatReply {
+                        term: item.term,
+                        round: item.round,
+                        commit: item.commit,
+                    };
+                    self.message(now, from, item.group, message)?;
+                }
+            }
+            Kind::AppendReplies => {
+                let view = match wire::append_replies(frame) {
+                    Ok(view) => view,
+                    Err(error) => return Ok(Err(malformed(error))),
+                };
+                for item in view.items() {
+                    let outcome = if item.accepted {
+                        AppendOutcome::Accepted { matched: item.matched_or_prev }
+                    } else {
+                        AppendOutcome::Rejected {
+                            prev: item.matched_or_prev,
+                            hint: LogId::new(item.hint_term, item.hint_index),
+                        }
+                    };
+                    let message = Message::AppendReply {
+                        term: item.term,
+                        append_term: item.append_term,
+                        outcome,
+                        commit: item.commit,
+                    };
+                    self.message(now, from, item.group, message)?;
+                }
+            }
+            Kind::Ballot => {
+                let ballot = match wire::ballot(frame) {
+                    Ok(ballot) => ballot,
+                    Err(error) => return Ok(Err(malformed(error))),
+                };
+                let Ballot { term, last, granted, .. } = ballot;
+                let message = match ballot.kind {
+                    BallotKind::PreVote => Message::PreVote { term, last },
+                    BallotKind::PreVoteReply => Message::PreVoteReply { term, granted },
+                    BallotKind::Vote => Message::Vote { term, last },
+                    BallotKind::VoteReply => Message::VoteReply { term, granted },
+                };
+                self.message(now, from, frame.header.group, message)?;
+            }
+            Kind::Append => return self.append_frame(now, from, frame),
+            kind => return Ok(Err(FrameRefusal::WrongPort { kind })),
+        }
+        Ok(Ok(()))
+    }
+
+    /// Steps a message without entries. A group that isn't here is not answered: its node may be
+    /// about to learn of it.
+    fn message(
+        &mut self,
+        now: Ticks,
+        from: NodeId,
+        group: GroupId,
+        message: Message,
+    ) -> Result<(), ShardError> {
+        let Some(&slot) = self.slots.get(&group) else { return Ok(()) };
+        self.step(now, slot, Input::Message { from, message, heads: &[] }, Carried::Cache)
+    }
+
+    fn append_frame(
+        &mut self,
+        now: Ticks,
+        from: NodeId,
+        frame: &Frame<'_>,
+    ) -> Result<Result<(), FrameRefusal>, ShardError> {
+        let group = frame.header.group;
+        let (head, records) = match wire::append(frame) {
+            Ok(opened) => opened,
+            Err(error) => {
+                let what = error.to_string();
+                return Ok(Err(FrameRefusal::Malformed { kind: Kind::Append, what }));
+            }
+        };
+        let Some(&slot) = self.slots.get(&group) else { return Ok(Ok(())) };
+        let mut heads = std::mem::take(&mut self.scratch.heads);
+        let mut offsets = std::mem::take(&mut self.scratch.offsets);
+        let first = head.prev_index.next();
+        let mut scanned = scan(group, first, records, &mut heads, &mut offsets);
+        if scanned.is_ok() && heads.len() != head.count as usize {
+            scanned = Err(format!("{} records where {} are promised", heads.len(), head.count));
+        }
+        if scanned.is_ok() && heads.last().is_some_and(|entry| entry.term > head.term) {
+            scanned = Err(String::from("an entry of a later term than the leader's"));
+        }
+        let result = match scanned {
+            Err(what) => Ok(Err(FrameRefusal::Record { group, what })),
+            Ok(()) => {
+                let message = Message::Append(Append {
+                    term: head.term,
+                    prev: LogId::new(head.prev_term, head.prev_index),
+                    commit: head.commit,
+                    count: head.count,
+                });
+                let input = Input::Message { from, message, heads: &heads };
+                let carried = Carried::Records { first, offsets: &offsets, bytes: records };
+                self.step(now, slot, input, carried).map(Ok)
+            }
+        };
+        self.scratch.heads = heads;
+        self.scratch.offsets = offsets;
+        result
+    }
+
+    /// Entries that a lagging follower needs were read back from the log.
+    pub(crate) fn fetched(
+        &mut self,
+        now: Ticks,
+        slot: usize,
+        peer: NodeId,
+        first: Index,
+        records: &[u8],
+    ) -> Result<(), ShardError> {
+        let mut heads = std::mem::take(&mut self.scratch.heads);
+        let mut offsets = std::mem::take(&mut self.scratch.offsets);
+        let group = self.groups[slot].id;
+        if scan(group, first, records, &mut heads, &mut offsets).is_err() {
+            heads.clear();
+            offsets.clear();
+        }
+        let input = Input::Fetched { peer, first, heads: &heads };
+        let carried = Carried::Records { first, offsets: &offsets, bytes: records };
+        let result = self.step(now, slot, input, carried);
+        self.scratch.heads = heads;
+        self.scratch.offsets = offsets;
+        result
+    }
+
+    /// Sends one message, or stages it for the end of the turn.
+    pub(crate) fn send(&mut self, slot: usize, envelope: &Envelope, carried: Carried<'_>) {
+        let group = self.groups[slot].id;
+        let Some(peer) = self.peers.get_mut(&envelope.to) else { return };
+        if !peer.is_up() {
+            return;
+        }
+        match envelope.message {
+            Message::Heartbeat { term, commit, round } => {
+                peer.staged.beat(BeatItem { group, term, commit, round });
+            }
+            Message::HeartbeatReply { term, round, commit } => {
+                peer.staged.beat_reply(BeatReplyItem { group, term, round, commit });
+            }
+            Message::AppendReply { term, append_term, outcome, commit } => {
+                let item = match outcome {
+                    AppendOutcome::Accepted { matched } => AppendReplyItem {
+                        accepted: true,
+                        matched_or_prev: matched,
+                        ..AppendReplyItem::default()
+                    },
+                    AppendOutcome::Rejected { prev, hint } => AppendReplyItem {
+                        accepted: false,
+                        matched_or_prev: prev,
+                        hint_term: hint.term,
+                        hint_index: hint.index,
+                        ..AppendReplyItem::default()
+                    },
+                };
+                peer.staged.append_reply(AppendReplyItem {
+                    group,
+                    term,
+                    append_term,
+                    commit,
+                    ..item
+                });
+            }
+            Message::PreVote { term, last } => {
+                self.ballot(envelope.to, group, BallotKind::PreVote, term, last, false);
+            }
+            Message::PreVoteReply { term, granted } => {
+                let kind = BallotKind::PreVoteReply;
+                self.ballot(envelope.to, group, kind, term, LogId::ZERO, granted);
+            }
+            Message::Vote { term, last } => {
+                self.ballot(envelope.to, group, BallotKind::Vote, term, last, false);
+            }
+            Message::VoteReply { term, granted } => {
+                let kind = BallotKind::VoteReply;
+                self.ballot(envelope.to, group, kind, term, LogId::ZERO, granted);
+            }
+            Message::Append(append) => self.send_append(slot, envelope.to, append, carried),
+        }
+    }
+
+    fn ballot(
+        &mut self,
+        to: NodeId,
+        group: GroupId,
+        kind: BallotKind,
+        term: ringraft_types::Term,
+        last: LogId,
+        granted: bool,
+    ) {
+        let sender = self.settings.identity;
+        if let Some(outbox) = self.links.peer(to).filter(|outbox| !outbox.is_full()) {
+            Ballot { kind, term, last, granted }.write(outbox, group, sender);
+        }
+    }
+
+    /// Writes an append with its entries. One that finds the outbox full, or whose entries left
+    /// the cache between the step and now, is as good as lost: the group probes again.
+    fn send_append(&mut self, slot: usize, to: NodeId, append: Append, carried: Carried<'_>) {
+        let Self { groups, cache, links, peers, settings, metrics, .. } = self;
+        let group = groups[slot].id;
+        let head = AppendHead {
+            term: append.term,
+            prev_term: append.prev.term,
+            prev_index: append.prev.index,
+            commit: append.commit,
+            count: append.count,
+            pad: 0,
+        };
+        let Some(outbox) = links.peer(to) else { return };
+        let mut sent = !outbox.is_full();
+        if sent && append.count == 0 {
+            head.write(outbox, group, settings.identity, []);
+        } else if sent {
+            let first = append.prev.index.next();
+            let last = Index(append.prev.index.0 + u64::from(append.count));
+            if let Some(records) = carried.slice(Span { first, last }) {
+                head.write(outbox, group, settings.identity, [records]);
+            } else {
+                let mut writer = head.begin(outbox, group, settings.identity);
+                sent = cache.runs(slot, first, last, |_, _, bytes| writer.extend(bytes));
+                if sent {
+                    writer.finish();
+                }
+            }
+        }
+        if !sent {
+            metrics.appends_postponed += 1;
+            peers.get_mut(&to).expect("the caller found it").postponed.push(slot);
+        }
+    }
+
+    /// Writes what the links' frames wait for.
+    pub(crate) fn flush_staged(&mut self, now: Ticks) {
+        let durable = self.log.durable();
+        let Self { peers, links, settings, .. } = self;
+        for (&node, peer) in peers {
+            if peer.staged.is_empty() {
+                continue;
+            }
+            match links.peer(node) {
+                Some(outbox) if !outbox.is_full() => {
+                    peer.staged.flush(outbox, settings.identity, now, durable);
+                }
+                _ => peer.staged.clear(),
+            }
+        }
+    }
+}

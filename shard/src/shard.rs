@@ -1,0 +1,354 @@
+//! One core's worth of groups: a plain synchronous object behind two doors.
+//!
+//! Nothing here opens a file or a socket, reads a clock, starts a thread or draws a random number.
+//! What happens enters by [`Shard::collect`], time by [`Shard::turn`]; see `turn.rs`.
+
+use crate::apply::Answer;
+use crate::cache::Cache;
+use crate::error::ShardError;
+use crate::event::ShardEvent;
+use crate::gate::Gates;
+use crate::group::{Group, Halt};
+use crate::heartbeat::Staged;
+use crate::limits::Limits;
+use crate::links::Links;
+use crate::machine::StateMachine;
+use crate::metrics::Metrics;
+use crate::router::Router;
+use crate::stages::Leaving;
+use ringraft_net::Identity;
+use ringraft_raft::{Boot, HardState, LogShape, Output, Raft, Settings};
+use ringraft_types::record::{self, RecordKind};
+use ringraft_types::{GroupId, Incarnation, Index, NodeId, Sequence, ShardId, Ticks};
+use ringraft_wal::device::Device;
+use ringraft_wal::{Log, Recovered};
+use std::collections::BTreeMap;
+
+/// A node of the cluster, as clients and peers must know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its number.
+    pub node: NodeId,
+    /// Where clients reach it, as configured.
+    pub client_address: String,
+}
+
+/// What a shard is started with.
+#[derive(Clone, Debug)]
+pub struct ShardSettings {
+    /// Who we are; goes into every frame.
+    pub identity: Identity,
+    /// Which shard of the node this is.
+    pub shard: ShardId,
+    /// How many shards every node has.
+    pub shards: u16,
+    /// All nodes of the cluster, this one among them, ascending.
+    pub members: Vec<Member>,
+    /// The groups of this node; those that live on other shards are ignored.
+    pub groups: Vec<GroupId>,
+    /// Timing and windows of every group.
+    pub raft: Settings,
+    /// Bounds.
+    pub limits: Limits,
+    /// A write that takes longer is reported with its slowest stage; `None`: never.
+    pub slow_write: Option<Ticks>,
+    /// Seeds the groups' election jitter.
+    pub seed: u64,
+    /// The node's name, for people.
+    pub name: String,
+}
+
+/// Another node, as this shard sees it.
+#[derive(Debug, Default)]
+pub(crate) struct Peer {
+    /// Its incarnation, once known; never changes by itself.
+    pub(crate) incarnation: Option<Incarnation>,
+    /// The link is up.
+    pub(crate) connected: bool,
+    /// The incarnation's record is on its way to the disk: nothing is believed before.
+    pub(crate) awaits: Option<Sequence>,
+    /// The newest liveness stamp of the peer's shard, by its own clock.
+    pub(crate) stamp: Ticks,
+    /// The peer's newest durable sequence.
+    pub(crate) durable: Sequence,
+    /// What waits to leave as one frame at the end of the turn.
+    pub(crate) staged: Staged,
+    /// Groups (by slot) of which an append did not fit the outbox.
+    pub(crate) postponed: Vec<usize>,
+}
+
+impl Peer {
+    pub(crate) fn is_up(&self) -> bool {
+        self.connected && self.awaits.is_none()
+    }
+}
+
+/// Whether a peer's handshake is welcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerAdmission {
+    /// It is who it was, or was never seen before.
+    Welcome,
+    /// It carries this node's identity but another life of its data directory.
+    WrongIncarnation {
+        /// The one on record here.
+        known: Incarnation,
+    },
+    /// It isn't a member, or it is this node itself.
+    NotAMember,
+}
+
+/// A read of the log on its way, and what for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FetchFor {
+    Apply { slot: usize },
+    Peer { slot: usize, peer: NodeId, first: Index },
+}
+
+/// One core's groups.
+pub struct Shard<D: Device, L: Links> {
+    pub(crate) settings: ShardSettings,
+    /// The disk door.
+    pub device: D,
+    /// The network door.
+    pub links: L,
+    pub(crate) log: Log,
+    pub(crate) router: Router,
+    pub(crate) groups: Vec<Group>,
+    pub(crate) slots: BTreeMap<GroupId, usize>,
+    pub(crate) peers: BTreeMap<NodeId, Peer>,
+    pub(crate) cache: Cache,
+    pub(crate) gates: Gates,
+    /// Groups with something to propose or read in this turn.
+    pub(crate) touched: Vec<usize>,
+    /// Groups with something to apply.
+    pub(crate) to_apply: Vec<usize>,
+    pub(crate) fetches: BTreeMap<u64, FetchFor>,
+    pub(crate) next_ticket: u64,
+    /// No group wants a tick before this.
+    pub(crate) next_tick: Ticks,
+    pub(crate) metrics: Metrics,
+    pub(crate) started: Option<Ticks>,
+    pub(crate) scratch: Scratch,
+    /// The answers of the group that is being applied.
+    pub(crate) answers: Vec<Answer>,
+    /// Batches that are applied and not yet on their way.
+    pub(crate) leaving: Vec<Leaving>,
+    /// Groups with batches that the log has not submitted.
+    pub(crate) unsubmitted: Vec<usize>,
+    /// What people may want to read; bounded by what one turn can bring.
+    pub(crate) events: Vec<ShardEvent>,
+    pub(crate) disk_was_full: bool,
+    pub(crate) torn_blocks: u64,
+    /// Spare buffers for reads that wait.
+    pub(crate) read_buffers: Vec<Vec<u8>>,
+}
+
+/// Buffers that a turn reuses.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub(crate) output: Output,
+    pub(crate) heads: Vec<ringraft_raft::EntryHead>,
+    pub(crate) offsets: Vec<u32>,
+    pub(crate) record: Vec<u8>,
+    pub(crate) reply: Vec<u8>,
+    pub(crate) trimmed: Vec<u32>,
+}
+
+impl<D: Device, L: Links> Shard<D, L> {
+    /// A shard over a log that was just recovered. `machine` makes the state machine of a group;
+    /// everything committed is applied to it again, in order.
+    ///
+    /// # Errors
+    /// If a record of the log is unknown to this version.
+    pub fn new(
+        settings: ShardSettings,
+        device: D,
+        links: L,
+        log: Log,
+        recovered: Recovered,
+        now: Ticks,
+        mut machine: impl FnMut(GroupId) -> Box<dyn StateMachine>,
+    ) -> Result<Self, ShardError> {
+        let router = Router::new(settings.shards);
+        let mut peers: BTreeMap<NodeId, Peer> = settings
+            .members
+            .iter()
+            .filter(|member| member.node != settings.identity.node)
+            .map(|member| (member.node, Peer::default()))
+            .collect();
+        for bytes in &recovered.node_records {
+            let record = record::decode(bytes).map_err(ShardError::Record)?;
+            if record.header.kind == RecordKind::Peer {
+                let node = NodeId(record.header.index.0 as u32);
+                if let Some(peer) = peers.get_mut(&node) {
+                    peer.incarnation = Some(Incarnation(record.header.term.0));
+                }
+            }
+        }
+        let cache = Cache::new(settings.limits.cache_bytes_max);
+        let mut shard = Self {
+            router,
+            device,
+            links,
+            log,
+            groups: Vec::new(),
+            slots: BTreeMap::new(),
+            peers,
+            cache,
+            gates: Gates::default(),
+            touched: Vec::new(),
+            to_apply: Vec::new(),
+            fetches: BTreeMap::new(),
+            next_ticket: 1,
+            next_tick: Ticks::ZERO,
+            metrics: Metrics::default(),
+            started: None,
+            scratch: Scratch::default(),
+            answers: Vec::new(),
+            leaving: Vec::new(),
+            unsubmitted: Vec::new(),
+            events: Vec::new(),
+            disk_was_full: false,
+            torn_blocks: recovered.torn_blocks,
+            read_buffers: Vec::new(),
+            settings,
+        };
+        let mut groups = shard.settings.groups.clone();
+        groups.sort_unstable();
+        groups.dedup();
+        for id in groups {
+            if shard.router.home(id) == shard.settings.shard {
+                let found = recovered.groups.get(&id);
+                shard.add_group(id, found, machine(id), now);
+            }
+        }
+        Ok(shard)
+    }
+
+    fn add_group(
+        &mut self,
+        id: GroupId,
+        found: Option<&ringraft_wal::RecoveredGroup>,
+        machine: Box<dyn StateMachine>,
+        now: Ticks,
+    ) {
+        let mut hard_state = HardState::default();
+        let mut shape = LogShape::default();
+        let mut floor = None;
+        if let Some(found) = found {
+            if let Some((term, vote, commit)) = found.hard {
+                let vote = (vote != 0).then_some(NodeId(vote));
+                hard_state = HardState { term, vote, commit };
+            }
+            shape.runs = found.runs.clone();
+            shape.last = found.last;
+            floor = found.damaged;
+        }
+        let halt = floor.map(|_| Halt::Damaged);
+        let boot = Boot {
+            id: self.settings.identity.node,
+            voters: self.settings.members.iter().map(|member| member.node).collect(),
+            hard_state,
+            log: shape,
+            vote_floor: floor,
+            seed: self.settings.seed ^ id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        };
+        let raft = Raft::new(now, self.settings.raft, boot);
+        let slot = self.cache.add_tail();
+        assert!(slot == self.groups.len(), "cache and groups share their slots");
+        let mut group = Group::new(id, raft, machine, halt);
+        group.committed = group.raft.commit();
+        self.groups.push(group);
+        self.slots.insert(id, slot);
+        self.list_for_apply(slot);
+    }
+
+    /// Judges a peer's handshake. An incarnation that is new here is written to the log; until it
+    /// is durable the peer's frames are not read.
+    ///
+    /// # Errors
+    /// If the log refuses the record; the process must stop.
+    pub fn admit_peer(
+        &mut self,
+        node: NodeId,
+        incarnation: Incarnation,
+    ) -> Result<PeerAdmission, ShardError> {
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return Ok(PeerAdmission::NotAMember);
+        };
+        match peer.incarnation {
+            Some(known) if known != incarnation => Ok(PeerAdmission::WrongIncarnation { known }),
+            Some(_) => Ok(PeerAdmission::Welcome),
+            None => {
+                self.scratch.record.clear();
+                record::encode(
+                    &mut self.scratch.record,
+                    RecordKind::Peer,
+                    GroupId::ZERO,
+                    Index(u64::from(node.0)),
+                    ringraft_types::Term(incarnation.0),
+                    [b"", b""],
+                );
+                let sequence = self.log.append(&self.scratch.record)?;
+                peer.incarnation = Some(incarnation);
+                peer.awaits = Some(sequence);
+                Ok(PeerAdmission::Welcome)
+            }
+        }
+    }
+
+    /// The incarnation on record for a peer, if it was ever met.
+    pub fn peer_incarnation(&self, node: NodeId) -> Option<Incarnation> {
+        self.peers.get(&node)?.incarnation
+    }
+
+    /// Whether frames of peers should be read now: not while the log has more than it may hold.
+    pub fn reads_peers(&self) -> bool {
+        self.log.pending_bytes() < self.settings.limits.log_bytes_max
+    }
+
+    /// Whether nothing waits for the disk.
+    pub fn is_quiet(&self) -> bool {
+        self.log.is_idle() && self.gates.is_empty()
+    }
+
+    /// The groups that this shard leads and may serve.
+    pub fn ready_groups(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.groups.iter().filter(|group| group.raft.is_ready()).map(|group| group.id)
+    }
+
+    /// Ends the shard and gives its doors back: a simulated disk outlives its node.
+    pub fn into_doors(self) -> (D, L) {
+        (self.device, self.links)
+    }
+
+    /// What happened since the last call that people may want to read.
+    pub fn take_events(&mut self) -> Vec<ShardEvent> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Writes proposed here and not yet answered.
+    pub fn pending_writes(&self) -> u64 {
+        self.groups.iter().map(|group| group.waiting.len() as u64).sum()
+    }
+
+    /// Blocks that recovery cut as torn.
+    pub fn torn_blocks(&self) -> u64 {
+        self.torn_blocks
+    }
+
+    /// What this shard measured of itself.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The log, for its statistics.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// What the shard was started with.
+    pub fn settings(&self) -> &ShardSettings {
+        &self.settings
+    }
+}

@@ -1,0 +1,403 @@
+//! The heart: one turn of a shard.
+//!
+//! ```text
+//!  collect   frames in: peers' messages are stepped while their bytes are in the inbox, clients'
+//!            writes are encoded into the cache and wait for step 3
+//!  turn   1  due ticks
+//!         2  entries read back from the log
+//!         3  the writes and reads of this turn, one proposal per group
+//!         4  the log: completions in, one batch out
+//!         5  gates that opened: votes and acknowledgements leave, groups learn of it
+//!         6  apply what is committed, replies into outboxes
+//!         7  heartbeats and answers of all groups, one frame per link and kind
+//! ```
+//! Steps 1 to 3 think, 4 to 7 act. An effect never happens inside `Raft::step`: it fills an
+//! `Output`, and [`Shard::carry_out`] is the one place that carries it out.
+
+use crate::error::FrameRefusal;
+use crate::error::ShardError;
+use crate::event::{Event, ShardEvent, Wake};
+use crate::gate::Gate;
+use crate::links::Links;
+use crate::peer_frames::Carried;
+use crate::shard::{FetchFor, Shard};
+use ringraft_raft::{Fetch, HardState, Input, Output, RoleKind, Span};
+use ringraft_types::record::{self, RecordKind};
+use ringraft_types::{Index, NodeId, Sequence, Term, Ticks};
+use ringraft_wal::ReadRequest;
+use ringraft_wal::device::Device;
+
+/// Ticks are given on a grid of this part of the heartbeat interval, so that the heartbeats of
+/// many groups leave in one frame.
+const TICK_GRID_PARTS: u64 = 10;
+
+impl<D: Device, L: Links> Shard<D, L> {
+    /// Takes in one thing that happened. Effects wait for the next [`Shard::turn`], at the same
+    /// `now` or a little later.
+    ///
+    /// # Errors
+    /// [`ShardError`] stops the process; the inner [`FrameRefusal`] closes the connection only.
+    pub fn collect(
+        &mut self,
+        now: Ticks,
+        event: Event<'_>,
+    ) -> Result<Result<(), FrameRefusal>, ShardError> {
+        match event {
+            Event::PeerUp(node) => {
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.connected = true;
+                    if peer.is_up() {
+                        self.link_changed(now, node, true)?;
+                    }
+                }
+            }
+            Event::PeerDown(node) => {
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.connected = false;
+                    peer.staged.clear();
+                    peer.postponed.clear();
+                    self.link_changed(now, node, false)?;
+                }
+            }
+            Event::PeerFrame { from, frame } => return self.peer_frame(now, from, &frame),
+            Event::ClientFrame { from, frame } => return self.client_frame(now, from, &frame),
+        }
+        Ok(Ok(()))
+    }
+
+    fn link_changed(&mut self, now: Ticks, node: NodeId, up: bool) -> Result<(), ShardError> {
+        for slot in 0..self.groups.len() {
+            let input = if up { Input::LinkUp(node) } else { Input::LinkDown(node) };
+            self.step(now, slot, input, Carried::Cache)?;
+        }
+        Ok(())
+    }
+
+    /// One turn: everything that was collected, and everything that is due, takes effect.
+    ///
+    /// # Errors
+    /// If the process must stop: a write or sync failed, or the log can't hold a promise.
+    pub fn turn(&mut self, now: Ticks) -> Result<Wake, ShardError> {
+        self.metrics.turns += 1;
+        self.started.get_or_insert(now);
+        self.note_sent(now);
+        self.give_ticks(now)?;
+        self.take_reads_of_log(now)?;
+        self.propose_touched(now)?;
+        let wake = self.log.turn(now, &mut self.device)?;
+        let mut wake = match wake {
+            ringraft_wal::Wake::Now => Wake::Now,
+            ringraft_wal::Wake::At(at) => Wake::At(at),
+            ringraft_wal::Wake::OnEvent => Wake::OnEvent,
+        };
+        self.note_submitted(now);
+        self.note_disk();
+        self.open_gates(now)?;
+        if self.apply_all(now)? {
+            wake = Wake::Now;
+        }
+        self.trim(now)?;
+        self.retry_postponed(now)?;
+        self.flush_staged(now);
+        if !self.touched.is_empty() {
+            wake = Wake::Now;
+        }
+        Ok(wake.earlier(Wake::At(self.next_tick)))
+    }
+
+    fn give_ticks(&mut self, now: Ticks) -> Result<(), ShardError> {
+        if now < self.next_tick {
+            return Ok(());
+        }
+        let grid = (self.settings.raft.heartbeat_interval.0 / TICK_GRID_PARTS).max(1);
+        for slot in 0..self.groups.len() {
+            if self.groups[slot].raft.wake_at() <= now {
+                self.step(now, slot, Input::Tick, Carried::Cache)?;
+            }
+        }
+        let due = self.groups.iter().map(|group| group.raft.wake_at()).min();
+        let due = due.unwrap_or(Ticks::NEVER).max(now);
+        self.next_tick = Ticks(due.0.div_ceil(grid).saturating_mul(grid)).max(now.after(Ticks(1)));
+        Ok(())
+    }
+
+    /// Steps one group and carries out what it asks for.
+    pub(crate) fn step(
+        &mut self,
+        now: Ticks,
+        slot: usize,
+        input: Input<'_>,
+        carried: Carried<'_>,
+    ) -> Result<(), ShardError> {
+        // Proposals are encoded under this term at these indexes: nothing may come between.
+        if !matches!(input, Input::Propose { .. }) && !self.groups[slot].proposals.is_empty() {
+            self.propose(now, slot)?;
+        }
+        let mut output = std::mem::take(&mut self.scratch.output);
+        output.clear();
+        self.groups[slot].raft.step(now, input, &mut output);
+        let result = self.carry_out(now, slot, &output, carried);
+        self.scratch.output = output;
+        result
+    }
+
+    /// Carries out one step's output, in the order of the contract.
+    pub(crate) fn carry_out(
+        &mut self,
+        now: Ticks,
+        slot: usize,
+        output: &Output,
+        carried: Carried<'_>,
+    ) -> Result<(), ShardError> {
+        if let Some(token) = output.token {
+            let sequence = self.persist(slot, output, carried)?;
+            self.gates.hold(Gate { sequence, slot, token });
+        }
+        for envelope in &output.send_now {
+            self.send(slot, envelope, carried);
+        }
+        self.groups[slot].gated.extend(output.send_after_persist.iter().copied());
+        if let Some(committed) = output.committed {
+            self.commit(now, slot, committed);
+        }
+        for ready in &output.reads {
+            self.read_confirmed(slot, ready.ticket, ready.index);
+        }
+        for &ticket in &output.reads_lost {
+            self.read_lost(slot, ticket);
+        }
+        for fetch in &output.fetch {
+            self.fetch_for_peer(slot, fetch);
+        }
+        if output.role_changed {
+            self.role_changed(slot);
+        }
+        let due = self.groups[slot].raft.wake_at();
+        self.next_tick = self.next_tick.min(due.max(now));
+        Ok(())
+    }
+
+    /// Hands one batch to the log: removal first, then the hard state (a term is durable no later
+    /// than its entries, V4), then the entries.
+    fn persist(
+        &mut self,
+        slot: usize,
+        output: &Output,
+        carried: Carried<'_>,
+    ) -> Result<Sequence, ShardError> {
+        let mut sequence = Sequence::ZERO;
+        let id = self.groups[slot].id;
+        if let Some(from) = output.truncate_from {
+            assert!(from > self.groups[slot].applied, "applied entries are never removed (I-02)");
+            self.cache.truncate(slot, from);
+            if output.append.is_none_or(|span| span.first > from) {
+                let term = self.groups[slot].raft.term();
+                sequence = self.append_record(slot, RecordKind::Truncate, from, term, &[])?;
+            }
+        }
+        if let Some(HardState { term, vote, commit }) = output.hard_state {
+            let mut payload = [0u8; 8];
+            payload[..4].copy_from_slice(&vote.map_or(0, |node| node.0).to_le_bytes());
+            sequence = self.append_record(slot, RecordKind::HardState, commit, term, &payload)?;
+        }
+        if let Some(span) = output.append {
+            if let Some(term) = output.new_term_entry {
+                assert!(span.first == span.last, "a new term begins with one entry");
+                self.cache.push_with(slot, span.first, record::encoded_bytes(0), |out| {
+                    record::encode(out, RecordKind::NewTerm, id, span.first, term, [b"", b""]);
+                });
+            } else if let Carried::Records { .. } = carried {
+                let records = carried.slice(span).expect("the span is of the records carried");
+                self.cache.push_run(slot, span.first, records);
+            }
+            sequence = self.append_span(slot, span)?;
+        }
+        assert!(sequence > Sequence::ZERO, "a token names something to persist");
+        Ok(sequence)
+    }
+
+    fn append_record(
+        &mut self,
+        slot: usize,
+        kind: RecordKind,
+        index: Index,
+        term: Term,
+        payload: &[u8],
+    ) -> Result<Sequence, ShardError> {
+        let id = self.groups[slot].id;
+        self.scratch.record.clear();
+        record::encode(&mut self.scratch.record, kind, id, index, term, [payload, b""]);
+        Ok(self.log.append(&self.scratch.record)?)
+    }
+
+    fn append_span(&mut self, slot: usize, span: Span) -> Result<Sequence, ShardError> {
+        let Self { groups, cache, log, .. } = self;
+        let group = &groups[slot];
+        let mut result = Ok(Sequence::ZERO);
+        let held = cache.runs(slot, span.first, span.last, |first, last, bytes| {
+            if result.is_ok() {
+                let term = group.raft.term_at(last).expect("the entry was just appended");
+                result = log.append_run(group.id, first, last, term, bytes);
+            }
+        });
+        assert!(held, "entries {} to {} were just cached", span.first, span.last);
+        Ok(result?)
+    }
+
+    fn open_gates(&mut self, now: Ticks) -> Result<(), ShardError> {
+        let durable = self.log.durable();
+        let waiting: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.awaits.is_some_and(|sequence| sequence <= durable))
+            .map(|(&node, _)| node)
+            .collect();
+        for node in waiting {
+            let peer = self.peers.get_mut(&node).expect("it was just found");
+            peer.awaits = None;
+            if peer.connected {
+                self.link_changed(now, node, true)?;
+            }
+        }
+        while let Some(gate) = self.gates.release(durable) {
+            let slot = gate.slot;
+            let Self { groups, metrics, .. } = self;
+            groups[slot].note_durable(metrics, now, gate.sequence);
+            while self.groups[slot].gated.front().is_some_and(|held| held.token <= gate.token) {
+                let held = self.groups[slot].gated.pop_front().expect("its front was just seen");
+                self.send(slot, &held.envelope, Carried::Cache);
+            }
+            self.step(now, slot, Input::Persisted { token: gate.token }, Carried::Cache)?;
+        }
+        Ok(())
+    }
+
+    fn role_changed(&mut self, slot: usize) {
+        let group = &mut self.groups[slot];
+        let (id, term) = (group.id, group.raft.term());
+        let (role, leader) = (group.raft.role(), group.raft.leader());
+        let before = std::mem::replace(&mut group.role_seen, role);
+        let leader_before = std::mem::replace(&mut group.leader_seen, leader);
+        if leader.is_some() && leader != leader_before {
+            self.metrics.leader_changes += 1;
+        }
+        match role {
+            RoleKind::Leader => {
+                let last = group.raft.last();
+                self.events.push(ShardEvent::BecameLeader { group: id, term, last });
+            }
+            RoleKind::Candidate => {
+                self.metrics.elections += 1;
+                self.events.push(ShardEvent::ElectionStarted { group: id, term });
+            }
+            RoleKind::Follower => {
+                if let Some(leader) = leader
+                    && Some(leader) != leader_before
+                {
+                    self.events.push(ShardEvent::Follows { group: id, term, leader });
+                }
+            }
+            RoleKind::PreCandidate => {}
+        }
+        if role != RoleKind::Leader {
+            if before == RoleKind::Leader {
+                self.events.push(ShardEvent::SteppedDown { group: id, term });
+            }
+            self.writes_unknown(slot);
+        }
+    }
+
+    fn commit(&mut self, now: Ticks, slot: usize, committed: Index) {
+        let Self { groups, metrics, .. } = self;
+        let group = &mut groups[slot];
+        assert!(committed >= group.committed, "the commit index never goes back (I-02)");
+        group.committed = committed;
+        group.note_committed(metrics, now);
+        self.list_for_apply(slot);
+    }
+
+    fn note_disk(&mut self) {
+        let is_full = self.log.space_exhausted();
+        if is_full != self.disk_was_full {
+            self.disk_was_full = is_full;
+            self.events.push(ShardEvent::DiskFull(is_full));
+        }
+    }
+
+    fn fetch_for_peer(&mut self, slot: usize, fetch: &Fetch) {
+        let what = FetchFor::Peer { slot, peer: fetch.peer, first: fetch.first };
+        self.fetch(slot, what, fetch.first, fetch.last, fetch.bytes_max);
+    }
+
+    pub(crate) fn fetch(
+        &mut self,
+        slot: usize,
+        what: FetchFor,
+        first: Index,
+        last: Index,
+        bytes_max: u64,
+    ) {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.fetches.insert(ticket, what);
+        let group = self.groups[slot].id;
+        let bytes_max = bytes_max as usize;
+        self.log.read(ReadRequest { ticket, group, first, last, bytes_max });
+    }
+
+    fn take_reads_of_log(&mut self, now: Ticks) -> Result<(), ShardError> {
+        while let Some(done) = self.log.take_read() {
+            let what = self.fetches.remove(&done.ticket).expect("every ticket was handed out here");
+            match what {
+                FetchFor::Apply { slot } => self.stock_for_apply(slot, done.result),
+                FetchFor::Peer { slot, peer, first } => {
+                    let records = done.result.unwrap_or_default();
+                    self.fetched(now, slot, peer, first, &records)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the groups whose cached tail lost its front.
+    fn trim(&mut self, now: Ticks) -> Result<(), ShardError> {
+        let mut trimmed = std::mem::take(&mut self.scratch.trimmed);
+        self.cache.take_trimmed(&mut trimmed);
+        trimmed.sort_unstable();
+        trimmed.dedup();
+        for &slot in &trimmed {
+            let slot = slot as usize;
+            let after_last = self.groups[slot].raft.last().next();
+            let first = self.cache.first(slot).unwrap_or(after_last);
+            self.step(now, slot, Input::Trimmed { first }, Carried::Cache)?;
+        }
+        trimmed.clear();
+        self.scratch.trimmed = trimmed;
+        Ok(())
+    }
+
+    /// An append that didn't fit its outbox is as good as lost: the group probes the peer again
+    /// once there is room.
+    fn retry_postponed(&mut self, now: Ticks) -> Result<(), ShardError> {
+        let nodes: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| !peer.postponed.is_empty())
+            .map(|(&node, _)| node)
+            .collect();
+        for node in nodes {
+            if self.links.peer(node).is_none_or(|outbox| outbox.is_full()) {
+                continue;
+            }
+            let peer = self.peers.get_mut(&node).expect("it was just found");
+            let mut slots = std::mem::take(&mut peer.postponed);
+            slots.sort_unstable();
+            slots.dedup();
+            for slot in slots {
+                self.step(now, slot, Input::LinkDown(node), Carried::Cache)?;
+                self.step(now, slot, Input::LinkUp(node), Carried::Cache)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,144 @@
+//! Whole clusters in one thread, in virtual time, on the production shard: the second owner of
+//! both doors. No socket, no file, no clock.
+
+mod world;
+
+use ringraft_types::{NodeId, Status, Ticks};
+use world::World;
+
+/// Three nodes elect a leader, and a write is answered only after it is applied, everywhere alike.
+#[test]
+fn a_write_is_committed_and_applied_everywhere() {
+    let mut world = World::new(1, 3, 1);
+    let leader = world.elect();
+    let reply = world.put(leader, 1, 1, b"key", b"value");
+    assert_eq!(reply.status, Status::Ok);
+    assert_eq!(reply.revision.0, 1);
+    world.run_for(Ticks::from_millis(500));
+    world.assert_converged();
+    let (status, body) = world.get(leader, b"key");
+    assert_eq!(status, Status::Ok);
+    assert!(body.windows(5).any(|part| part == b"value"), "the value is in the reply");
+}
+
+/// A retry under the same session and number is answered with the first reply, and not applied
+/// again: also by the next leader.
+#[test]
+fn a_retry_is_applied_once_across_a_change_of_leader() {
+    let mut world = World::new(2, 3, 1);
+    let leader = world.elect();
+    let first = world.put(leader, 7, 1, b"key", b"value");
+    let again = world.put(leader, 7, 1, b"key", b"value");
+    assert_eq!((first.status, first.revision), (again.status, again.revision));
+    world.kill(leader, |_| false);
+    let next = world.elect();
+    assert_ne!(next, leader);
+    let third = world.put(next, 7, 1, b"key", b"value");
+    assert_eq!(
+        (third.status, third.revision, third.index),
+        (first.status, first.revision, first.index)
+    );
+    let second = world.put(next, 7, 2, b"key", b"other");
+    assert_eq!(second.revision.0, 2);
+}
+
+/// Every node loses power at once with every unflushed sector lost: what was acknowledged is
+/// there, and nothing is applied twice.
+#[test]
+fn acknowledged_writes_survive_a_power_cut_of_all() {
+    for seed in 0..8 {
+        let mut world = World::new(seed, 3, 4);
+        let leader = world.elect();
+        for number in 1..=20 {
+            let key = format!("key-{number}");
+            let reply = world.put(leader, 9, number, key.as_bytes(), b"x");
+            assert_eq!(reply.status, Status::Ok, "seed {seed}");
+        }
+        for node in world.nodes() {
+            world.kill(node, |sector| !(sector + seed as usize).is_multiple_of(3));
+        }
+        for node in world.nodes() {
+            world.start(node);
+        }
+        let leader = world.elect();
+        for number in 1..=20 {
+            let key = format!("key-{number}");
+            let (status, body) = world.get(leader, key.as_bytes());
+            assert_eq!(status, Status::Ok, "seed {seed}");
+            assert!(!body.is_empty(), "seed {seed}: {key} was acknowledged and is gone");
+        }
+        let reply = world.put(leader, 9, 21, b"after", b"x");
+        assert_eq!((reply.status, reply.revision.0), (Status::Ok, 21), "seed {seed}");
+        world.run_for(Ticks::from_millis(500));
+        world.assert_converged();
+    }
+}
+
+/// A follower that was away catches up from its leader's log, through the disk where the cache no
+/// longer reaches.
+#[test]
+fn a_follower_that_was_away_catches_up() {
+    let mut world = World::new(3, 3, 1);
+    let leader = world.elect();
+    let away = *world.nodes().iter().find(|&&node| node != leader).expect("there are three");
+    world.kill(away, |_| true);
+    let value = vec![7u8; 256 << 10];
+    for number in 1..=40 {
+        let reply = world.put(leader, 9, number, format!("k{number}").as_bytes(), &value);
+        assert_eq!(reply.status, Status::Ok);
+    }
+    world.start(away);
+    world.run_for(Ticks::from_millis(5_000));
+    world.assert_converged();
+}
+
+/// A leader cut off from both followers serves no read: the round finds no majority.
+#[test]
+fn a_leader_that_is_cut_off_serves_no_read() {
+    let mut world = World::new(4, 3, 1);
+    let leader = world.elect();
+    assert_eq!(world.put(leader, 1, 1, b"key", b"old").status, Status::Ok);
+    for node in world.nodes() {
+        if node != leader {
+            world.cut(leader, node);
+        }
+    }
+    let call = world.send_get(leader, b"key");
+    world.run_for(Ticks::from_millis(5_000));
+    let reply = world.take_reply(leader, call);
+    assert!(
+        reply.is_none_or(|reply| reply.0 != Status::Ok),
+        "a read was served without a majority"
+    );
+    let next = world.elect_among(|node| node != leader);
+    assert_eq!(world.put(next, 2, 1, b"key", b"new").status, Status::Ok);
+    world.heal();
+    world.run_for(Ticks::from_millis(2_000));
+    world.assert_converged();
+}
+
+/// The same seed gives the same run.
+#[test]
+fn a_seed_replays() {
+    let run = |seed| {
+        let mut world = World::new(seed, 3, 2);
+        let leader = world.elect();
+        for number in 1..=5 {
+            world.put(leader, 1, number, b"key", &number.to_le_bytes());
+        }
+        world.run_for(Ticks::from_millis(300));
+        world.trace_hash()
+    };
+    assert_eq!(run(11), run(11));
+    assert_ne!(run(11), run(12));
+}
+
+/// A node with one voter is its own majority.
+#[test]
+fn a_single_node_group_serves() {
+    let mut world = World::new(5, 1, 1);
+    let leader = world.elect();
+    assert_eq!(leader, NodeId(1));
+    assert_eq!(world.put(leader, 1, 1, b"key", b"value").status, Status::Ok);
+    assert_eq!(world.get(leader, b"key").0, Status::Ok);
+}

@@ -1,0 +1,452 @@
+//! A cluster in one thread: memory disks, a network of queues, virtual time.
+
+use ringraft_net::client_wire::{self, BatchWriter};
+use ringraft_net::{Frame, Identity, Inbox, Kind, Outbox};
+use ringraft_raft::Settings;
+use ringraft_shard::limits::Limits;
+use ringraft_shard::machine::KvMachine;
+use ringraft_shard::{
+    ConnectionId, Event, Links, Member, PeerAdmission, Shard, ShardSettings, Wake,
+};
+use ringraft_types::command::{Envelope, Keys, PutCommand, RangeCommand};
+use ringraft_types::{
+    ClientId, ClusterId, GroupId, Incarnation, Index, NodeId, Revision, ShardId, Status, Ticks,
+};
+use ringraft_wal::device::memory::MemoryDevice;
+use ringraft_wal::{LogSettings, Recovery, RecoveryStep};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+const CLUSTER: ClusterId = ClusterId(0xc1);
+const GROUP: GroupId = GroupId(1);
+/// One way over the network.
+const DELAY: Ticks = Ticks(200);
+
+/// The network door: bytes wait here until the world takes them.
+#[derive(Default)]
+pub struct TestLinks {
+    up: BTreeSet<NodeId>,
+    peers: BTreeMap<NodeId, Outbox>,
+    clients: BTreeMap<ConnectionId, Outbox>,
+}
+
+impl Links for TestLinks {
+    fn peer(&mut self, node: NodeId) -> Option<&mut Outbox> {
+        if !self.up.contains(&node) {
+            return None;
+        }
+        Some(self.peers.entry(node).or_insert_with(|| Outbox::new(16 << 20)))
+    }
+
+    fn client(&mut self, connection: ConnectionId) -> Option<&mut Outbox> {
+        Some(self.clients.entry(connection).or_insert_with(|| Outbox::new(16 << 20)))
+    }
+
+    fn forward(&mut self, _: ShardId, _: ConnectionId, _: &Frame<'_>) -> bool {
+        false
+    }
+}
+
+struct Node {
+    shard: Option<Shard<MemoryDevice, TestLinks>>,
+    device: Option<MemoryDevice>,
+    wake: Ticks,
+}
+
+/// What a test looks at of a reply.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: Status,
+    pub revision: Revision,
+    pub index: Index,
+    pub body: Vec<u8>,
+}
+
+/// A cluster.
+pub struct World {
+    now: Ticks,
+    seed: u64,
+    groups: u64,
+    nodes: BTreeMap<NodeId, Node>,
+    /// Bytes on their way: when they arrive, from whom, to whom.
+    wire: VecDeque<(Ticks, NodeId, NodeId, Vec<u8>)>,
+    inboxes: BTreeMap<(NodeId, NodeId), Inbox>,
+    cuts: BTreeSet<(NodeId, NodeId)>,
+    answers: BTreeMap<(NodeId, u64), Answer>,
+    next_call: u64,
+    hash: u64,
+}
+
+fn drain(outbox: &mut Outbox) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while let Some(part) = outbox.take_for_send() {
+        bytes.extend_from_slice(part);
+        let count = part.len();
+        outbox.sent(count);
+    }
+    bytes
+}
+
+fn feed(inbox: &mut Inbox, mut bytes: &[u8], mut frame: impl FnMut(&Frame<'_>)) {
+    while !bytes.is_empty() {
+        let space = inbox.space();
+        let count = space.len().min(bytes.len());
+        space[..count].copy_from_slice(&bytes[..count]);
+        inbox.filled(count);
+        bytes = &bytes[count..];
+        while let Some(next) = inbox.next_frame().expect("the shard writes sound frames") {
+            frame(&next);
+        }
+    }
+}
+
+impl World {
+    /// A fresh cluster, all of it running.
+    pub fn new(seed: u64, nodes: u32, groups: u64) -> Self {
+        let nodes = (1..=nodes).map(NodeId);
+        let mut world = Self {
+            now: Ticks::from_millis(1_000),
+            seed,
+            groups,
+            nodes: nodes
+                .map(|node| {
+                    let device = Some(MemoryDevice::new(4096));
+                    (node, Node { shard: None, device, wake: Ticks::ZERO })
+                })
+                .collect(),
+            wire: VecDeque::new(),
+            inboxes: BTreeMap::new(),
+            cuts: BTreeSet::new(),
+            answers: BTreeMap::new(),
+            next_call: 1,
+            hash: seed,
+        };
+        for node in world.nodes() {
+            world.start(node);
+        }
+        world
+    }
+
+    /// All nodes, running or not.
+    pub fn nodes(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    fn identity(node: NodeId) -> Identity {
+        Identity { cluster: CLUSTER, incarnation: Incarnation(100 + u64::from(node.0)), node }
+    }
+
+    /// Starts a node that doesn't run, from what its disk holds.
+    pub fn start(&mut self, id: NodeId) {
+        let members: Vec<Member> = self
+            .nodes
+            .keys()
+            .map(|&node| Member { node, client_address: format!("node-{node}:1") })
+            .collect();
+        let now = self.now;
+        let node = self.nodes.get_mut(&id).expect("a node of this world");
+        let mut device = node.device.take().expect("it doesn't run");
+        let identity = Self::identity(id);
+        let mut settings = LogSettings::new(CLUSTER, id, identity.incarnation, 1);
+        settings.segment_bytes = 8 << 20;
+        settings.unsubmitted_bytes_max = 32 << 20;
+        let mut recovery = Recovery::new(settings);
+        let (log, recovered) = loop {
+            match recovery.turn(now, &mut device) {
+                RecoveryStep::Working => {}
+                RecoveryStep::Done(done) => break *done,
+                RecoveryStep::Failed(error) => panic!("node {id} can't recover: {error}"),
+            }
+        };
+        let settings = ShardSettings {
+            identity,
+            shard: ShardId(0),
+            shards: 1,
+            members,
+            groups: (1..=self.groups).map(GroupId).collect(),
+            raft: Settings {
+                election_timeout: Ticks::from_millis(300),
+                heartbeat_interval: Ticks::from_millis(50),
+                append_entries_max: 1024,
+                append_bytes_max: 512 << 10,
+                inflight_appends_max: 64,
+                inflight_bytes_max: 4 << 20,
+                reads_waiting_max: 1024,
+            },
+            limits: Limits { cache_bytes_max: 2 << 20, ..Limits::default() },
+            slow_write: None,
+            seed: self.seed ^ (u64::from(id.0) << 32),
+            name: format!("node-{id}"),
+        };
+        let links = TestLinks::default();
+        let machine = |_| Box::new(KvMachine::new()) as Box<_>;
+        let shard = Shard::new(settings, device, links, log, recovered, now, machine);
+        node.shard = Some(shard.expect("the log holds what this version writes"));
+        node.wake = now;
+        self.connect(id);
+    }
+
+    fn connect(&mut self, id: NodeId) {
+        for other in self.nodes() {
+            let both = self.nodes[&id].shard.is_some() && self.nodes[&other].shard.is_some();
+            let cut = self.cuts.contains(&(id, other)) || self.cuts.contains(&(other, id));
+            if other == id || !both || cut {
+                continue;
+            }
+            for (from, to) in [(id, other), (other, id)] {
+                self.inboxes.insert((from, to), Inbox::opened());
+                let incarnation = Self::identity(from).incarnation;
+                let now = self.now;
+                let node = self.nodes.get_mut(&to).expect("a node");
+                let shard = node.shard.as_mut().expect("it runs");
+                assert_eq!(shard.admit_peer(from, incarnation).ok(), Some(PeerAdmission::Welcome));
+                shard.links.up.insert(from);
+                shard.collect(now, Event::PeerUp(from)).expect("no fault").expect("no frame");
+                node.wake = now;
+            }
+        }
+    }
+
+    fn disconnect(&mut self, a: NodeId, b: NodeId) {
+        let now = self.now;
+        for (from, to) in [(a, b), (b, a)] {
+            self.inboxes.remove(&(from, to));
+            self.wire.retain(|&(_, source, target, _)| (source, target) != (from, to));
+            let node = self.nodes.get_mut(&to).expect("a node");
+            if let Some(shard) = node.shard.as_mut()
+                && shard.links.up.remove(&from)
+            {
+                shard.links.peers.remove(&from);
+                shard.collect(now, Event::PeerDown(from)).expect("no fault").expect("no frame");
+                node.wake = now;
+            }
+        }
+    }
+
+    /// Cuts the link between two nodes.
+    pub fn cut(&mut self, a: NodeId, b: NodeId) {
+        self.cuts.insert((a, b));
+        self.disconnect(a, b);
+    }
+
+    /// Mends every link.
+    pub fn heal(&mut self) {
+        for (a, _) in std::mem::take(&mut self.cuts) {
+            self.connect(a);
+        }
+    }
+
+    /// Kills a node and cuts its power: of the unflushed sectors those survive that `keep` says.
+    pub fn kill(&mut self, id: NodeId, keep: impl Fn(usize) -> bool) {
+        for other in self.nodes() {
+            if other != id {
+                self.disconnect(id, other);
+            }
+        }
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let shard = node.shard.take().expect("it runs");
+        let (mut device, _) = shard.into_doors();
+        let mut sector = 0;
+        device.power_cut(|_| {
+            sector += 1;
+            keep(sector)
+        });
+        node.device = Some(device);
+    }
+
+    fn note(&mut self, value: u64) {
+        self.hash = (self.hash ^ value).wrapping_mul(0x0100_0000_01b3).rotate_left(17);
+    }
+
+    /// A hash over everything that travelled.
+    pub fn trace_hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, span: Ticks) {
+        let until = self.now.after(span);
+        while self.now < until {
+            self.advance(until);
+        }
+    }
+
+    fn advance(&mut self, until: Ticks) {
+        let wire = self.wire.front().map_or(Ticks::NEVER, |flight| flight.0);
+        let wakes = self.nodes.values().filter(|node| node.shard.is_some()).map(|node| node.wake);
+        let next = wakes.min().unwrap_or(Ticks::NEVER).min(wire).min(until);
+        self.now = next.max(self.now);
+        while self.wire.front().is_some_and(|flight| flight.0 <= self.now) {
+            let (_, from, to, bytes) = self.wire.pop_front().expect("just seen");
+            self.deliver(from, to, &bytes);
+        }
+        for id in self.nodes() {
+            if self.nodes[&id].wake <= self.now {
+                self.turn(id);
+            }
+        }
+    }
+
+    fn deliver(&mut self, from: NodeId, to: NodeId, bytes: &[u8]) {
+        let now = self.now;
+        let Some(inbox) = self.inboxes.get_mut(&(from, to)) else { return };
+        let node = self.nodes.get_mut(&to).expect("a node");
+        let Some(shard) = node.shard.as_mut() else { return };
+        feed(inbox, bytes, |frame| {
+            let event = Event::PeerFrame { from, frame: *frame };
+            shard.collect(now, event).expect("no fault").expect("a sound frame");
+        });
+        node.wake = now;
+        self.note(u64::from(from.0) << 32 | u64::from(to.0));
+        self.note(bytes.len() as u64);
+    }
+
+    fn turn(&mut self, id: NodeId) {
+        let now = self.now;
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let Some(shard) = node.shard.as_mut() else { return };
+        node.wake = match shard.turn(now).expect("no fault is injected") {
+            Wake::Now => now.after(Ticks(1)),
+            Wake::At(at) => at.max(now.after(Ticks(1))),
+            Wake::OnEvent => now.after(Ticks::from_millis(10)),
+        };
+        let mut out = Vec::new();
+        for (&peer, outbox) in &mut shard.links.peers {
+            let bytes = drain(outbox);
+            if !bytes.is_empty() {
+                out.push((peer, bytes));
+            }
+        }
+        let mut replies = Vec::new();
+        for outbox in shard.links.clients.values_mut() {
+            replies.push(drain(outbox));
+        }
+        for (peer, bytes) in out {
+            self.wire.push_back((now.after(DELAY), id, peer, bytes));
+        }
+        for bytes in replies {
+            let answers = &mut self.answers;
+            feed(&mut Inbox::opened(), &bytes, |frame| {
+                assert_eq!(frame.header.kind, Kind::Replies);
+                let replies = client_wire::replies(frame).expect("a sound frame");
+                for reply in replies.iter() {
+                    let answer = Answer {
+                        status: reply.status,
+                        revision: reply.revision,
+                        index: reply.index,
+                        body: reply.body.to_vec(),
+                    };
+                    answers.insert((id, reply.call), answer);
+                }
+            });
+        }
+    }
+
+    /// Runs until some node leads every group and is ready, and returns the leader of the first.
+    pub fn elect(&mut self) -> NodeId {
+        self.elect_among(|_| true)
+    }
+
+    /// As [`World::elect`], among some of the nodes.
+    pub fn elect_among(&mut self, among: impl Fn(NodeId) -> bool) -> NodeId {
+        for _ in 0..2_000 {
+            self.run_for(Ticks::from_millis(10));
+            let mut ready: BTreeMap<GroupId, NodeId> = BTreeMap::new();
+            for (&id, node) in &self.nodes {
+                let Some(shard) = node.shard.as_ref().filter(|_| among(id)) else { continue };
+                ready.extend(shard.ready_groups().map(|group| (group, id)));
+            }
+            if ready.len() as u64 == self.groups {
+                return ready[&GROUP];
+            }
+        }
+        panic!("no leader within twenty seconds");
+    }
+
+    fn send(&mut self, to: NodeId, kind: Kind, payload: [&[u8]; 2]) -> u64 {
+        let call = self.next_call;
+        self.next_call += 1;
+        let mut outbox = Outbox::new(16 << 20);
+        let mut batch = BatchWriter::begin(&mut outbox, kind, GROUP, Identity::default());
+        batch.request(call, payload);
+        batch.finish();
+        let bytes = drain(&mut outbox);
+        let now = self.now;
+        let node = self.nodes.get_mut(&to).expect("a node");
+        let shard = node.shard.as_mut().expect("it runs");
+        let from = ConnectionId { shard: ShardId(0), slot: 0, generation: 0 };
+        feed(&mut Inbox::opened(), &bytes, |frame| {
+            let event = Event::ClientFrame { from, frame: *frame };
+            shard.collect(now, event).expect("no fault").expect("a sound frame");
+        });
+        node.wake = now;
+        call
+    }
+
+    /// The reply to a call, if it came.
+    pub fn take_reply(&mut self, from: NodeId, call: u64) -> Option<(Status, Vec<u8>)> {
+        self.answers.remove(&(from, call)).map(|answer| (answer.status, answer.body))
+    }
+
+    fn await_answer(&mut self, from: NodeId, call: u64) -> Answer {
+        for _ in 0..2_000 {
+            if let Some(answer) = self.answers.remove(&(from, call)) {
+                return answer;
+            }
+            self.run_for(Ticks::from_millis(1));
+        }
+        panic!("no answer within two seconds");
+    }
+
+    /// Writes under a session and waits for the reply.
+    pub fn put(
+        &mut self,
+        to: NodeId,
+        client: u128,
+        sequence: u64,
+        key: &[u8],
+        value: &[u8],
+    ) -> Answer {
+        let mut envelope = Vec::new();
+        let client = ClientId(client);
+        Envelope { client, sequence, received: 0, opened: Index::ZERO }.encode(&mut envelope);
+        let mut command = Vec::new();
+        PutCommand { key, value, previous: false }.encode(&mut command).expect("within limits");
+        let call = self.send(to, Kind::Writes, [&envelope, &command]);
+        self.await_answer(to, call)
+    }
+
+    /// Sends a linearizable read.
+    pub fn send_get(&mut self, to: NodeId, key: &[u8]) -> u64 {
+        let mut command = Vec::new();
+        let range = RangeCommand {
+            keys: Keys::One(key),
+            revision: Revision::ZERO,
+            limit: 0,
+            bytes_max: 0,
+            keys_only: false,
+            count_only: false,
+        };
+        range.encode(&mut command).expect("within limits");
+        self.send(to, Kind::Reads, [&command, b""])
+    }
+
+    /// Reads a key, linearizably, and waits for the reply.
+    pub fn get(&mut self, to: NodeId, key: &[u8]) -> (Status, Vec<u8>) {
+        let call = self.send_get(to, key);
+        let answer = self.await_answer(to, call);
+        (answer.status, answer.body)
+    }
+
+    /// All running nodes have applied the same, and have the same state (V7).
+    pub fn assert_converged(&self) {
+        let mut seen: BTreeMap<GroupId, (Index, u64)> = BTreeMap::new();
+        for (id, node) in &self.nodes {
+            let Some(shard) = &node.shard else { continue };
+            for group in shard.status(self.now).groups {
+                let state = (group.applied, group.state_hash);
+                let first = *seen.entry(group.group).or_insert(state);
+                assert_eq!(first, state, "node {id} differs in group {}", group.group);
+            }
+        }
+    }
+}

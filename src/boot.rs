@@ -1,0 +1,389 @@
+//! The start order of a node: lock the data directory, know who we are, take the ports, recover
+//! the logs, wire the mesh, listen.
+//!
+//! Nothing is listened to before every check that can refuse has passed, and nothing is served
+//! before the logs are recovered.
+
+use crate::config::{Addresses, Config, SyncMethod};
+use crate::control::StopSignals;
+use crate::cores::{self, Doorbells, Resolver};
+use crate::feed::MeshFeed;
+use crate::reactor::{self, Lane, LaneError, Reactor, RingError};
+use crate::wires::{Parcel, Wires};
+use crate::{clock, control};
+use ringraft_net::Identity;
+use ringraft_net::Role;
+use ringraft_raft::Settings;
+use ringraft_shard::limits::{LOG_RESERVE_BYTES, Limits};
+use ringraft_shard::machine::KvMachine;
+use ringraft_shard::mesh::{Mesh, MeshEnd, MeshLimits, Wake};
+use ringraft_shard::{Member, Shard, ShardError, ShardSettings};
+use ringraft_types::{ShardId, Ticks};
+use ringraft_wal::device::uring::UringDevice;
+use ringraft_wal::device::{Durability, geometry};
+use ringraft_wal::{LogSettings, WalError, lock, manifest};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// The folder of the logs within a data directory.
+pub const LOG_FOLDER: &str = "wal";
+/// How long a starting node waits for a predecessor to let go of the data directory.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a node is started with beside its configuration.
+#[derive(Debug)]
+pub struct RunOptions {
+    /// Accept a file system without direct I/O; for `dev` only.
+    pub allow_buffered: bool,
+    /// Changes the level of logs at run time.
+    pub log: control::LogControl,
+    /// Says when the node is to stop.
+    pub stop: control::StopSignals,
+}
+
+/// Why a node doesn't start, or doesn't go on. Each has an exit code in `cli/exit.rs`.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The data directory is missing, in use, or somebody else's.
+    #[error("{0}")]
+    DataDirectory(String),
+    /// The file system can't do what the log needs.
+    #[error(transparent)]
+    FileSystem(#[from] geometry::GeometryError),
+    /// A port can't be listened on.
+    #[error(transparent)]
+    Port(#[from] control::BindError),
+    /// io_uring isn't to be had.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// A log can't be recovered.
+    #[error("shard {shard}: {error}")]
+    Recovery {
+        /// The shard.
+        shard: u16,
+        /// Why not.
+        error: WalError,
+    },
+    /// A lane stopped: the node stops with it.
+    #[error("shard {shard} stopped: {error}")]
+    Lane {
+        /// The shard.
+        shard: u16,
+        /// Why.
+        error: LaneError,
+    },
+    /// The system refused something else.
+    #[error("{what}: {error}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        error: std::io::Error,
+    },
+}
+
+fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> BootError {
+    move |error| BootError::System { what, error }
+}
+
+/// Runs a node until it is told to stop.
+///
+/// # Errors
+/// If it can't start, or had to stop.
+pub fn run(config: Config, options: RunOptions) -> Result<(), BootError> {
+    let directory = open_directory(&config)?;
+    geometry::probe(&config.data_dir.join(LOG_FOLDER), options.allow_buffered)?;
+    let identity = Identity {
+        cluster: config.cluster,
+        incarnation: directory.manifest.incarnation,
+        node: config.node,
+    };
+    drop(reactor::ring(8)?);
+    let listeners = listen(&config.listen)?;
+    let http = control::bind("http", &config.listen.http)?;
+
+    let shards = config.cpu.shards.len();
+    let stop = Arc::new(AtomicBool::new(false));
+    let doorbells = Doorbells::new(shards + 1).map_err(system("making doorbells"))?;
+    let resolvers = Resolver::start(shards, &doorbells).map_err(system("starting the resolver"))?;
+    let limits = MeshLimits { requests: 1024, notices: 4096 };
+    let mut ends = Mesh::<Parcel>::new(shards + 1, limits).into_ends();
+    let control_end = ends.pop().expect("there is a lane for control");
+
+    let (outcomes, ended) = channel();
+    let mut threads = Vec::new();
+    let mut listeners = Some(listeners);
+    for (shard, (mesh, resolver)) in ends.into_iter().zip(resolvers).enumerate() {
+        let part = Part {
+            shard: ShardId(shard as u16),
+            config: config.clone(),
+            identity,
+            directory: config.data_dir.join(LOG_FOLDER),
+            allow_buffered: options.allow_buffered,
+            listeners: listeners.take().unwrap_or_default(),
+            stop: stop.clone(),
+            doorbells: doorbells.clone(),
+            mesh,
+            resolver,
+            lock: directory.lock.file().map_err(system("sharing the lock"))?,
+        };
+        let outcomes = outcomes.clone();
+        let core = config.cpu.shards[shard];
+        let thread = cores::spawn(format!("shard-{shard}"), Some(core), move || {
+            let result = part.run();
+            // The main thread outlives every lane.
+            let _ = outcomes.send(Some((shard as u16, result)));
+        });
+        threads.push(thread.map_err(system("starting a shard's thread"))?);
+    }
+    let control = start_control(&config, http, control_end, &doorbells, &stop, options.log)?;
+    stop_on_signals(options.stop, outcomes)?;
+
+    // The first lane to end, or a signal, ends the node.
+    let first = ended.recv().expect("the signal thread holds a sender");
+    stop.store(true, Ordering::Release);
+    (0..=shards).for_each(|lane| doorbells.wake(lane));
+    let mut result = Ok(());
+    let mut note = |outcome: Outcome| {
+        if let Some((_, Err(error))) = outcome
+            && result.is_ok()
+        {
+            result = Err(error);
+        }
+    };
+    note(first);
+    for thread in threads {
+        // A panic aborts the process; a thread that ends has sent its outcome.
+        let _ = thread.join();
+    }
+    while let Ok(outcome) = ended.try_recv() {
+        note(outcome);
+    }
+    let _ = control.join();
+    drop(directory);
+    result
+}
+
+/// What a lane's end, or a signal (`None`), tells the main thread.
+type Outcome = Option<(u16, Result<(), BootError>)>;
+
+fn stop_on_signals(stop: StopSignals, outcomes: Sender<Outcome>) -> Result<(), BootError> {
+    cores::spawn(String::from("signals"), None, move || {
+        stop.wait();
+        // If nobody listens any more, the node stops already.
+        let _ = outcomes.send(None);
+    })
+    .map(drop)
+    .map_err(system("starting the signal thread"))
+}
+
+fn start_control(
+    config: &Config,
+    http: TcpListener,
+    mesh: MeshEnd<Parcel>,
+    doorbells: &Doorbells,
+    stop: &Arc<AtomicBool>,
+    log: control::LogControl,
+) -> Result<JoinHandle<()>, BootError> {
+    let feed = MeshFeed::new(config, mesh, doorbells.clone(), stop.clone());
+    let core = config.cpu.control[0];
+    let http_connections_max = config.limits.http_connections_max;
+    cores::spawn(String::from("control"), None, move || {
+        let options = control::ControlOptions {
+            core: Some(core),
+            connections_max: http_connections_max,
+            patience: control::ControlOptions::PATIENCE,
+        };
+        if let Err(error) = control::serve(http, options, feed, log) {
+            // Consensus goes on without it.
+            tracing::error!("the control lane stopped: {error}");
+        }
+    })
+    .map_err(system("starting the control lane"))
+}
+
+struct Directory {
+    manifest: manifest::Manifest,
+    lock: lock::DirectoryLock,
+}
+
+fn open_directory(config: &Config) -> Result<Directory, BootError> {
+    let path = &config.data_dir;
+    let refuse = |sentence: String| BootError::DataDirectory(sentence);
+    if !path.is_dir() {
+        return Err(refuse(format!(
+            "data directory {} doesn't exist; make it with: ringraft format --config FILE",
+            path.display()
+        )));
+    }
+    let lock = lock::DirectoryLock::take(path, LOCK_PATIENCE)
+        .map_err(|error| refuse(error.to_string()))?;
+    let manifest = manifest::read(path).map_err(|error| refuse(error.to_string()))?;
+    if manifest.cluster != config.cluster {
+        return Err(refuse(format!(
+            "data directory {} belongs to cluster {:032x}, the configuration says {:032x}; \
+             name the directory of this cluster, or format a new one",
+            path.display(),
+            manifest.cluster.0,
+            config.cluster.0
+        )));
+    }
+    if manifest.node != config.node {
+        return Err(refuse(format!(
+            "data directory {} belongs to node {}, the configuration says {}; \
+             name this node's own directory",
+            path.display(),
+            manifest.node,
+            config.node
+        )));
+    }
+    std::fs::create_dir_all(path.join(LOG_FOLDER)).map_err(system("making the log's folder"))?;
+    Ok(Directory { manifest, lock })
+}
+
+fn listen(addresses: &Addresses) -> Result<Vec<(OwnedFd, Role)>, BootError> {
+    let mut listeners = Vec::new();
+    for (what, address, role) in
+        [("client", &addresses.client, Role::Client), ("peer", &addresses.peer, Role::Peer)]
+    {
+        let listener = control::bind(what, address)?;
+        // The ring waits by itself; a non-blocking socket would make it give up instead.
+        listener.set_nonblocking(false).map_err(system("preparing a listener"))?;
+        listeners.push((OwnedFd::from(listener), role));
+    }
+    Ok(listeners)
+}
+
+/// What one shard's thread takes along.
+struct Part {
+    shard: ShardId,
+    config: Config,
+    identity: Identity,
+    directory: PathBuf,
+    allow_buffered: bool,
+    listeners: Vec<(OwnedFd, Role)>,
+    stop: Arc<AtomicBool>,
+    doorbells: Doorbells,
+    mesh: MeshEnd<Parcel>,
+    resolver: Resolver,
+    lock: OwnedFd,
+}
+
+impl Part {
+    fn run(self) -> Result<(), BootError> {
+        let shard = self.shard.0;
+        let lane = |error| BootError::Lane { shard, error };
+        let mut ring = reactor::ring(reactor::RING_ENTRIES)?;
+        // Registered, it stays locked until the last write of this ring is gone, even after a
+        // kill.
+        reactor::hold_lock(&ring, &self.lock).map_err(system("registering the lock"))?;
+        let mut device = UringDevice::open(&self.directory, self.allow_buffered)?;
+        let (log, recovered) = reactor::recover(&mut ring, &mut device, self.log_settings())
+            .map_err(|error| match error {
+                reactor::RecoverError::Log(error) => BootError::Recovery { shard, error },
+                reactor::RecoverError::Ring(error) => lane(LaneError::Ring(error)),
+            })?;
+        let wires = Wires::new(
+            self.identity,
+            self.shard,
+            self.config.cpu.shards.len() as u16,
+            self.config.peers().map(|peer| (peer.id, peer.addresses.peer.to_string())),
+            self.mesh,
+            self.config.limits.connections_max,
+        );
+        let settings = shard_settings(&self.config, self.identity, self.shard);
+        let shard_object =
+            Shard::new(settings, device, wires, log, recovered, clock::now(), |_| {
+                Box::new(KvMachine::new())
+            })
+            .map_err(|error: ShardError| lane(LaneError::Shard(error)))?;
+        let doorbell = self.doorbells.of(usize::from(shard)).map_err(system("a doorbell"))?;
+        let lane_parts = Lane {
+            ring,
+            doorbell,
+            ringer: self.doorbells,
+            listeners: self.listeners,
+            spin: self.config.cpu.spin,
+            stop: self.stop,
+            resolver: self.resolver,
+            control: self.config.cpu.shards.len(),
+        };
+        Reactor::new(lane_parts, shard_object).run().map_err(lane)
+    }
+
+    fn log_settings(&self) -> LogSettings {
+        let wal = &self.config.wal;
+        let log_id = u64::from(self.shard.0) + 1;
+        let Identity { cluster, node, incarnation } = self.identity;
+        let limits = Limits::default();
+        LogSettings {
+            segment_bytes: wal.segment_bytes,
+            inflight_max: wal.inflight,
+            durability: match wal.sync {
+                SyncMethod::Dsync => Durability::Dsync,
+                SyncMethod::Fdatasync => Durability::LinkedSync,
+                SyncMethod::Blocking => Durability::Blocking,
+                SyncMethod::None => Durability::None,
+            },
+            group_commit_wait: wal.group_commit_wait,
+            unsubmitted_bytes_max: limits.log_bytes_max + LOG_RESERVE_BYTES,
+            ..LogSettings::new(cluster, node, incarnation, log_id)
+        }
+    }
+}
+
+/// A shard's settings from the node's configuration.
+fn shard_settings(config: &Config, identity: Identity, shard: ShardId) -> ShardSettings {
+    let raft = &config.raft;
+    let limits = &config.limits;
+    ShardSettings {
+        identity,
+        shard,
+        shards: config.cpu.shards.len() as u16,
+        members: config
+            .nodes
+            .iter()
+            .map(|node| Member { node: node.id, client_address: node.addresses.client.to_string() })
+            .collect(),
+        groups: config.groups.clone(),
+        raft: Settings {
+            election_timeout: raft.election_timeout,
+            heartbeat_interval: raft.heartbeat_interval,
+            append_entries_max: raft.append_entries_max,
+            append_bytes_max: raft.append_bytes_max,
+            inflight_appends_max: raft.inflight_appends_max,
+            inflight_bytes_max: raft.inflight_bytes_max,
+            reads_waiting_max: limits.pending_reads_max,
+        },
+        limits: Limits {
+            group_writes_max: limits.pending_writes_max,
+            group_bytes_max: limits.pending_write_bytes_max,
+            group_reads_max: limits.pending_reads_max,
+            cache_bytes_max: limits.entry_cache_bytes,
+            ..Limits::default()
+        },
+        slow_write: config.log.slow_write,
+        seed: seed(identity, shard),
+        name: config.name.clone(),
+    }
+}
+
+/// Differs between nodes, lives and shards; the protocol needs no more of its jitter.
+fn seed(identity: Identity, shard: ShardId) -> u64 {
+    let now = clock::now();
+    identity.incarnation.0
+        ^ u64::from(identity.node.0).rotate_left(40)
+        ^ u64::from(shard.0).rotate_left(56)
+        ^ now.since(Ticks::ZERO).0
+}
+
+/// The folder of a node's logs.
+pub fn log_folder(data_dir: &Path) -> PathBuf {
+    data_dir.join(LOG_FOLDER)
+}

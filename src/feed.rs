@@ -1,0 +1,137 @@
+//! The control lane's end of the mesh: asks the shards for their numbers, keeps the newest, and
+//! hands on what they had to say.
+
+use crate::clock;
+use crate::config::Config;
+use crate::control::{LogEvent, NodeSnapshot, ShardFeed, ShardSnapshot};
+use crate::cores::Doorbells;
+use crate::snapshot::Taken;
+use crate::wires::Parcel;
+use ringraft_shard::mesh::MeshEnd;
+use ringraft_types::{NodeId, ShardId, Ticks};
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Parcels taken from one shard in one go.
+const PARCELS_PER_DRAIN: usize = 256;
+
+struct Shard {
+    /// When its newest numbers were taken; before the first, when the node started.
+    at: Ticks,
+    core: usize,
+    asked: bool,
+    answers: u64,
+    numbers: ShardSnapshot,
+}
+
+struct State {
+    mesh: MeshEnd<Parcel>,
+    shards: Vec<Shard>,
+    events: Vec<LogEvent>,
+    events_dropped: u64,
+}
+
+/// [`ShardFeed`] over the mesh. Belongs to the control lane's thread.
+pub struct MeshFeed {
+    node: NodeId,
+    name: String,
+    started: Ticks,
+    doorbells: Doorbells,
+    stop: Arc<AtomicBool>,
+    state: RefCell<State>,
+}
+
+impl MeshFeed {
+    /// A feed of the shards that the configuration names.
+    pub fn new(
+        config: &Config,
+        mesh: MeshEnd<Parcel>,
+        doorbells: Doorbells,
+        stop: Arc<AtomicBool>,
+    ) -> Self {
+        let now = clock::now();
+        let shards = config.cpu.shards.iter().enumerate().map(|(shard, &core)| Shard {
+            at: now,
+            core,
+            asked: false,
+            answers: 0,
+            numbers: ShardSnapshot { shard: ShardId(shard as u16), ..ShardSnapshot::default() },
+        });
+        let state = State { mesh, shards: shards.collect(), events: Vec::new(), events_dropped: 0 };
+        Self {
+            node: config.node,
+            name: config.name.clone(),
+            started: now,
+            doorbells,
+            stop,
+            state: RefCell::new(state),
+        }
+    }
+
+    fn drain(&self) {
+        let State { mesh, shards, events, events_dropped } = &mut *self.state.borrow_mut();
+        mesh.drain(PARCELS_PER_DRAIN, |from, parcel| match parcel {
+            Parcel::Snapshot(taken) => {
+                let Taken { at, numbers } = *taken;
+                let shard = &mut shards[from];
+                shard.at = at;
+                shard.asked = false;
+                shard.answers += 1;
+                shard.numbers = numbers;
+            }
+            Parcel::Log(event, dropped) => {
+                *events_dropped += dropped;
+                events.push(event);
+            }
+            _ => unreachable!("shards send the control lane numbers and log events only"),
+        });
+        mesh.ring_doorbells(&self.doorbells);
+    }
+}
+
+impl ShardFeed for MeshFeed {
+    fn request(&self) {
+        self.drain();
+        let State { mesh, shards, .. } = &mut *self.state.borrow_mut();
+        for (lane, shard) in shards.iter_mut().enumerate() {
+            if !shard.asked && mesh.send(lane, Parcel::AskSnapshot).is_ok() {
+                shard.asked = true;
+            }
+        }
+        mesh.ring_doorbells(&self.doorbells);
+    }
+
+    fn latest(&self) -> NodeSnapshot {
+        self.drain();
+        let now = clock::now();
+        let state = self.state.borrow();
+        let micros = |span: Ticks| Duration::from_micros(span.0);
+        NodeSnapshot {
+            node: self.node,
+            name: self.name.clone(),
+            uptime: micros(now.since(self.started)),
+            events_dropped: state.events_dropped,
+            shards: state
+                .shards
+                .iter()
+                .map(|shard| ShardSnapshot {
+                    core: shard.core,
+                    tick_age: micros(now.since(shard.at)),
+                    answers: shard.answers,
+                    ..shard.numbers.clone()
+                })
+                .collect(),
+        }
+    }
+
+    fn take_events(&self, out: &mut Vec<LogEvent>) {
+        self.drain();
+        out.append(&mut self.state.borrow_mut().events);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,120 @@
+//! What a shard tells the control lane when it is asked: taken on the shard's thread, read by
+//! people elsewhere.
+
+use crate::control::{
+    BUCKETS_US, GroupRow, Percentiles, ShardCounters, ShardSnapshot, StageHistogram, WalSnapshot,
+};
+use crate::wires::Wires;
+use hdrhistogram::Histogram;
+use ringraft_net::status::GroupRole;
+use ringraft_shard::Shard;
+use ringraft_shard::metrics::Stage;
+use ringraft_types::{NodeId, Ticks};
+use ringraft_wal::device::Durability;
+use ringraft_wal::device::uring::UringDevice;
+use std::time::Duration;
+
+/// A shard's numbers at one instant of its own clock.
+#[derive(Debug)]
+pub struct Taken {
+    /// When they were taken: so they also say that the shard turns.
+    pub at: Ticks,
+    /// The numbers.
+    pub numbers: ShardSnapshot,
+}
+
+/// Takes a shard's numbers.
+pub fn take(shard: &Shard<UringDevice, Wires>, now: Ticks) -> Taken {
+    let status = shard.status(now);
+    let metrics = shard.metrics();
+    let stats = shard.log().stats();
+    let peers_connected = shard.links.peers_connected() as u64;
+    let counters = ShardCounters {
+        turns: metrics.turns,
+        writes_done: metrics.writes_done,
+        reads_done: metrics.reads_served,
+        refused_busy: metrics.refused_busy,
+        refused_not_leader: metrics.refused_not_leader,
+        refused_other: metrics.refused_other,
+        elections: metrics.elections,
+        leader_changes: metrics.leader_changes,
+        peer_frames_received: metrics.peer_frames,
+        peer_bytes_received: metrics.peer_bytes,
+        peer_bytes_sent: shard.links.peer_bytes_sent,
+        frames_refused: metrics.frames_refused,
+        slow_writes: metrics.slow_writes,
+        clients_connected: (shard.links.connections() as u64).saturating_sub(peers_connected),
+        peers_connected,
+        pending_writes: shard.pending_writes(),
+    };
+    let groups = status.groups.iter().map(|group| GroupRow {
+        group: group.group,
+        role: match group.role {
+            GroupRole::Follower => "follower",
+            GroupRole::PreCandidate => "pre-candidate",
+            GroupRole::Candidate => "candidate",
+            GroupRole::Leader => "leader",
+            GroupRole::Learner => "learner",
+        },
+        leader: (group.leader != NodeId::ZERO).then_some(group.leader),
+        term: group.term,
+        last: group.last,
+        commit: group.commit,
+        applied: group.applied,
+        revision: group.revision,
+        state_hash: group.state_hash,
+        lag_entries: group.lag_entries,
+        damaged: group.damaged,
+    });
+    let numbers = ShardSnapshot {
+        shard: status.shard,
+        core: 0,
+        tick_age: Duration::ZERO,
+        answers: 0,
+        groups: groups.collect(),
+        counters,
+        stages: Stage::ALL
+            .iter()
+            .map(|&stage| histogram(stage, metrics.histogram(stage)))
+            .collect(),
+        wal: WalSnapshot {
+            sync_method: match shard.log().settings().durability {
+                Durability::Dsync => "dsync",
+                Durability::LinkedSync => "fdatasync",
+                Durability::Blocking => "blocking",
+                Durability::None => "none",
+            },
+            batches: stats.blocks,
+            records: stats.records,
+            bytes: stats.bytes,
+            sync: percentiles(&stats.latency),
+            segments: stats.segments_made.saturating_sub(stats.segments_removed),
+            segment_bytes: shard.log().settings().segment_bytes,
+            torn_tails: shard.torn_blocks(),
+            is_full: shard.log().space_exhausted(),
+        },
+    };
+    Taken { at: now, numbers }
+}
+
+fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
+    Percentiles {
+        p50_us: histogram.value_at_quantile(0.5),
+        p90_us: histogram.value_at_quantile(0.9),
+        p99_us: histogram.value_at_quantile(0.99),
+        p999_us: histogram.value_at_quantile(0.999),
+        max_us: histogram.max(),
+    }
+}
+
+fn histogram(stage: Stage, values: &Histogram<u64>) -> StageHistogram {
+    let mut buckets = [0; BUCKETS_US.len() + 1];
+    let mut sum_us = 0;
+    for value in values.iter_recorded() {
+        let at = value.value_iterated_to();
+        let count = value.count_at_value();
+        sum_us += at * count;
+        buckets[BUCKETS_US.partition_point(|&bound| bound < at)] += count;
+    }
+    StageHistogram { stage, count: values.len(), sum_us, buckets, percentiles: percentiles(values) }
+}

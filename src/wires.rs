@@ -1,0 +1,417 @@
+//! The sockets of one shard, and the network door over them.
+//!
+//! Owned by the shard's thread. Bytes come in and go out through the reactor; what a connection
+//! is (a greeting not yet read, a client, a peer) is decided here.
+
+use crate::control::LogEvent;
+use crate::snapshot::Taken;
+use ringraft_net::handshake::{HANDSHAKE_BYTES, Hello, Host, RefusalCode, Role, Welcome};
+use ringraft_net::{Frame, Identity, Inbox, Outbox};
+use ringraft_shard::links::{ConnectionId, Links};
+use ringraft_shard::mesh::MeshEnd;
+use ringraft_types::{NodeId, ShardId, Ticks};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+
+/// A greeting must be whole this long after the connection was accepted.
+const GREETING_TIME: Ticks = Ticks::from_millis(5_000);
+/// A frame must be whole this long after its first byte: a client that sends one byte a second
+/// holds no buffer for ever.
+const FRAME_TIME: Ticks = Ticks::from_millis(30_000);
+/// A dial must have led to a welcome after this long.
+const DIAL_TIME: Ticks = Ticks::from_millis(2_000);
+/// Pauses between dials grow from the first to the second.
+const DIAL_PAUSE: (Ticks, Ticks) = (Ticks::from_millis(20), Ticks::from_millis(1_000));
+/// What may wait for one client, bytes; a client that doesn't read is closed when it is reached.
+const CLIENT_OUTBOX_BYTES: usize = 8 << 20;
+/// What may wait for one peer, bytes; appends beyond it are sent again later.
+const PEER_OUTBOX_BYTES: usize = 16 << 20;
+
+/// What travels between the lanes of one node.
+pub enum Parcel {
+    /// A connection that greeted another shard than the one that accepted it.
+    Handoff {
+        /// The socket.
+        socket: OwnedFd,
+        /// What it said.
+        hello: Hello,
+        /// What it sent after the greeting.
+        inbox: Inbox,
+    },
+    /// A client's frame for a group of the receiving shard. A request: its reply is `Answers`.
+    ClientFrame {
+        /// Where the answer goes.
+        from: ConnectionId,
+        /// The frame, header included, as it came.
+        header: ringraft_net::FrameHeader,
+        /// Its body.
+        body: Vec<u8>,
+    },
+    /// Frames for a client of the receiving shard.
+    Answers {
+        /// Whose they are.
+        to: ConnectionId,
+        /// Whole frames.
+        bytes: Vec<u8>,
+    },
+    /// "How are you?" from the control lane.
+    AskSnapshot,
+    /// The answer.
+    Snapshot(Box<Taken>),
+    /// Something worth a line in the log, and how many were dropped before it.
+    Log(LogEvent, u64),
+}
+
+/// What a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Accepted; its greeting is awaited.
+    Greeting {
+        /// Which port it came to.
+        port: Role,
+    },
+    /// A connect to a peer is under way.
+    Dialing(NodeId),
+    /// Our greeting is sent; the welcome is awaited.
+    Dialed(NodeId),
+    /// A peer's shard.
+    Peer(NodeId),
+    /// A client.
+    Client,
+}
+
+/// One connection.
+pub struct Socket {
+    /// The descriptor.
+    pub fd: OwnedFd,
+    /// What arrived.
+    pub inbox: Inbox,
+    /// What leaves.
+    pub outbox: Outbox,
+    /// What it is.
+    pub state: State,
+    /// A receive is in flight: the inbox's space belongs to the kernel.
+    pub receiving: bool,
+    /// A send is in flight: the outbox's flying buffer belongs to the kernel.
+    pub sending: bool,
+    /// No new operation is started; the slot is freed when none is in flight.
+    pub closing: bool,
+    /// In the list of sockets to look at before the next submission.
+    pub listed: bool,
+    /// When patience ends: of a greeting, a dial, or a frame that isn't whole.
+    pub deadline: Ticks,
+    /// Kept in place for a connect in flight.
+    pub address: Option<Box<socket2::SockAddr>>,
+    /// Which tenant of its slot this is.
+    pub generation: u32,
+}
+
+/// Another node's shard, as this one dials it.
+pub struct PeerLink {
+    /// Where it listens, as configured: a name or an address.
+    pub address: String,
+    /// The connection in use, once welcomed.
+    pub up: Option<u32>,
+    /// The connection that is being made.
+    pub dialing: Option<u32>,
+    /// Not before this.
+    pub next_dial: Ticks,
+    /// The pause after the next failure.
+    pub pause: Ticks,
+    /// Whether this node dials; the other side does otherwise.
+    pub dials: bool,
+    /// Resolution is under way.
+    pub resolving: bool,
+    /// Why the last attempt was refused, to say it once.
+    pub refused: Option<RefusalCode>,
+}
+
+/// All sockets of a shard.
+pub struct Wires {
+    /// Who we are.
+    pub host: Host,
+    /// Which shard this is.
+    pub shard: ShardId,
+    sockets: Vec<Option<Box<Socket>>>,
+    generations: Vec<u32>,
+    free: Vec<u32>,
+    /// The other nodes.
+    pub peers: BTreeMap<NodeId, PeerLink>,
+    /// Sockets that the reactor must look at before it submits.
+    pub listed: Vec<u32>,
+    /// Frames for clients of other shards, by connection.
+    remote: BTreeMap<ConnectionId, Outbox>,
+    /// This lane's end of the mesh.
+    pub mesh: MeshEnd<Parcel>,
+    connections_max: usize,
+    clients: usize,
+    /// Bytes sent to peers.
+    pub peer_bytes_sent: u64,
+}
+
+impl Wires {
+    /// No sockets yet.
+    pub fn new(
+        identity: Identity,
+        shard: ShardId,
+        shards: u16,
+        peers: impl IntoIterator<Item = (NodeId, String)>,
+        mesh: MeshEnd<Parcel>,
+        connections_max: usize,
+    ) -> Self {
+        let peers = peers.into_iter().map(|(node, address)| {
+            let link = PeerLink {
+                address,
+                up: None,
+                dialing: None,
+                next_dial: Ticks::ZERO,
+                pause: DIAL_PAUSE.0,
+                dials: identity.node < node,
+                resolving: false,
+                refused: None,
+            };
+            (node, link)
+        });
+        Self {
+            host: Host { identity, shards, port: Role::Client },
+            shard,
+            sockets: Vec::new(),
+            generations: Vec::new(),
+            free: Vec::new(),
+            peers: peers.collect(),
+            listed: Vec::new(),
+            remote: BTreeMap::new(),
+            mesh,
+            connections_max,
+            clients: 0,
+            peer_bytes_sent: 0,
+        }
+    }
+
+    /// Takes a socket in. Returns its slot, or gives it back if there are too many.
+    ///
+    /// # Errors
+    /// If the limit of connections is reached; peers are always taken.
+    pub fn insert(
+        &mut self,
+        fd: OwnedFd,
+        state: State,
+        inbox: Inbox,
+        now: Ticks,
+    ) -> Result<u32, OwnedFd> {
+        let is_peer = matches!(state, State::Dialing(_) | State::Peer(_));
+        if !is_peer && self.clients >= self.connections_max {
+            return Err(fd);
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.sockets.push(None);
+            self.generations.push(0);
+            (self.sockets.len() - 1) as u32
+        });
+        let generation = self.generations[slot as usize];
+        self.clients += 1;
+        let (limit, patience) = match state {
+            State::Dialing(_) => (PEER_OUTBOX_BYTES, DIAL_TIME),
+            State::Peer(_) => (PEER_OUTBOX_BYTES, FRAME_TIME),
+            State::Greeting { port: Role::Peer } => (PEER_OUTBOX_BYTES, GREETING_TIME),
+            State::Greeting { .. } => (CLIENT_OUTBOX_BYTES, GREETING_TIME),
+            State::Dialed(_) | State::Client => (CLIENT_OUTBOX_BYTES, FRAME_TIME),
+        };
+        self.sockets[slot as usize] = Some(Box::new(Socket {
+            fd,
+            inbox,
+            outbox: Outbox::new(limit),
+            state,
+            receiving: false,
+            sending: false,
+            closing: false,
+            listed: false,
+            deadline: now.after(patience),
+            address: None,
+            generation,
+        }));
+        self.list(slot);
+        Ok(slot)
+    }
+
+    /// The socket in a slot, if there is one.
+    pub fn get(&mut self, slot: u32) -> Option<&mut Socket> {
+        self.sockets.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    /// The socket in a slot, if it is still the tenant that the generation names.
+    pub fn get_generation(&mut self, slot: u32, generation: u32) -> Option<&mut Socket> {
+        self.get(slot).filter(|socket| socket.generation == generation)
+    }
+
+    /// Puts a socket on the list of those to look at before the next submission.
+    pub fn list(&mut self, slot: u32) {
+        if let Some(Some(socket)) = self.sockets.get_mut(slot as usize)
+            && !socket.listed
+        {
+            socket.listed = true;
+            self.listed.push(slot);
+        }
+    }
+
+    /// How a client on this shard is named.
+    pub fn connection_id(&mut self, slot: u32) -> ConnectionId {
+        let generation = self.generations[slot as usize];
+        ConnectionId { shard: self.shard, slot, generation }
+    }
+
+    /// Begins to close a socket. What it was is returned, so that the shard can be told.
+    pub fn close(&mut self, slot: u32, now: Ticks) -> Option<State> {
+        let socket = self.sockets.get_mut(slot as usize)?.as_deref_mut()?;
+        if socket.closing {
+            return None;
+        }
+        socket.closing = true;
+        let state = socket.state;
+        // Whatever is in flight completes now; an error means it was not connected.
+        let _ = rustix::net::shutdown(&socket.fd, rustix::net::Shutdown::Both);
+        self.list(slot);
+        if let State::Dialing(node) | State::Dialed(node) | State::Peer(node) = state
+            && let Some(link) = self.peers.get_mut(&node)
+        {
+            if link.up == Some(slot) {
+                link.up = None;
+                link.next_dial = now;
+            }
+            if link.dialing == Some(slot) {
+                link.dialing = None;
+                link.next_dial = now.after(link.pause);
+                link.pause = Ticks((link.pause.0 * 2).min(DIAL_PAUSE.1.0));
+            }
+        }
+        Some(state)
+    }
+
+    /// Frees a slot whose socket is closed and has nothing in flight.
+    pub fn free_if_idle(&mut self, slot: u32) -> bool {
+        let place = &mut self.sockets[slot as usize];
+        let idle = place
+            .as_ref()
+            .is_some_and(|socket| socket.closing && !socket.receiving && !socket.sending);
+        if idle {
+            *place = None;
+            self.generations[slot as usize] = self.generations[slot as usize].wrapping_add(1);
+            self.free.push(slot);
+            self.clients -= 1;
+        }
+        idle
+    }
+
+    /// Slots whose patience is over.
+    pub fn overdue(&mut self, now: Ticks, out: &mut Vec<u32>) {
+        for (slot, place) in self.sockets.iter_mut().enumerate() {
+            let Some(socket) = place else { continue };
+            let waits = match socket.state {
+                State::Greeting { .. } | State::Dialing(_) | State::Dialed(_) => true,
+                State::Peer(_) | State::Client => socket.inbox.waiting() > 0,
+            };
+            if !waits {
+                socket.deadline = now.after(FRAME_TIME);
+            } else if socket.deadline <= now && !socket.closing {
+                out.push(slot as u32);
+            }
+        }
+    }
+
+    /// Frees a slot whose socket went to another shard: nothing of it is in flight.
+    pub fn release(&mut self, slot: u32) {
+        if let Some(socket) = self.get(slot) {
+            assert!(!socket.receiving && !socket.sending, "its buffers are the kernel's (I-08)");
+            socket.closing = true;
+            self.free_if_idle(slot);
+        }
+    }
+
+    /// Every slot in use.
+    pub fn slots(&self) -> impl Iterator<Item = u32> + use<> {
+        let used: Vec<u32> = (0..self.sockets.len() as u32)
+            .filter(|&slot| self.sockets[slot as usize].is_some())
+            .collect();
+        used.into_iter()
+    }
+
+    /// Connections there are.
+    pub fn connections(&self) -> usize {
+        self.clients
+    }
+
+    /// Peers whose link is up.
+    pub fn peers_connected(&self) -> usize {
+        self.peers.values().filter(|link| link.up.is_some()).count()
+    }
+
+    /// A peer's link is up over this slot. An older one is replaced; its slot is returned.
+    pub fn peer_up(&mut self, node: NodeId, slot: u32) -> Option<u32> {
+        let socket = self.get(slot).expect("the slot was just in use");
+        socket.state = State::Peer(node);
+        let link = self.peers.get_mut(&node).expect("only members get here");
+        if link.dialing == Some(slot) {
+            link.dialing = None;
+        }
+        link.pause = DIAL_PAUSE.0;
+        link.refused = None;
+        link.up.replace(slot).filter(|&old| old != slot)
+    }
+
+    /// Hands what was written for clients of other shards to the mesh.
+    pub fn flush_remote(&mut self) {
+        while let Some((to, mut outbox)) = self.remote.pop_first() {
+            let mut bytes = Vec::with_capacity(outbox.waiting());
+            while let Some(part) = outbox.take_for_send() {
+                bytes.extend_from_slice(part);
+                let count = part.len();
+                outbox.sent(count);
+            }
+            // A lane that doesn't drain is stalled; its clients time out and ask again.
+            let _ = self.mesh.send(usize::from(to.shard.0), Parcel::Answers { to, bytes });
+        }
+    }
+
+    /// The welcome or refusal to a greeting.
+    pub fn answer(&mut self, slot: u32, port: Role, verdict: Result<u8, RefusalCode>) {
+        let host = Host { port, ..self.host };
+        let welcome = Welcome::new(&host, self.shard, verdict);
+        if let Some(socket) = self.get(slot) {
+            socket.outbox.push(&welcome.encode());
+        }
+        self.list(slot);
+    }
+
+    /// Our own greeting to a peer's shard.
+    pub fn greeting(&self, node: NodeId) -> [u8; HANDSHAKE_BYTES] {
+        Hello::from_peer(self.host.identity, self.shard, node, self.shard).encode()
+    }
+}
+
+impl Links for Wires {
+    fn peer(&mut self, node: NodeId) -> Option<&mut Outbox> {
+        let slot = self.peers.get(&node)?.up?;
+        self.list(slot);
+        let socket = self.get(slot)?;
+        (!socket.closing).then_some(&mut socket.outbox)
+    }
+
+    fn client(&mut self, connection: ConnectionId) -> Option<&mut Outbox> {
+        if connection.shard != self.shard {
+            let outbox = self.remote.entry(connection);
+            return Some(outbox.or_insert_with(|| Outbox::new(CLIENT_OUTBOX_BYTES)));
+        }
+        self.list(connection.slot);
+        let socket = self.get_generation(connection.slot, connection.generation)?;
+        (!socket.closing).then_some(&mut socket.outbox)
+    }
+
+    fn forward(&mut self, to: ShardId, connection: ConnectionId, frame: &Frame<'_>) -> bool {
+        let parcel = Parcel::ClientFrame {
+            from: connection,
+            header: frame.header,
+            body: frame.body.to_vec(),
+        };
+        self.mesh.send(usize::from(to.0), parcel).is_ok()
+    }
+}
