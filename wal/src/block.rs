@@ -188,7 +188,7 @@ pub(crate) fn walk<'a>(
     }
     // Also without a rotten record: intact records of another block would not match (V13).
     for item in block.directory() {
-        if !seen.items.contains(&item) {
+        if !seen.holds(&item) {
             result.damaged.push(item);
         }
     }

@@ -396,6 +396,12 @@ impl Directory {
         !self.places.contains_key(&(group, carried))
     }
 
+    /// Whether the directory has exactly this item.
+    pub(crate) fn holds(&self, item: &DirectoryItem) -> bool {
+        let place = self.places.get(&(item.group, item.has(ITEM_CARRIED)));
+        place.is_some_and(|&place| self.items[place] == *item)
+    }
+
     /// Notes a run of entries of one group.
     pub(crate) fn note_run(
         &mut self,
