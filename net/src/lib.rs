@@ -5,6 +5,7 @@
 //! socket, reads a clock or draws a random number.
 #![deny(unsafe_code)]
 
+mod archive;
 mod bytes;
 pub mod client;
 pub mod client_wire;
