@@ -1,6 +1,7 @@
 //! The client's core against a scripted server, in virtual time: leaders that move, replies that
 //! come twice or never, gaps, evicted sessions, deadlines.
 
+#[allow(dead_code, reason = "shared with the randomized tests")]
 mod script;
 
 use ringraft_net::client::{Reason, SubmitError, Trouble};

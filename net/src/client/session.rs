@@ -21,6 +21,14 @@ enum Place {
     Answered,
     /// Given up, and definitely not done.
     Hole,
+    /// Given up, though an attempt may lie in a log.
+    DoubtfulHole,
+}
+
+impl Place {
+    const fn is_hole(self) -> bool {
+        matches!(self, Self::Hole | Self::DoubtfulHole)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +112,7 @@ impl Session {
     pub(super) fn may_send(&self, now: Ticks, has_queued: bool) -> bool {
         let has_room = self.ring.len() < SESSION_UNANSWERED_MAX && self.holes == 0;
         let has_more = match self.ring.get(self.next) {
-            Some(entry) => entry.place != Place::Hole,
+            Some(entry) => !entry.place.is_hole(),
             None => has_queued && has_room,
         };
         !self.draining && self.is_open() && now >= self.retry_at && has_more
@@ -131,7 +139,7 @@ impl Session {
             calls.get_mut(slot).sequence = self.base + self.next as u64;
         }
         let entry = &mut self.ring[self.next];
-        if entry.place == Place::Hole {
+        if entry.place.is_hole() {
             return None;
         }
         assert!(entry.place == Place::Waiting, "sent twice on one connection");
@@ -177,11 +185,17 @@ impl Session {
         match status {
             Status::Unknown => calls.get_mut(slot).in_doubt = true,
             Status::SessionExpired => self.expired = true,
+            // The next leader may do better, and the write may be done already.
+            Status::Damaged | Status::NoSuchGroup if in_doubt => {}
+            _ if is_final && in_doubt => {
+                calls.unknown(slot, Reason::Refused(status));
+                self.give_up(calls, at, Place::DoubtfulHole);
+            }
             _ if in_doubt => {}
-            _ if calls.get(slot).reported => self.give_up(calls, at),
+            _ if calls.get(slot).reported => self.give_up(calls, at, Place::Hole),
             _ if is_final => {
                 calls.not_done(slot, Reason::Refused(status));
-                self.give_up(calls, at);
+                self.give_up(calls, at, Place::Hole);
             }
             _ => {}
         }
@@ -203,7 +217,7 @@ impl Session {
             assert!(self.ring[at].place == Place::Waiting, "answered writes don't expire");
             calls.not_done(slot, Reason::Deadline);
             self.draining = true;
-            self.give_up(calls, at);
+            self.give_up(calls, at, Place::Hole);
         }
     }
 
@@ -242,19 +256,20 @@ impl Session {
             self.begin(fresh());
             return;
         }
-        let Some(hole) = self.ring.iter().position(|entry| entry.place == Place::Hole) else {
-            return;
-        };
+        let Some(hole) = self.ring.iter().position(|entry| entry.place.is_hole()) else { return };
+        let is_hole_doubtful = self.ring[hole].place == Place::DoubtfulHole;
         let mut after = self.ring.range(hole + 1..);
         let is_doubtful =
             after.any(|entry| entry.place == Place::Waiting && calls.get(entry.slot).in_doubt);
-        if !is_doubtful {
+        if !is_hole_doubtful && !is_doubtful {
             self.requeue_from(calls, queue, hole);
         } else if hole == 0 {
-            // A successor can't have been applied without the hole's number (see `client`).
-            for entry in &self.ring {
-                if entry.place == Place::Waiting {
+            for entry in self.ring.iter().filter(|entry| entry.place == Place::Waiting) {
+                if !is_hole_doubtful {
+                    // It can't have been applied without the hole's number (see `client`).
                     calls.get_mut(entry.slot).in_doubt = false;
+                } else if calls.get(entry.slot).in_doubt {
+                    calls.unknown(entry.slot, Reason::Refused(Status::Unknown));
                 }
             }
             self.requeue_from(calls, queue, 0);
@@ -271,7 +286,7 @@ impl Session {
             match entry.place {
                 Place::Out => unreachable!("nothing is out while the session settles"),
                 Place::Answered => {}
-                Place::Hole => self.holes -= 1,
+                Place::Hole | Place::DoubtfulHole => self.holes -= 1,
                 Place::Waiting if calls.get(entry.slot).reported => calls.close(entry.slot),
                 Place::Waiting => {
                     calls.get_mut(entry.slot).sequence = 0;
@@ -310,9 +325,9 @@ impl Session {
     }
 
     /// A number will never be sent again, and its call is reported.
-    fn give_up(&mut self, calls: &mut Calls, at: usize) {
+    fn give_up(&mut self, calls: &mut Calls, at: usize, place: Place) {
         calls.close(self.ring[at].slot);
-        self.ring[at] = Entry { slot: u32::MAX, place: Place::Hole };
+        self.ring[at] = Entry { slot: u32::MAX, place };
         self.holes += 1;
     }
 }
