@@ -35,7 +35,7 @@ use ringraft_types::{Index, Revision, Status};
 
 pub use self::calls::{Completed, Completions};
 pub use self::core::{Core, CoreOptions};
-pub use self::driver::{Client, ClientError, ClientOptions, Response};
+pub use self::driver::{Client, ClientOptions, Response};
 pub use self::link::{LinkId, Trouble};
 
 /// Names a call of one client, from submission to completion.

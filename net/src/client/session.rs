@@ -49,6 +49,9 @@ pub(super) enum Advice {
     Seek,
 }
 
+/// So often may a leader find a gap where there is none, before the session is given up.
+const GAPS_MAX: u32 = 8;
+
 /// One session.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -68,6 +71,9 @@ pub(super) struct Session {
     draining: bool,
     /// The server has evicted the session.
     expired: bool,
+    /// How often in a row the oldest number was refused for a gap, though all before it are
+    /// answered.
+    gaps: u32,
     /// Not before this is anything sent again.
     pub(super) retry_at: Ticks,
 }
@@ -84,6 +90,7 @@ impl Session {
             holes: 0,
             draining: false,
             expired: false,
+            gaps: 0,
             retry_at: Ticks::ZERO,
         }
     }
@@ -185,6 +192,11 @@ impl Session {
         match status {
             Status::Unknown => calls.get_mut(slot).in_doubt = true,
             Status::SessionExpired => self.expired = true,
+            Status::Gap if at == 0 => {
+                // There is no gap. A leader that insists has lost the session.
+                self.gaps += 1;
+                self.expired = self.gaps >= GAPS_MAX;
+            }
             // The next leader may do better, and the write may be done already.
             Status::Damaged | Status::NoSuchGroup if in_doubt => {}
             _ if is_final && in_doubt => {
@@ -203,6 +215,8 @@ impl Session {
             Status::NotLeader | Status::Unknown | Status::SessionExpired | Status::NoSuchGroup => {
                 Advice::Seek
             }
+            // Another attempt at the same place would only be refused again.
+            _ if is_final && self.ring[at].place.is_hole() => Advice::Continue,
             _ => Advice::Pause,
         }
     }
@@ -311,6 +325,7 @@ impl Session {
 
     /// A number is used up, and its call reported.
     fn answered(&mut self, calls: &mut Calls, at: usize) {
+        self.gaps = 0;
         calls.close(self.ring[at].slot);
         self.ring[at] = Entry { slot: u32::MAX, place: Place::Answered };
         while self.ring.front().is_some_and(|entry| entry.place == Place::Answered) {
