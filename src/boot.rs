@@ -21,7 +21,9 @@ use ringraft_shard::{Member, Shard, ShardError, ShardSettings};
 use ringraft_types::{ShardId, Ticks};
 use ringraft_wal::device::uring::UringDevice;
 use ringraft_wal::device::{Durability, geometry};
-use ringraft_wal::{LogSettings, WalError, lock, manifest};
+use ringraft_wal::manifest::Manifest;
+use ringraft_wal::{LogSettings, WalError, lock};
+use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -131,7 +133,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<(), BootError> {
             doorbells: doorbells.clone(),
             mesh,
             resolver,
-            lock: directory.lock.file().map_err(system("sharing the lock"))?,
+            lock: directory.lock.try_clone().map_err(system("sharing the lock"))?.into(),
         };
         let outcomes = outcomes.clone();
         let core = config.cpu.shards[shard];
@@ -209,22 +211,22 @@ fn start_control(
 }
 
 struct Directory {
-    manifest: manifest::Manifest,
-    lock: lock::DirectoryLock,
+    manifest: Manifest,
+    lock: File,
 }
 
 fn open_directory(config: &Config) -> Result<Directory, BootError> {
     let path = &config.data_dir;
     let refuse = |sentence: String| BootError::DataDirectory(sentence);
-    if !path.is_dir() {
+    if !Manifest::exists(path) {
         return Err(refuse(format!(
-            "data directory {} doesn't exist; make it with: ringraft format --config FILE",
+            "data directory {} is not formatted; make it with: ringraft format --config FILE",
             path.display()
         )));
     }
-    let lock = lock::DirectoryLock::take(path, LOCK_PATIENCE)
-        .map_err(|error| refuse(error.to_string()))?;
-    let manifest = manifest::read(path).map_err(|error| refuse(error.to_string()))?;
+    let lock =
+        lock::acquire(path, LOCK_PATIENCE).map_err(|error| refuse(error.to_string()))?;
+    let manifest = Manifest::load(path).map_err(|error| refuse(error.to_string()))?.manifest;
     if manifest.cluster != config.cluster {
         return Err(refuse(format!(
             "data directory {} belongs to cluster {:032x}, the configuration says {:032x}; \

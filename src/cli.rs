@@ -9,7 +9,6 @@ mod node;
 mod output;
 
 pub use exit::{Exit, Failure};
-pub use node::RunOptions;
 pub use output::Output;
 
 use clap::{Args, Parser, Subcommand};

@@ -20,4 +20,5 @@ pub use feed::{
 pub use listen::{BindError, bind};
 pub use logs::{LogControl, LogEvent};
 pub use server::{ControlError, ControlOptions, serve};
+pub use ringraft_shard::metrics::Stage;
 pub use stop::StopSignals;

@@ -6,8 +6,8 @@ use super::output::{self, Output};
 use crate::config::Config;
 use ringraft_types::Incarnation;
 use serde_json::json;
-use std::fs::{DirBuilder, File};
-use std::io::Write as _;
+use ringraft_wal::manifest::Manifest;
+use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -56,8 +56,15 @@ pub(crate) fn format(config: &Config) -> Result<Incarnation, Failure> {
         builder.mode(0o700).create(dir).map_err(|error| refuse("cannot be made", &error))?;
     }
     let incarnation = random_incarnation()?;
-    write_identity(dir, config, incarnation)
-        .map_err(|error| refuse("cannot be written", &error))?;
+    let manifest = Manifest {
+        cluster: config.cluster,
+        node: config.node,
+        incarnation,
+        feature_level: 1,
+    };
+    manifest
+        .store(dir, 1)
+        .map_err(|error| Failure::new(Exit::DataDir, format!("data directory: {error}")))?;
     Ok(incarnation)
 }
 
@@ -76,7 +83,7 @@ fn refuse_used(dir: &Path) -> Result<(), Failure> {
     let first = entries.flatten().find(|entry| entry.file_name() != "lost+found");
     let Some(first) = first else { return Ok(()) };
     let found = first.file_name().to_string_lossy().into_owned();
-    let what = if dir.join(IDENTITY_FILE).exists() {
+    let what = if Manifest::exists(dir) {
         format!("{} is formatted already", dir.display())
     } else {
         format!("{} is not empty: it holds {found:?}", dir.display())
@@ -91,24 +98,4 @@ fn random_incarnation() -> Result<Incarnation, Failure> {
     let number = getrandom::u64()
         .map_err(|error| Failure::new(Exit::Environment, format!("no random numbers: {error}")))?;
     Ok(Incarnation(number.max(1)))
-}
-
-/// Says whose directory it is.
-const IDENTITY_FILE: &str = "identity";
-
-fn write_identity(
-    dir: &Path,
-    config: &Config,
-    incarnation: Incarnation,
-) -> Result<(), std::io::Error> {
-    let mut file = File::create_new(dir.join(IDENTITY_FILE))?;
-    let text = format!(
-        "cluster {:032x}\nnode {}\nincarnation {:016x}\n",
-        config.cluster.get(),
-        config.node,
-        incarnation.get()
-    );
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    File::open(dir)?.sync_all()
 }
