@@ -224,8 +224,7 @@ fn open_directory(config: &Config) -> Result<Directory, BootError> {
             path.display()
         )));
     }
-    let lock =
-        lock::acquire(path, LOCK_PATIENCE).map_err(|error| refuse(error.to_string()))?;
+    let lock = lock::acquire(path, LOCK_PATIENCE).map_err(|error| refuse(error.to_string()))?;
     let manifest = Manifest::load(path).map_err(|error| refuse(error.to_string()))?.manifest;
     if manifest.cluster != config.cluster {
         return Err(refuse(format!(

@@ -5,15 +5,11 @@ use super::exit::{Exit, Failure};
 use super::output::{self, Output};
 use super::{Global, http};
 use ringraft_benches::{
-    BenchError, Completed, Connection, FloorOptions, FsyncOptions, LoadKind, LoadOptions,
-    Operation, Outcome, Refused, Report, Space, SyncMethod, floor, fsync, load, table,
+    BenchError, FloorOptions, FsyncOptions, LoadKind, LoadOptions, NativeConnection, Report, Space,
+    SyncMethod, floor, fsync, load, table,
 };
-use ringraft_net::client::{self as net, Client, ClientOptions, Reason, SubmitError};
-use ringraft_types::command::{Keys, PutCommand, RangeCommand};
-use ringraft_types::{GroupId, Revision, Status};
-use std::io;
+use ringraft_net::client::Client;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// What can be measured.
 #[derive(Debug, clap::Subcommand)]
@@ -202,13 +198,12 @@ fn run_load(name: &str, kind: LoadKind, args: &LoadArgs, global: &Global) -> Res
         durable: says_durable(global),
     };
     // One call first: a quorum that can't be reached is one failure, not a million.
-    let first = ClientOptions { calls_max: 1, ..client::options(global) };
+    let first = client::options(global);
     Client::connect(first.clone())
         .and_then(|mut client| client.locate(first.group))
         .map_err(client::failure)?;
-    let mut each = client::options(global);
-    each.calls_max = args.outstanding.max(1);
-    let report = load(&options, |_| NativeConnection::connect(&each)).map_err(failure)?;
+    let connect = |_| NativeConnection::new(first.endpoints.clone(), global.timeout);
+    let report = load(&options, connect).map_err(failure)?;
     show(name, &report, global.output)
 }
 
@@ -225,61 +220,4 @@ fn says_durable(global: &Global) -> bool {
         eprintln!("no node says over HTTP whether it syncs: the result is not called durable");
     }
     !answers.is_empty() && answers.iter().all(|durable| *durable)
-}
-
-/// The native client, as the load generator wants it.
-struct NativeConnection {
-    client: Client,
-    timeout: Duration,
-    command: Vec<u8>,
-}
-
-impl NativeConnection {
-    fn connect(options: &ClientOptions) -> io::Result<Self> {
-        let client = Client::connect(options.clone()).map_err(io::Error::other)?;
-        Ok(Self { client, timeout: options.timeout, command: Vec::new() })
-    }
-}
-
-impl Connection for NativeConnection {
-    fn submit(&mut self, group: GroupId, operation: Operation<'_>) -> Result<u64, Refused> {
-        self.command.clear();
-        let submitted = match operation {
-            Operation::Write { key, value } => {
-                let put = PutCommand { key, value, previous: false };
-                put.encode(&mut self.command).map_err(|_| Refused::Other)?;
-                self.client.submit_write(group, &self.command, self.timeout)
-            }
-            Operation::Read { key } => {
-                let range = RangeCommand {
-                    keys: Keys::One(key),
-                    revision: Revision::ZERO,
-                    limit: 1,
-                    bytes_max: 0,
-                    keys_only: false,
-                    count_only: false,
-                };
-                range.encode(&mut self.command).map_err(|_| Refused::Other)?;
-                self.client.submit_read(group, &self.command, self.timeout)
-            }
-        };
-        submitted.map(|call| call.0).map_err(|error| match error {
-            SubmitError::Busy { .. } => Refused::Busy,
-            SubmitError::TooLong { .. } | SubmitError::NoGroup => Refused::Other,
-        })
-    }
-
-    fn poll(&mut self, timeout: Duration, ended: &mut Vec<Completed>) -> io::Result<()> {
-        let completions = self.client.poll(timeout).map_err(io::Error::other)?;
-        ended.extend(completions.map(|completed| Completed {
-            call: completed.call.0,
-            outcome: match completed.outcome {
-                net::Outcome::Done(_) => Outcome::Done,
-                net::Outcome::NotDone(Reason::Refused(Status::Busy)) => Outcome::Busy,
-                net::Outcome::NotDone(_) => Outcome::Refused,
-                net::Outcome::Unknown(_) => Outcome::Unknown,
-            },
-        }));
-        Ok(())
-    }
 }

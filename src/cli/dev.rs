@@ -119,7 +119,9 @@ fn start_and_watch(
             if let Some(status) = node.exited() {
                 eprintln!(
                     "node {} ({}) ended: {status}; `ringraft dev restart {}` starts it again",
-                    node.id(), node.name(), node.name()
+                    node.id(),
+                    node.name(),
+                    node.name()
                 );
             }
         }
@@ -177,8 +179,14 @@ fn wait_until_ready(nodes: &mut [DevNode], stop: &StopSignals) -> Result<bool, F
             if let Some(status) = node.exited() {
                 let message =
                     format!("node {} ({}) ended at once: {status}", node.id(), node.name());
-                let cure = format!("its log, {}, ends with:\n{}", node.log_path().display(), node.log_tail());
-                return Err(Failure::new(node.exit_code().unwrap_or(Exit::Environment), message).cure(cure));
+                let cure = format!(
+                    "its log, {}, ends with:\n{}",
+                    node.log_path().display(),
+                    node.log_tail()
+                );
+                return Err(
+                    Failure::new(node.exit_code().unwrap_or(Exit::Environment), message).cure(cure)
+                );
             }
         }
         let unready = nodes.iter().find_map(|node| {
@@ -241,9 +249,8 @@ fn to_json(nodes: &[DevNode]) -> serde_json::Value {
 
 fn to_text(nodes: &[DevNode], dir: &Path, took: Duration) -> String {
     let config = &nodes[0].config;
-    let plural = |count: usize, one: &str| {
-        format!("{count} {one}{}", if count == 1 { "" } else { "s" })
-    };
+    let plural =
+        |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
     let mut text = format!(
         "{}, {} each, {}: ready in {:.1} s\n",
         plural(nodes.len(), "node"),
@@ -259,7 +266,10 @@ fn to_text(nodes: &[DevNode], dir: &Path, took: Duration) -> String {
         let _ = writeln!(
             text,
             "  node {} ({})  {}  http://{http}/status  pid {}",
-            node.id(), node.name(), node.client(), node.pid()
+            node.id(),
+            node.name(),
+            node.client(),
+            node.pid()
         );
     }
     let endpoints: Vec<String> = nodes.iter().map(DevNode::client).collect();

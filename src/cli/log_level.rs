@@ -2,8 +2,8 @@
 
 use super::Global;
 use super::exit::{Exit, Failure};
-use super::output::{self, Output};
 use super::http;
+use super::output::{self, Output};
 use crate::config::{Address, LogLevel};
 use serde_json::json;
 

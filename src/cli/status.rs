@@ -112,9 +112,7 @@ fn to_json(found: &[NodeStatus], missing: &[Unreachable]) -> Value {
             "groups": status.groups.iter().map(group_json).collect::<Vec<_>>(),
         })
     };
-    let unreachable = |node: &Unreachable| {
-        json!({"node": node.node.map(|node| node.get()), "client": node.address})
-    };
+    let unreachable = |node: &Unreachable| json!({"node": node.node.map(|node| node.get()), "client": node.address});
     json!({
         "shards": found.iter().map(shard).collect::<Vec<_>>(),
         "unreachable": missing.iter().map(unreachable).collect::<Vec<_>>(),

@@ -2,11 +2,11 @@
 
 mod grammar;
 
+use super::Global;
 use super::client::{Quorum, refused, unreadable};
 use super::exit::{Exit, Failure};
 use super::kv::{print_key_value, read_stdin, reply_json, with_header, wrong_kind};
 use super::output::{self, Output};
-use super::Global;
 use grammar::{CompareText, OperationText};
 use ringraft_types::command::{Compare, Operation, TxnBuilder};
 use ringraft_types::reply::{PutReply, Reply, TxnReply};

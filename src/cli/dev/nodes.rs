@@ -50,11 +50,8 @@ pub(super) fn open_or_make(dir: &Path, args: &DevArgs) -> Result<Vec<DevNode>, F
     }
     let expected = nodes.first().map_or(0, |node| node.config.nodes.len());
     if nodes.len() != expected {
-        let message = format!(
-            "{} holds {} of its cluster's {expected} nodes",
-            dir.display(),
-            nodes.len()
-        );
+        let message =
+            format!("{} holds {} of its cluster's {expected} nodes", dir.display(), nodes.len());
         return Err(Failure::new(Exit::DataDir, message)
             .cure("remove the directory if its data are not wanted, or choose another --dir"));
     }
@@ -73,20 +70,20 @@ fn make(dir: &Path, args: &DevArgs, names: &[String]) -> Result<(), Failure> {
     let members: Vec<Member> = (0..count)
         .map(|i| {
             let port = base + i * PORT_STEP;
-            let addresses =
-                Addresses { client: address(port), peer: address(port + 1), http: address(port + 2) };
-            Member {
-                id: NodeId(u32::from(i) + 1),
-                name: names[usize::from(i)].clone(),
-                addresses,
-            }
+            let addresses = Addresses {
+                client: address(port),
+                peer: address(port + 1),
+                http: address(port + 2),
+            };
+            Member { id: NodeId(u32::from(i) + 1), name: names[usize::from(i)].clone(), addresses }
         })
         .collect();
     let cluster = random_cluster_id()?;
     for (i, node) in members.iter().enumerate() {
         let node_dir = dir.join(&node.name);
-        std::fs::create_dir_all(&node_dir)
-            .map_err(|error| Failure::environment(format!("making {}", node_dir.display()), &error))?;
+        std::fs::create_dir_all(&node_dir).map_err(|error| {
+            Failure::environment(format!("making {}", node_dir.display()), &error)
+        })?;
         let file = NodeFile {
             cluster,
             nodes: &members,

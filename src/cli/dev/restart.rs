@@ -66,7 +66,8 @@ fn answer(socket: &UnixStream, nodes: &mut [DevNode], allow_buffered: bool) -> i
     let mut question = String::new();
     BufReader::new(socket).take(QUESTION_BYTES_MAX).read_line(&mut question)?;
     let asked = question.trim();
-    let found = nodes.iter_mut().find(|node| node.name() == asked || node.id().to_string() == asked);
+    let found =
+        nodes.iter_mut().find(|node| node.name() == asked || node.id().to_string() == asked);
     let said = match found {
         None => json!({"error": format!("there is no node {asked:?} here")}),
         Some(node) => match node.restart(allow_buffered) {

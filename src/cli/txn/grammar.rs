@@ -133,10 +133,6 @@ impl CompareText {
 
 impl OperationText {
     pub(super) fn borrow(&self) -> Operation<'_> {
-        let keys = |key: &'_ String, prefix: bool| match prefix {
-            true => Keys::Prefix(key.as_bytes()),
-            false => Keys::One(key.as_bytes()),
-        };
         match self {
             Self::Put { key, value } => Operation::Put(PutCommand {
                 key: key.as_bytes(),
@@ -156,6 +152,10 @@ impl OperationText {
             }),
         }
     }
+}
+
+fn keys(key: &str, prefix: bool) -> Keys<'_> {
+    if prefix { Keys::Prefix(key.as_bytes()) } else { Keys::One(key.as_bytes()) }
 }
 
 #[cfg(test)]
@@ -185,11 +185,15 @@ mod tests {
     #[test]
     fn operations() {
         let read = |text: &str| operation(text).expect(text);
-        let put = |key: &str, value: &str| OperationText::Put { key: key.into(), value: value.into() };
+        let put =
+            |key: &str, value: &str| OperationText::Put { key: key.into(), value: value.into() };
         assert_eq!(read("put k v"), put("k", "v"));
         assert_eq!(read(" put  \"a key\" \"\" "), put("a key", ""));
         assert_eq!(read("get k"), OperationText::Get { key: "k".into(), prefix: false });
-        assert_eq!(read("del k/ --prefix"), OperationText::Delete { key: "k/".into(), prefix: true });
+        assert_eq!(
+            read("del k/ --prefix"),
+            OperationText::Delete { key: "k/".into(), prefix: true }
+        );
     }
 
     /// Goal: what can't be meant is refused, naming the text and the reason.
