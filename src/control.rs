@@ -19,6 +19,6 @@ pub use feed::{
 };
 pub use listen::{BindError, bind};
 pub use logs::{LogControl, LogEvent};
-pub use server::{ControlError, ControlOptions, serve};
 pub use ringraft_shard::metrics::Stage;
+pub use server::{ControlError, ControlOptions, serve};
 pub use stop::StopSignals;

@@ -18,6 +18,9 @@ pub use error::BenchError;
 pub use floor::{FloorOptions, floor};
 pub use fsync::{FsyncOptions, FsyncReport, FsyncRow, fsync};
 pub use histogram::Latencies;
-pub use load::{Completed, Connection, LoadKind, LoadOptions, Operation, Outcome, Refused, load};
+pub use load::{
+    Completed, Connection, LoadKind, LoadOptions, NativeConnection, Operation, Outcome, Refused,
+    load,
+};
 pub use report::{Errors, LatencyMicros, Report, table};
 pub use space::{Space, SyncMethod};

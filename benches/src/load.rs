@@ -8,6 +8,7 @@
 mod calls;
 mod connection;
 mod keys;
+mod native;
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,7 @@ use crate::report::{Errors, Report};
 use calls::Calls;
 pub use connection::{Completed, Connection, Operation, Outcome, Refused};
 use keys::{SplitMix, key_bytes};
+pub use native::NativeConnection;
 
 /// The most connections: each has a thread.
 const CONNECTIONS_MAX: usize = 1024;

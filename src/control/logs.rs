@@ -9,7 +9,7 @@ use ringraft_shard::ShardEvent;
 use ringraft_shard::metrics::Stage;
 use ringraft_types::{GroupId, Incarnation, Index, NodeId, ShardId, Term};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -26,7 +26,7 @@ const LINES_WAITING_MAX: usize = 8192;
 pub struct LogControl {
     level: reload::Handle<LevelFilter, Registry>,
     dropped: ErrorCounter,
-    _writer: Arc<WorkerGuard>,
+    _writer: Option<Arc<WorkerGuard>>,
 }
 
 impl std::fmt::Debug for LogControl {
@@ -37,20 +37,15 @@ impl std::fmt::Debug for LogControl {
 
 impl LogControl {
     /// Logs to stderr from now on, for the whole process. Where a logger is installed already (a
-    /// program that embeds ringraft has its own), that one stays.
+    /// program that embeds ringraft has its own, or a second node runs in it), that one stays.
     pub fn install(log: &Log) -> Self {
-        let (writer, guard) = writer(io::stderr());
-        let (level, handle) = reload::Layer::new(filter(log.level));
-        let dropped = writer.error_counter();
-        // The second installation in a process is refused: the first one goes on.
-        let _ = if log.json {
-            let lines = fmt::layer().json().flatten_event(true).with_writer(writer);
-            tracing_subscriber::registry().with(lines.with_filter(level)).try_init()
-        } else {
-            let lines = fmt::layer().with_ansi(false).with_target(false).with_writer(writer);
-            tracing_subscriber::registry().with(lines.with_filter(level)).try_init()
-        };
-        Self { level: handle, dropped, _writer: Arc::new(guard) }
+        let mut own_writer = None;
+        let (level, dropped) = INSTALLED.get_or_init(|| {
+            let (installed, guard) = install_now(log);
+            own_writer = Some(Arc::new(guard));
+            installed
+        });
+        Self { level: level.clone(), dropped: dropped.clone(), _writer: own_writer }
     }
 
     /// Changes the level.
@@ -70,6 +65,26 @@ impl LogControl {
     pub fn lines_dropped(&self) -> u64 {
         self.dropped.dropped_lines() as u64
     }
+}
+
+/// What the process logs with, once it does.
+static INSTALLED: OnceLock<Installed> = OnceLock::new();
+
+type Installed = (reload::Handle<LevelFilter, Registry>, ErrorCounter);
+
+fn install_now(log: &Log) -> (Installed, WorkerGuard) {
+    let (writer, guard) = writer(io::stderr());
+    let (level, handle) = reload::Layer::new(filter(log.level));
+    let dropped = writer.error_counter();
+    // Refused where an embedding program has a logger of its own: that one goes on.
+    let _ = if log.json {
+        let lines = fmt::layer().json().flatten_event(true).with_writer(writer);
+        tracing_subscriber::registry().with(lines.with_filter(level)).try_init()
+    } else {
+        let lines = fmt::layer().with_ansi(false).with_target(false).with_writer(writer);
+        tracing_subscriber::registry().with(lines.with_filter(level)).try_init()
+    };
+    ((handle, dropped), guard)
 }
 
 fn writer(to: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {

@@ -206,7 +206,7 @@ impl Metrics {
 }
 
 fn buckets(stage: &StageHistogram) -> Vec<(f64, u64)> {
-    let bounds = BUCKETS_US.iter().map(|bound| seconds(*bound)).chain([f64::MAX]);
+    let bounds = BUCKETS_US.iter().map(|bound| seconds(*bound)).chain([f64::INFINITY]);
     bounds.zip(stage.buckets).collect()
 }
 

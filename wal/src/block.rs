@@ -4,7 +4,7 @@
 
 use crate::format::{
     BLOCK_HEADER_BYTES, BLOCK_ITEMS_MAX, BLOCK_MAGIC, BlockHeader, Directory, DirectoryItem,
-    ITEM_BYTES, VERSION, block_checksum, u16_at, u32_at,
+    ITEM_BYTES, VERSION, block_checksum, is_zero, u16_at, u32_at,
 };
 use ringraft_types::limits::{BLOCK_ALIGN_MIN, BLOCK_BYTES_MAX};
 use ringraft_types::record::{self, Record, RecordError, RecordHeader, RecordKind};
@@ -115,7 +115,7 @@ impl<'a> Block<'a> {
 
     /// Whether the padding is what it was written as.
     pub fn padding_is_zero(&self) -> bool {
-        self.bytes[self.header.used()..].iter().all(|&byte| byte == 0)
+        is_zero(&self.bytes[self.header.used()..])
     }
 }
 

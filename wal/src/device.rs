@@ -44,7 +44,7 @@ pub enum Durability {
 }
 
 /// One operation. The device owns the buffer until the completion gives it back (I-08).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Operation {
     /// Which files are there? Answered in `Completion::files`.
     List,
@@ -81,7 +81,7 @@ pub enum Operation {
 }
 
 /// A raw outcome.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Completion {
     /// As submitted.
     pub tag: Tag,

@@ -497,7 +497,7 @@ impl SegmentHeader {
     /// If it isn't an intact header of this version.
     pub fn decode(bytes: &[u8]) -> Result<Self, SegmentHeaderError> {
         if bytes.len() < SEGMENT_HEADER_BYTES || bytes[..8] != SEGMENT_MAGIC {
-            let empty = bytes.iter().all(|&byte| byte == 0);
+            let empty = is_zero(bytes);
             return Err(if empty { SegmentHeaderError::Empty } else { SegmentHeaderError::Bad });
         }
         let head = u32_at(bytes, 12) as usize;
@@ -510,7 +510,7 @@ impl SegmentHeader {
         if version != VERSION {
             return Err(SegmentHeaderError::Version(version));
         }
-        if bytes[head..SEGMENT_HEADER_BYTES].iter().any(|&byte| byte != 0) {
+        if !is_zero(&bytes[head..SEGMENT_HEADER_BYTES]) {
             return Err(SegmentHeaderError::Bad);
         }
         Ok(Self {
@@ -537,4 +537,10 @@ fn segment_checksum(bytes: &[u8], head: usize) -> u32 {
 /// `bytes` rounded up to a multiple of `align`, a power of two.
 pub(crate) fn round_up(bytes: usize, align: usize) -> usize {
     (bytes + align - 1) & !(align - 1)
+}
+
+/// Whether all bytes are zero: by comparing pages, which is as fast as memory.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    static ZEROS: [u8; 4096] = [0; 4096];
+    bytes.chunks(ZEROS.len()).all(|chunk| *chunk == ZEROS[..chunk.len()])
 }

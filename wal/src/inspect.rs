@@ -5,7 +5,7 @@ use crate::block::{Block, BlockError, carried};
 use crate::device::FileId;
 use crate::device::uring::parse_file_name;
 use crate::error::{RotReport, WalError};
-use crate::format::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError};
+use crate::format::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError, is_zero};
 use crate::replay::replay;
 use crate::scan::{ScannedSegment, Scanner};
 use crate::sealed::Sealed;
@@ -101,7 +101,7 @@ impl SegmentFile {
             while at < self.bytes.len() {
                 let rest = &self.bytes[at..];
                 let unit = rest.len().min(BLOCK_ALIGN_MIN);
-                if rest[..unit].iter().all(|&byte| byte == 0) {
+                if is_zero(&rest[..unit]) {
                     at += unit;
                     continue;
                 }
@@ -123,8 +123,7 @@ impl SegmentFile {
 
     fn scan(&self, segment: &SegmentHeader) -> Result<ScannedSegment, WalError> {
         let length = self.length();
-        let mut scanner =
-            Scanner::new(segment.identity, self.file, length, (Sequence::ZERO, 0));
+        let mut scanner = Scanner::new(segment.identity, self.file, length, (Sequence::ZERO, 0));
         for chunk in self.bytes.chunks(1 << 20) {
             scanner.feed(chunk)?;
         }

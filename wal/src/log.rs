@@ -363,6 +363,7 @@ impl Log {
         for _ in 0..64 {
             let completed = self.operations.poll(device);
             let is_quiet = completed.is_empty();
+            let submitted = self.operations.next();
             for (purpose, completion) in completed {
                 match purpose {
                     Purpose::Block(sequence) => {
@@ -380,8 +381,9 @@ impl Log {
             self.purge(device);
             self.make(now, device);
             self.write(now, device);
-            let waits_for_device = self.step_reads(device);
-            if is_quiet && !waits_for_device {
+            self.step_reads(device);
+            // What was submitted just now may have completed already.
+            if is_quiet && self.operations.next() == submitted {
                 return Ok(self.next_wake(now));
             }
         }

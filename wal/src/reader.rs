@@ -93,10 +93,9 @@ impl Log {
         self.reads.done.pop_front()
     }
 
-    /// Answers what can be answered and submits reads. True if it submitted any.
-    pub(crate) fn step_reads<D: Device>(&mut self, device: &mut D) -> bool {
+    /// Answers what can be answered and submits reads.
+    pub(crate) fn step_reads<D: Device>(&mut self, device: &mut D) {
         let mut at = 0;
-        let mut submitted = false;
         while at < self.reads.jobs.len() {
             let group = self.reads.jobs[at].request.group;
             let removals = self.index.removals(group);
@@ -135,10 +134,8 @@ impl Log {
             job.in_flight = Some((span, segment, offset));
             let purpose = Purpose::Read(job.number);
             self.operations.submit(device, purpose, Operation::Read { file, offset, buffer });
-            submitted = true;
             at += 1;
         }
-        submitted
     }
 
     pub(crate) fn read_completed(&mut self, number: u64, completion: Completion) {

@@ -92,7 +92,7 @@ enum State {
     Begin,
     Listing,
     Opening,
-    Reading(Reading),
+    Reading(Box<Reading>),
     Syncing { waiting: usize },
     Finished,
 }
@@ -220,7 +220,7 @@ impl Recovery {
             Purpose::Open(file) => {
                 let (_, length) = self.files.pop_front().expect("the file being opened");
                 let identity = self.settings.identity();
-                self.state = State::Reading(Reading {
+                self.state = State::Reading(Box::new(Reading {
                     scanner: Scanner::new(identity, file, length, self.last),
                     file,
                     length,
@@ -228,7 +228,7 @@ impl Recovery {
                     fed: 0,
                     in_flight: 0,
                     arrived: BTreeMap::new(),
-                });
+                }));
                 self.read_on(device)
             }
             Purpose::Read { offset, bytes } => self.read_arrived(device, offset, bytes, completion),

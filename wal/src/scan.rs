@@ -4,6 +4,7 @@
 use crate::block::{Block, BlockError, walk};
 use crate::device::FileId;
 use crate::error::WalError;
+use crate::format::is_zero;
 use crate::format::{
     BlockHeader, Directory, DirectoryItem, Identity, SEGMENT_HEADER_BYTES, SegmentHeader,
     SegmentHeaderError,
@@ -228,16 +229,6 @@ pub(crate) fn check_identity(
         return differs("segment", segment.to_string(), file.number.to_string());
     }
     Ok(())
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    // In words first: most of a young segment is zeros.
-    let (before, words, after) = (&bytes[..0], bytes.chunks_exact(64), &bytes[..0]);
-    let rest = words.remainder();
-    before.is_empty()
-        && after.is_empty()
-        && words.into_iter().all(|word| word.iter().fold(0, |all, byte| all | byte) == 0)
-        && rest.iter().all(|&byte| byte == 0)
 }
 
 /// Verifies a block's records and notes what they do.

@@ -3,8 +3,29 @@
 mod common;
 
 use common::*;
-use ringraft_types::record::RecordKind;
-use ringraft_types::{GroupId, Index, LogId, Sequence, Term};
+use ringraft_types::record::{RecordKind, encode};
+use ringraft_types::{ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Sequence, Term};
+use ringraft_wal::device::memory::{Effect, Fault, MemoryDevice, OperationKind};
+use ringraft_wal::error::RotKind;
+use ringraft_wal::{LogSettings, ReadError, Recovered, WalError};
+
+/// Group 1 in a block, group 2 in the next, group 1 again in the third, then the seal.
+fn three_blocks() -> (Bench, [Sequence; 3]) {
+    let mut bench = Bench::new(settings());
+    let sequences = [bench.block(1, 1, 5, 1), bench.block(2, 1, 4, 1), bench.block(1, 6, 9, 2)];
+    bench.settle();
+    assert_eq!(blocks(&bench.device).len(), 5, "first of a life, three, seal");
+    (bench, sequences)
+}
+
+fn flip(device: &mut MemoryDevice, sequence: Sequence, byte: u64) {
+    let block = block_at(device, sequence);
+    device.flip_bit(block.file, (block.offset + byte) * 8 + 3);
+}
+
+fn kinds(recovered: &Recovered) -> Vec<RotKind> {
+    recovered.rot.iter().map(|rot| rot.kind).collect()
+}
 
 /// What was appended and made durable comes back, by recovery and by reading.
 #[test]
@@ -19,16 +40,10 @@ fn a_chain_of_intact_blocks_is_kept() {
     bench.append(&hard(7, 3, 2, 49));
     bench.settle();
     for _ in 0..2 {
-        let mut expected = run(7, 1, 50, 2, 300);
-        expected.extend(run(7, 51, 60, 3, 300));
+        let expected = [run(7, 1, 50, 2, 300), run(7, 51, 60, 3, 300)].concat();
         assert!(bench.read(7, 1, 1000).expect("held") == expected);
-        assert!(
-            bench.read(7, 40, 55).expect("held")
-                == run(7, 40, 50, 2, 300)
-                    .into_iter()
-                    .chain(run(7, 51, 55, 3, 300))
-                    .collect::<Vec<_>>()
-        );
+        let expected = [run(7, 40, 50, 2, 300), run(7, 51, 55, 3, 300)].concat();
+        assert!(bench.read(7, 40, 55).expect("held") == expected);
         assert!(bench.read(8, 1, 3).expect("held") == run(8, 1, 3, 1, 10));
         let recovered = bench.restart();
         assert!(recovered.rot.is_empty() && recovered.torn_blocks == 0, "{recovered:?}");
@@ -41,5 +56,491 @@ fn a_chain_of_intact_blocks_is_kept() {
         assert_eq!(recovered.node_records, [record(RecordKind::Home, 0, 7, 0, b"")]);
         bench.settle();
     }
-    let _ = (LogId::ZERO, Sequence::ZERO);
+}
+
+/// An empty directory is an empty log, and the first sequence is 1.
+#[test]
+fn an_empty_directory_is_an_empty_log() {
+    let mut device = MemoryDevice::new(4096);
+    let (log, recovered) = recover(&mut device);
+    assert!(recovered.is_empty && recovered.last == Sequence::ZERO);
+    assert!(device.files().is_empty(), "recovery by itself makes nothing");
+    assert_eq!(log.durable(), Sequence::ZERO);
+    let bench = Bench::new(settings());
+    assert_eq!(bench.log.durable(), Sequence(1));
+}
+
+/// Rot of a block with its header, newest sequence known: the next header repeats the directory,
+/// so exactly its groups are damaged, with the floor that the directory names.
+#[test]
+fn a_rotten_block_is_named_by_the_next_header() {
+    let (mut bench, [_, second, _]) = three_blocks();
+    flip(&mut bench.device, second, 20);
+    let recovered = bench.restart();
+    assert_eq!(kinds(&recovered), [RotKind::Block]);
+    assert_eq!(recovered.rot[0].groups, [GroupId(2)]);
+    let damaged = &recovered.groups[&GroupId(2)];
+    assert_eq!(damaged.damaged, Some(LogId::new(Term(1), Index(4))));
+    assert_eq!((damaged.first, damaged.last), (Index(1), Index(0)));
+    let intact = &recovered.groups[&GroupId(1)];
+    assert_eq!((intact.damaged, intact.last), (None, Index(9)));
+    assert_eq!(bench.read(2, 1, 4), Err(ReadError::NotHeld));
+    assert!(bench.read(1, 1, 9).is_ok(), "later blocks are kept");
+    assert_eq!(recovered.torn_blocks, 0);
+}
+
+/// The last block with records is judged by the seal: rot, not torn.
+#[test]
+fn a_seal_tells_rot_of_the_last_block_from_a_torn_write() {
+    let (mut bench, [.., third]) = three_blocks();
+    flip(&mut bench.device, third, 20);
+    let recovered = bench.restart();
+    assert_eq!(kinds(&recovered), [RotKind::Block]);
+    let group = &recovered.groups[&GroupId(1)];
+    assert_eq!(group.damaged, Some(LogId::new(Term(2), Index(9))));
+    assert_eq!((group.first, group.last), (Index(1), Index(5)), "what is before the hole is kept");
+}
+
+/// Without a seal the last block's rot can't be told from a torn write: cut and counted.
+#[test]
+fn without_a_seal_the_last_block_counts_as_torn() {
+    let mut bench = Bench::new(settings());
+    bench.block(1, 1, 5, 1);
+    let last = bench.block(1, 6, 9, 1);
+    flip(&mut bench.device, last, 20);
+    let recovered = bench.restart();
+    assert_eq!((recovered.torn_blocks, recovered.rot.len()), (1, 0));
+    let group = &recovered.groups[&GroupId(1)];
+    assert_eq!((group.last, group.damaged), (Index(5), None));
+}
+
+/// A rotten record under an intact header: only its group is damaged, its neighbours in the same
+/// block aren't, and a hard state that was lost is reported with its term.
+#[test]
+fn a_rotten_record_damages_only_its_group() {
+    for hit in 0..4u64 {
+        let mut bench = Bench::new(settings());
+        let mut starts = Vec::new();
+        let mut at = 136;
+        for group in 1..=3 {
+            let records = run(group, 1, 2, 1, 100);
+            starts.push(at);
+            at += records.len() as u64;
+            bench.append_run(group, 1, 2, 1, 100);
+        }
+        starts.push(at);
+        bench.append(&hard(4, 6, 2, 0));
+        let sequence = bench.flush();
+        bench.settle();
+        let block = block_at(&bench.device, sequence);
+        assert_eq!(block.header.head(), 136, "the first of a life repeats nothing");
+        // In the payload, and in the length.
+        for byte in [44, 5] {
+            let mut copy = bench.device.clone();
+            copy.kill();
+            let at = block.offset + starts[hit as usize] + byte;
+            copy.flip_bit(block.file, at * 8);
+            let (_, recovered) = recover(&mut copy);
+            assert_eq!(kinds(&recovered), [RotKind::Records]);
+            for group in 1..=3u64 {
+                let found = &recovered.groups[&GroupId(group)];
+                if group == hit + 1 {
+                    assert_eq!(found.damaged, Some(LogId::new(Term(1), Index(2))));
+                } else if byte == 44 {
+                    assert_eq!((found.damaged, found.last), (None, Index(2)), "group {group}");
+                }
+            }
+            let lost = recovered.groups[&GroupId(4)].hard_lost;
+            if hit == 3 {
+                assert_eq!(lost, Some(Term(6)));
+            } else if byte == 44 {
+                assert_eq!(lost, None);
+            }
+        }
+    }
+}
+
+/// A record that is rotten above the newest durable sequence is a torn write.
+#[test]
+fn a_rotten_record_above_durable_is_torn() {
+    let mut bench = Bench::new(settings());
+    bench.block(1, 1, 5, 1);
+    let last = bench.block(1, 6, 9, 1);
+    flip(&mut bench.device, last, 300);
+    let recovered = bench.restart();
+    assert_eq!((recovered.torn_blocks, recovered.rot.len()), (1, 0));
+    assert_eq!(recovered.groups[&GroupId(1)].last, Index(5));
+}
+
+/// A later record overrules the damage: entries written again, and a newer hard state.
+#[test]
+fn what_was_written_again_is_not_damaged() {
+    let mut bench = Bench::new(settings());
+    bench.block(1, 1, 5, 1);
+    bench.append(&hard(1, 1, 1, 0));
+    let rotten = bench.block(1, 6, 9, 1);
+    bench.append(&hard(1, 2, 1, 0));
+    bench.block(1, 6, 7, 2);
+    bench.settle();
+    flip(&mut bench.device, rotten, 20);
+    let recovered = bench.restart();
+    assert_eq!(kinds(&recovered), [RotKind::Block]);
+    let group = &recovered.groups[&GroupId(1)];
+    assert_eq!((group.damaged, group.hard_lost, group.last), (None, None, Index(7)));
+    assert_eq!(group.hard, Some((Term(2), 1, Index(0))));
+}
+
+/// Entries behind the hole are offered as the tail, and can be read.
+#[test]
+fn entries_behind_a_hole_are_offered_as_the_tail() {
+    let mut bench = Bench::new(settings());
+    bench.block(1, 1, 5, 1);
+    let rotten = bench.block(1, 6, 9, 1);
+    bench.block(1, 10, 12, 2);
+    bench.settle();
+    flip(&mut bench.device, rotten, 20);
+    let recovered = bench.restart();
+    let group = &recovered.groups[&GroupId(1)];
+    assert_eq!((group.first, group.last), (Index(1), Index(5)));
+    assert_eq!(group.damaged, Some(LogId::new(Term(2), Index(12))));
+    let tail = group.tail.as_ref().expect("there are entries behind the hole");
+    assert_eq!((tail.first, tail.last), (Index(10), Index(12)));
+    assert_eq!(tail.terms, [(Index(10), Term(2))]);
+    assert!(bench.read(1, 10, 12).expect("held") == run(1, 10, 12, 2, 100));
+    assert_eq!(bench.read(1, 7, 7), Err(ReadError::NotHeld));
+}
+
+/// Two blocks in a row: what the first of them held isn't known any more, so every group votes
+/// for nobody until it is repaired.
+#[test]
+fn two_rotten_blocks_in_a_row_damage_everyone() {
+    let (mut bench, [first, second, _]) = three_blocks();
+    flip(&mut bench.device, first, 20);
+    flip(&mut bench.device, second, 20);
+    let recovered = bench.restart();
+    assert!(recovered.unknown_damage && recovered.node_damaged);
+    for group in recovered.groups.values() {
+        assert_eq!(group.damaged, Some(LogId::new(Term(u64::MAX), Index(u64::MAX))));
+        assert_eq!(group.hard_lost, Some(Term(u64::MAX)));
+    }
+    assert!(kinds(&recovered).contains(&RotKind::Unknown));
+}
+
+/// Fills several segments with blocks of one group.
+fn long_log() -> Bench {
+    let mut bench = Bench::new(settings());
+    for first in 0..120 {
+        bench.block(1 + first % 3, 1 + first / 3 * 4, 4 + first / 3 * 4, 1);
+        bench.turn();
+    }
+    bench.settle();
+    assert!(bench.log.segments() >= 4);
+    bench
+}
+
+/// A segment that is missing in the middle, or the oldest one, is rot, never a fresh start.
+#[test]
+fn a_missing_segment_is_noticed() {
+    let bench = long_log();
+    for number in 1..=3 {
+        let mut device = bench.device.clone();
+        device.kill();
+        device.delete(segment(number));
+        let (mut log, recovered) = recover(&mut device);
+        assert!(recovered.unknown_damage, "segment {number}");
+        assert!(recovered.groups.values().all(|group| group.damaged.is_some()));
+        // The log goes on, and the next start sees the same.
+        for _ in 0..20 {
+            log.turn(ringraft_types::Ticks(5), &mut device).expect("the log goes on");
+        }
+        device.kill();
+        assert!(recover(&mut device).1.unknown_damage, "segment {number}");
+    }
+}
+
+/// A segment cut short by someone loses its blocks as if they were rotten.
+#[test]
+fn a_truncated_segment_is_noticed() {
+    let mut bench = long_log();
+    bench.device.set_length(segment(2), 9_000);
+    let recovered = bench.restart();
+    assert!(recovered.unknown_damage);
+}
+
+/// A rotten segment header alone loses nothing.
+#[test]
+fn a_rotten_segment_header_loses_nothing() {
+    let (mut bench, _) = three_blocks();
+    bench.device.flip_bit(segment(1), 35 * 8);
+    let recovered = bench.restart();
+    assert_eq!(kinds(&recovered), [RotKind::SegmentHeader]);
+    assert!(recovered.groups.values().all(|group| group.damaged.is_none()));
+    assert_eq!(recovered.groups[&GroupId(1)].last, Index(9));
+}
+
+/// Padding is checked; losing it loses nothing.
+#[test]
+fn padding_that_is_not_zero_is_reported() {
+    let (mut bench, [_, second, _]) = three_blocks();
+    let used = block_at(&bench.device, second).header.used() as u64;
+    flip(&mut bench.device, second, used + 10);
+    let recovered = bench.restart();
+    assert_eq!(kinds(&recovered), [RotKind::Padding]);
+    assert!(recovered.groups.values().all(|group| group.damaged.is_none()));
+}
+
+/// Several blocks in flight, an early one torn and a later one whole: the hole and everything
+/// above it is cut, stays cut after the next start, and its sequences are not used again.
+#[test]
+fn a_hole_above_durable_cuts_what_is_behind_it() {
+    let mut bench = Bench::new(LogSettings { inflight_max: 4, ..settings() });
+    bench.block(1, 1, 5, 1);
+    bench.device.hold(true);
+    let mut sequences = Vec::new();
+    for block in 0..4u64 {
+        bench.append_run(1, 6 + block, 6 + block, 1, 100);
+        bench.log.turn(bench.now, &mut bench.device).expect("goes on");
+        sequences.push(bench.log.submitted());
+    }
+    assert_eq!(bench.device.held().len(), 4);
+    // The second and the fourth reach the disk.
+    bench.device.finish(3);
+    bench.device.finish(1);
+    bench.log.turn(bench.now, &mut bench.device).expect("goes on");
+    assert!(bench.log.durable() < sequences[0], "durable is the contiguous prefix");
+    bench.device.power_cut(|_| false);
+    for round in 0..2 {
+        let (log, recovered) = recover(&mut bench.device);
+        bench.log = log;
+        let group = &recovered.groups[&GroupId(1)];
+        assert_eq!((group.last, group.damaged), (Index(5), None), "round {round}");
+        if round == 0 {
+            assert_eq!(recovered.torn_blocks, 2);
+            bench.settle();
+            bench.block(2, 1, 1, 1);
+            assert!(bench.log.durable() > sequences[3]);
+            bench.device.kill();
+        }
+    }
+}
+
+/// Blocks of another place, as in a file used again without zeros, are ignored.
+#[test]
+fn stale_blocks_are_ignored() {
+    let (mut bench, [first, second, third]) = three_blocks();
+    let (from, to) = (block_at(&bench.device, first), block_at(&bench.device, third));
+    let bytes = bench.device.content(from.file);
+    let at = from.offset as usize;
+    // Behind the end of the log: a whole old block at a place that isn't its own.
+    bench.device.corrupt(from.file, to.offset + 3 * 4096, &bytes[at..at + 4096]);
+    let recovered = bench.restart();
+    assert_eq!((recovered.stale_blocks, recovered.rot.len()), (1, 0));
+    assert_eq!(recovered.groups[&GroupId(1)].last, Index(9));
+    // In the place of a block that is needed: rot.
+    let (mut bench, _) = three_blocks();
+    let to = block_at(&bench.device, second);
+    bench.device.corrupt(to.file, to.offset, &bytes[at..at + 4096]);
+    let recovered = bench.restart();
+    assert_eq!(recovered.stale_blocks, 1);
+    assert_eq!(recovered.groups[&GroupId(2)].damaged, Some(LogId::new(Term(1), Index(4))));
+}
+
+/// A whole old segment under a new name is refused by its header.
+#[test]
+fn a_renamed_segment_is_refused() {
+    let (mut bench, _) = three_blocks();
+    let bytes = bench.device.content(segment(1));
+    bench.device.corrupt(segment(2), 0, &bytes);
+    bench.device.kill();
+    let refused = try_recover(settings(), &mut bench.device).map(|_| ());
+    assert!(matches!(refused, Err(WalError::Foreign { what: "segment", .. })), "{refused:?}");
+}
+
+/// Another life's log with the same content has other blocks: the chain tells.
+#[test]
+fn a_lost_write_that_left_an_older_block_is_noticed() {
+    let (mut bench, [_, second, _]) = three_blocks();
+    // The same place and sequence, written by a fork of this log.
+    let mut fork = Bench::new(settings());
+    fork.block(1, 1, 5, 1);
+    fork.block(2, 1, 3, 1);
+    let old = block_at(&fork.device, second);
+    let bytes = fork.device.content(old.file);
+    let at = old.offset as usize;
+    bench.device.corrupt(old.file, old.offset, &bytes[at..at + old.header.length as usize]);
+    let recovered = bench.restart();
+    assert_eq!(kinds(&recovered), [RotKind::Block]);
+    assert_eq!(recovered.groups[&GroupId(2)].damaged, Some(LogId::new(Term(1), Index(4))));
+}
+
+/// A log of another cluster, node, life or number is refused, and nothing is changed.
+#[test]
+fn a_foreign_log_is_refused() {
+    let (mut bench, _) = three_blocks();
+    bench.device.kill();
+    let before = bench.device.files();
+    let wrong = [
+        ("cluster", LogSettings { cluster: ClusterId(9), ..settings() }),
+        ("node", LogSettings { node: NodeId(9), ..settings() }),
+        ("incarnation", LogSettings { incarnation: Incarnation(9), ..settings() }),
+    ];
+    for (expected, settings) in wrong {
+        match try_recover(settings, &mut bench.device).map(|_| ()) {
+            Err(WalError::Foreign { what, .. }) => assert_eq!(what, expected),
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+        assert_eq!(bench.device.files(), before);
+    }
+    // Also with a rotten segment header.
+    bench.device.delete(segment(2));
+    bench.device.corrupt(segment(1), 0, &[9; 64]);
+    let other = LogSettings { cluster: ClusterId(9), ..settings() };
+    let refused = try_recover(other, &mut bench.device).map(|_| ());
+    assert!(matches!(refused, Err(WalError::Foreign { .. })), "{refused:?}");
+}
+
+/// A crash at any step of making a segment leaves a file that is removed or used, and never taken
+/// for a lost one.
+#[test]
+fn a_half_made_segment_is_removed() {
+    for steps in 0..40 {
+        for keep in [false, true] {
+            let mut device = MemoryDevice::new(4096);
+            let (mut log, _) = recover(&mut device);
+            device.hold(true);
+            for step in 0..steps {
+                log.turn(ringraft_types::Ticks(step * 1000), &mut device).expect("goes on");
+                if !device.held().is_empty() {
+                    device.finish(0);
+                }
+            }
+            device.power_cut(|_| keep);
+            let (mut log, recovered) = recover(&mut device);
+            assert!(recovered.rot.is_empty() && !recovered.unknown_damage, "step {steps}");
+            assert!(recovered.groups.is_empty());
+            for turn in 0..200u64 {
+                log.turn(ringraft_types::Ticks(turn * 1000), &mut device).expect("goes on");
+            }
+            assert!(device.files().len() <= 3, "step {steps}: {:?}", device.files());
+            assert!(log.durable() > Sequence::ZERO);
+        }
+    }
+}
+
+/// An intact record of an unknown kind, or an intact block or segment of an unknown version, is
+/// refused, never skipped.
+#[test]
+fn a_newer_format_is_refused() {
+    let (mut bench, [_, second, _]) = three_blocks();
+    bench.device.kill();
+    let block = block_at(&bench.device, second);
+    let bytes = bench.device.content(block.file);
+    let at = block.offset as usize;
+
+    let mut newer = bytes[at..at + block.header.length as usize].to_vec();
+    let head = block.header.head();
+    let length = u32::from_le_bytes(newer[head + 4..head + 8].try_into().expect("four")) as usize;
+    newer[head + 8] = 77;
+    let checksum = crc32fast::hash(&newer[head + 4..head + 40 + length]);
+    newer[head..head + 4].copy_from_slice(&checksum.to_le_bytes());
+    let mut device = bench.device.clone();
+    device.corrupt(block.file, block.offset, &newer);
+    let refused = try_recover(settings(), &mut device).map(|_| ());
+    assert!(matches!(refused, Err(WalError::Kind { kind: 77, .. })), "{refused:?}");
+
+    let mut newer = bytes[at..at + block.header.length as usize].to_vec();
+    newer[16] = 2;
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&newer[..8]);
+    hasher.update(&newer[12..head]);
+    hasher.update(&newer[block.header.directory_at as usize..block.header.used()]);
+    newer[8..12].copy_from_slice(&hasher.finalize().to_le_bytes());
+    let mut device = bench.device.clone();
+    device.corrupt(block.file, block.offset, &newer);
+    let refused = try_recover(settings(), &mut device).map(|_| ());
+    assert!(matches!(refused, Err(WalError::Version { version: 2, .. })), "{refused:?}");
+
+    let mut newer = bytes[..4096].to_vec();
+    newer[16] = 3;
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&newer[..8]);
+    hasher.update(&newer[12..80]);
+    newer[8..12].copy_from_slice(&hasher.finalize().to_le_bytes());
+    bench.device.corrupt(block.file, 0, &newer);
+    let refused = try_recover(settings(), &mut bench.device).map(|_| ());
+    assert!(matches!(refused, Err(WalError::Version { version: 3, .. })), "{refused:?}");
+}
+
+/// An unreadable sector is as rot of that sector; a read that fails once is read again.
+#[test]
+fn an_unreadable_sector_is_rot() {
+    let (mut bench, _) = three_blocks();
+    bench.device.kill();
+    let mut once = bench.device.clone();
+    let effect = Effect::Errno(libc::EIO);
+    once.inject(Fault { on: OperationKind::Read, after: 0, count: 1, effect });
+    let (_, recovered) = recover(&mut once);
+    assert!(recovered.rot.is_empty(), "{recovered:?}");
+    // The whole read, then the fourth unit of it: the second block with records.
+    bench.device.inject(Fault { on: OperationKind::Read, after: 0, count: 1, effect });
+    bench.device.inject(Fault { on: OperationKind::Read, after: 4, count: 1, effect });
+    let (_, recovered) = recover(&mut bench.device);
+    assert_eq!(kinds(&recovered), [RotKind::Block]);
+    assert_eq!(recovered.groups[&GroupId(2)].damaged, Some(LogId::new(Term(1), Index(4))));
+}
+
+/// `Truncate` only removes; an entry removes from its index on; carried records never remove.
+#[test]
+fn records_replay_in_the_order_of_sequences() {
+    let mut bench = Bench::new(settings());
+    bench.block(1, 1, 9, 1);
+    bench.append(&record(RecordKind::Truncate, 1, 7, 0, b""));
+    bench.flush();
+    assert_eq!(bench.log.held(GroupId(1)), Some((Index(1), Index(6))));
+    assert_eq!(bench.read(1, 7, 7), Err(ReadError::NotHeld));
+    let recovered = bench.restart();
+    assert_eq!(recovered.groups[&GroupId(1)].last, Index(6));
+    for index in 1..=3 {
+        let mut carried = Vec::new();
+        let inner = entry(1, index, 1, 100);
+        let group = GroupId(1);
+        encode(&mut carried, RecordKind::Carried, group, Index(index), Term(1), [&inner, b""]);
+        bench.append(&carried);
+    }
+    bench.settle();
+    for _ in 0..2 {
+        assert_eq!(bench.log.held(GroupId(1)), Some((Index(1), Index(6))));
+        assert!(bench.read(1, 1, 6).expect("held") == run(1, 1, 6, 1, 100));
+        let recovered = bench.restart();
+        let group = &recovered.groups[&GroupId(1)];
+        assert_eq!((group.first, group.last, group.damaged), (Index(1), Index(6), None));
+    }
+    // After a snapshot was installed the log goes on above a gap.
+    bench.block(1, 50, 51, 4);
+    let group = bench.restart().groups.remove(&GroupId(1)).expect("there");
+    assert_eq!((group.first, group.last), (Index(50), Index(51)));
+}
+
+/// Old segments go when nothing in them is needed; live local records and carried entries keep
+/// their group alive; a crash at any point of it is harmless.
+#[test]
+fn old_segments_are_removed_and_not_missed() {
+    let mut bench = long_log();
+    bench.append(&hard(9, 5, 1, 0));
+    bench.settle();
+    let before = bench.log.segments();
+    for group in 1..=3 {
+        bench.log.release(GroupId(group), Index(120));
+    }
+    bench.settle();
+    assert!(bench.log.segments() < before && bench.log.stats().segments_removed > 0);
+    assert!(bench.log.pinning(8).is_empty() || bench.log.segments() <= 3);
+    let recovered = bench.restart();
+    assert!(recovered.rot.is_empty() && !recovered.unknown_damage, "{recovered:?}");
+    assert_eq!(recovered.groups[&GroupId(9)].hard, Some((Term(5), 1, Index(0))));
+    for group in 1..=3 {
+        assert_eq!(recovered.groups[&GroupId(group)].last, Index(160));
+        let found = bench.read(group, 121, 160).expect("held");
+        assert!(found == run(group, 121, 160, 1, 100));
+    }
 }

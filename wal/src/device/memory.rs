@@ -9,6 +9,7 @@ use super::{Completion, Device, Durability, FileId, Geometry, Operation};
 use crate::buffer::Buffer;
 use ringraft_types::tag::Tag;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// Bytes that survive a power cut together.
 pub const SECTOR_BYTES: usize = 512;
@@ -77,7 +78,7 @@ struct File {
     length: u64,
     stable_length: u64,
     /// Per unsynced sector: what is stable, then everything written since.
-    dirty: BTreeMap<u64, Vec<Box<Sector>>>,
+    dirty: BTreeMap<u64, Vec<Sector>>,
     open: bool,
     entry_stable: bool,
 }
@@ -114,7 +115,7 @@ impl File {
             }
             let before = now;
             now[..new.len()].copy_from_slice(new);
-            self.dirty.entry(sector).or_insert_with(|| vec![Box::new(before)]).push(Box::new(now));
+            self.dirty.entry(sector).or_insert_with(|| vec![before]).push(now);
             self.set_sector(sector, &now);
         }
     }
@@ -150,33 +151,10 @@ impl File {
 }
 
 /// An operation that waits to be carried out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Held {
     tag: Tag,
     operation: Operation,
-}
-
-impl Clone for Held {
-    fn clone(&self) -> Self {
-        let operation = match &self.operation {
-            Operation::List => Operation::List,
-            Operation::Create(file) => Operation::Create(*file),
-            Operation::Open(file) => Operation::Open(*file),
-            Operation::Write { file, offset, buffer, durability } => Operation::Write {
-                file: *file,
-                offset: *offset,
-                buffer: buffer.clone(),
-                durability: *durability,
-            },
-            Operation::Read { file, offset, buffer } => {
-                Operation::Read { file: *file, offset: *offset, buffer: buffer.clone() }
-            }
-            Operation::Sync(file) => Operation::Sync(*file),
-            Operation::SyncDirectory => Operation::SyncDirectory,
-            Operation::Remove(file) => Operation::Remove(*file),
-        };
-        Self { tag: self.tag, operation }
-    }
 }
 
 /// What an operation does, as far as it matters to who holds it back.
@@ -201,7 +179,7 @@ pub struct MemoryDevice {
     removed: BTreeMap<FileId, File>,
     holding: bool,
     held: Vec<Held>,
-    completions: Vec<(Tag, i32, Option<i32>, Option<Buffer>, Vec<(FileId, u64)>)>,
+    completions: Vec<Completion>,
     faults: Vec<Fault>,
     capacity_bytes: u64,
     writes: u64,
@@ -330,7 +308,7 @@ impl MemoryDevice {
                         length = length.max((sector + 1) * SECTOR_BYTES as u64);
                     }
                 }
-                file.set_sector(sector, &*content);
+                file.set_sector(sector, &content);
             }
             file.length = length.min(file.length);
             file.stable_length = file.length;
@@ -453,13 +431,12 @@ impl MemoryDevice {
         };
         match operation {
             Operation::List if result == 0 => files = self.files(),
-            Operation::Create(id) if result == 0 => {
-                if self.files.contains_key(&id) {
-                    result = -libc::EEXIST;
-                } else {
-                    self.files.insert(id, File { open: true, ..File::default() });
+            Operation::Create(id) if result == 0 => match self.files.entry(id) {
+                Entry::Occupied(_) => result = -libc::EEXIST,
+                Entry::Vacant(place) => {
+                    place.insert(File { open: true, ..File::default() });
                 }
-            }
+            },
             Operation::Open(id) if result == 0 => match self.files.get_mut(&id) {
                 Some(file) => file.open = true,
                 None => result = -libc::ENOENT,
@@ -497,7 +474,7 @@ impl MemoryDevice {
             },
             _ => {}
         }
-        self.completions.push((tag, result, sync_result, returned, files));
+        self.completions.push(Completion { tag, result, sync_result, buffer: returned, files });
     }
 
     fn write(
@@ -585,8 +562,6 @@ impl Device for MemoryDevice {
     }
 
     fn poll(&mut self, completions: &mut Vec<Completion>) {
-        for (tag, result, sync_result, buffer, files) in self.completions.drain(..) {
-            completions.push(Completion { tag, result, sync_result, buffer, files });
-        }
+        completions.append(&mut self.completions);
     }
 }

@@ -82,7 +82,8 @@ impl Log {
         self.queue_bytes -= sealed.buffer.len();
         assert!(sealed.sequence > self.last.sequence, "blocks are submitted in order");
         let is_seal = sealed.records == 0;
-        let flags = u16::from(!self.life_begun) * FLAG_LIFE | u16::from(is_seal) * FLAG_SEAL;
+        let life = if self.life_begun { 0 } else { FLAG_LIFE };
+        let flags = life | if is_seal { FLAG_SEAL } else { 0 };
         let checksum = sealed.stamp(BlockHeader {
             identity: self.identity,
             flags,

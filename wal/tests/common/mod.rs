@@ -3,11 +3,15 @@
 
 use ringraft_types::record::{RecordKind, encode};
 use ringraft_types::{ClusterId, GroupId, Incarnation, Index, NodeId, Sequence, Term, Ticks};
+use ringraft_wal::block::Block;
 use ringraft_wal::device::memory::MemoryDevice;
 use ringraft_wal::device::{Device, Durability, FileId, FileKind};
+use ringraft_wal::format::{BlockHeader, DirectoryItem};
 use ringraft_wal::{
-    Log, LogSettings, ReadError, ReadRequest, Recovered, Recovery, RecoveryStep, WalError,
+    Log, LogSettings, ReadError, ReadRequest, Recovered, RecoveredGroup, Recovery, RecoveryStep,
+    WalError,
 };
+use std::collections::BTreeMap;
 
 pub const CLUSTER: ClusterId = ClusterId(0xC1);
 pub const NODE: NodeId = NodeId(1);
@@ -164,4 +168,139 @@ pub fn read<D: Device>(
         }
     }
     panic!("a read isn't answered");
+}
+
+/// A block on the disk.
+#[derive(Clone, Debug)]
+pub struct OnDisk {
+    pub file: FileId,
+    pub offset: u64,
+    pub header: BlockHeader,
+    pub directory: Vec<DirectoryItem>,
+}
+
+/// The intact blocks of all segments, in the order of their places.
+pub fn blocks(device: &MemoryDevice) -> Vec<OnDisk> {
+    let mut found = Vec::new();
+    for (file, _) in device.files() {
+        let content = device.content(file);
+        let mut at = 4096;
+        while at < content.len() {
+            match Block::parse(&content[at..]) {
+                Ok(block) => {
+                    let (header, directory) = (block.header, block.directory());
+                    found.push(OnDisk { file, offset: at as u64, header, directory });
+                    at += block.bytes.len();
+                }
+                Err(_) => at += 4096,
+            }
+        }
+    }
+    found
+}
+
+/// The block with this sequence.
+pub fn block_at(device: &MemoryDevice, sequence: Sequence) -> OnDisk {
+    let all = blocks(device);
+    all.into_iter().find(|block| block.header.sequence == sequence).expect("it is on the disk")
+}
+
+/// Something appended.
+#[derive(Clone, Debug)]
+pub enum Done {
+    Run { group: u64, first: u64, last: u64, term: u64 },
+    Hard { group: u64, term: u64, vote: u32, commit: u64 },
+    Truncate { group: u64, from: u64 },
+}
+
+/// A group as it must be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    pub hard: Option<(Term, u32, Index)>,
+    /// Index to term.
+    pub entries: BTreeMap<u64, u64>,
+}
+
+/// What was appended, by the block that carries the last of it.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    pub done: Vec<(Sequence, Done)>,
+}
+
+impl Model {
+    /// The state after every block up to this one.
+    pub fn at(&self, last: Sequence) -> BTreeMap<GroupId, Expected> {
+        let mut groups: BTreeMap<GroupId, Expected> = BTreeMap::new();
+        for (_, done) in self.done.iter().filter(|(sequence, _)| *sequence <= last) {
+            match *done {
+                Done::Run { group, first, last, term } => {
+                    let group = groups.entry(GroupId(group)).or_default();
+                    group.entries.retain(|&index, _| index < first);
+                    if group.entries.last_key_value().is_some_and(|(&old, _)| old + 1 < first) {
+                        group.entries.clear();
+                    }
+                    group.entries.extend((first..=last).map(|index| (index, term)));
+                }
+                Done::Hard { group, term, vote, commit } => {
+                    let group = groups.entry(GroupId(group)).or_default();
+                    group.hard = Some((Term(term), vote, Index(commit)));
+                }
+                Done::Truncate { group, from } => {
+                    let group = groups.entry(GroupId(group)).or_default();
+                    group.entries.retain(|&index, _| index < from);
+                }
+            }
+        }
+        groups
+    }
+}
+
+/// The entries of a recovered group, index to term.
+pub fn entries(group: &RecoveredGroup) -> BTreeMap<u64, u64> {
+    let mut terms = group.runs.iter().rev();
+    let mut entries = BTreeMap::new();
+    let mut index = group.last.0;
+    for (start, term) in terms.by_ref() {
+        while index >= start.0 {
+            entries.insert(index, term.0);
+            index -= 1;
+        }
+    }
+    assert_eq!(index + 1, group.first.0, "the runs cover first to last: {group:?}");
+    entries
+}
+
+/// The recovered groups are exactly these.
+pub fn assert_exact(recovered: &Recovered, expected: &BTreeMap<GroupId, Expected>, what: &str) {
+    for (id, expected) in expected {
+        let empty = RecoveredGroup { first: Index(1), ..RecoveredGroup::default() };
+        let group = recovered.groups.get(id).unwrap_or(&empty);
+        assert_eq!(group.damaged, None, "{what}: group {id}: {recovered:?}");
+        assert_eq!(group.hard, expected.hard, "{what}: group {id}");
+        assert_eq!(entries(group), expected.entries, "{what}: group {id}");
+    }
+    for id in recovered.groups.keys() {
+        assert!(expected.contains_key(id), "{what}: group {id} comes from nowhere");
+    }
+}
+
+impl Bench {
+    pub fn act(&mut self, model: &mut Model, done: Done, bytes: usize) {
+        let sequence = match done {
+            Done::Run { group, first, last, term } => {
+                let records = run(group, first, last, term, bytes);
+                let (first, last) = (Index(first), Index(last));
+                self.log
+                    .append_run(GroupId(group), first, last, Term(term), &records)
+                    .expect("there is room")
+            }
+            Done::Hard { group, term, vote, commit } => {
+                self.append(&hard(group, term, vote, commit))
+            }
+            Done::Truncate { group, from } => {
+                self.append(&record(RecordKind::Truncate, group, from, 0, b""))
+            }
+        };
+        model.done.push((sequence, done));
+    }
 }

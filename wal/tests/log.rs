@@ -1,0 +1,338 @@
+//! The log while it runs: faults of the disk, order of completions, limits, reading.
+
+mod common;
+
+use common::*;
+use ringraft_types::{GroupId, Index, Sequence, Term, Ticks};
+use ringraft_wal::device::Durability;
+use ringraft_wal::device::memory::{Effect, Fault, MemoryDevice, OperationKind};
+use ringraft_wal::{AppendError, LogSettings, ReadError, ReadRequest, Wake, WalError, WalFatal};
+
+const WAYS: [Durability; 3] = [Durability::Dsync, Durability::LinkedSync, Durability::Blocking];
+
+fn fault(on: OperationKind, after: u32, count: u32, effect: Effect) -> Fault {
+    Fault { on, after, count, effect }
+}
+
+fn with(durability: Durability) -> LogSettings {
+    LogSettings { durability, ..settings() }
+}
+
+/// A failed write or sync stops the log for good; a second try is never made, nothing becomes
+/// durable, and every later call says so.
+#[test]
+fn a_failed_write_or_sync_is_fatal() {
+    for way in WAYS {
+        for on in [OperationKind::Write, OperationKind::Sync] {
+            if on == OperationKind::Sync && way == Durability::Dsync {
+                continue;
+            }
+            let mut bench = Bench::new(with(way));
+            let before = bench.block(1, 1, 5, 1);
+            bench.append_run(1, 6, 7, 1, 100);
+            bench.device.inject(fault(on, 0, 1, Effect::Errno(libc::EIO)));
+            let fatal = bench.log.turn(bench.now, &mut bench.device).expect_err("EIO is fatal");
+            match (on, &fatal) {
+                (OperationKind::Write, WalFatal::Write { errno: libc::EIO, .. }) => {}
+                (OperationKind::Sync, WalFatal::Sync { errno: libc::EIO, .. }) => {}
+                other => panic!("{other:?}"),
+            }
+            let (writes, syncs) = (bench.device.writes(), bench.device.syncs());
+            for _ in 0..5 {
+                assert_eq!(bench.log.turn(bench.now, &mut bench.device), Err(fatal.clone()));
+            }
+            assert_eq!((bench.device.writes(), bench.device.syncs()), (writes, syncs));
+            assert_eq!(bench.log.durable(), before);
+            assert_eq!(bench.log.append(&hard(1, 1, 1, 1)), Err(AppendError::Stopped));
+        }
+    }
+}
+
+/// The remainder of a short write is written, and then a sync of its own covers all of it: the
+/// sync of a part is not believed.
+#[test]
+fn a_short_write_is_finished_before_it_is_believed() {
+    for way in WAYS {
+        for short in [0, 1, 511, 4096, 5_000, 8_191] {
+            let mut bench = Bench::new(with(way));
+            bench.device.inject(fault(OperationKind::Write, 0, 1, Effect::Short(short)));
+            bench.append_run(1, 1, 30, 1, 300);
+            let sequence = bench.flush();
+            assert!(bench.log.stats().short_writes + bench.log.stats().retries > 0);
+            assert!(!bench.device.unflushed().iter().any(|unflushed| matches!(
+                unflushed,
+                ringraft_wal::device::memory::Unflushed::Sector(file, _) if file.number == 1
+            )));
+            bench.device.power_cut(|_| false);
+            let (_, recovered) = recover(&mut bench.device);
+            assert_eq!(recovered.last, sequence);
+            assert_eq!(recovered.groups[&GroupId(1)].last, Index(30), "{way:?}, {short} bytes");
+        }
+    }
+}
+
+/// A sync that fails after a short write is as fatal as any.
+#[test]
+fn a_failed_sync_of_a_remainder_is_fatal() {
+    let mut bench = Bench::new(settings());
+    bench.device.inject(fault(OperationKind::Write, 0, 1, Effect::Short(4096)));
+    bench.device.inject(fault(OperationKind::Sync, 0, 1, Effect::Errno(libc::EIO)));
+    bench.append_run(1, 1, 30, 1, 300);
+    let fatal = bench.log.turn(bench.now, &mut bench.device);
+    assert!(matches!(fatal, Err(WalFatal::Sync { .. })), "{fatal:?}");
+}
+
+/// EAGAIN and EINTR are tried again, a bounded number of times.
+#[test]
+fn interrupted_writes_are_tried_again() {
+    for way in WAYS {
+        for errno in [libc::EAGAIN, libc::EINTR] {
+            let mut bench = Bench::new(with(way));
+            bench.device.inject(fault(OperationKind::Write, 0, 5, Effect::Errno(errno)));
+            bench.block(1, 1, 5, 1);
+            assert_eq!(bench.log.stats().retries, 5);
+            bench.device.inject(fault(OperationKind::Write, 0, 1_000, Effect::Errno(errno)));
+            bench.append_run(1, 6, 7, 1, 100);
+            let fatal = bench.log.turn(bench.now, &mut bench.device);
+            assert!(matches!(fatal, Err(WalFatal::Stuck { .. })), "{fatal:?}");
+        }
+    }
+}
+
+/// Blocks that complete out of order become durable in order, in every order of four.
+#[test]
+fn durable_is_the_contiguous_prefix() {
+    for order in 0..24usize {
+        let mut bench = Bench::new(LogSettings { inflight_max: 4, ..settings() });
+        bench.device.hold(true);
+        let mut sequences = Vec::new();
+        for index in 1..=4 {
+            bench.append_run(1, index, index, 1, 100);
+            bench.log.turn(bench.now, &mut bench.device).expect("goes on");
+            sequences.push(bench.log.submitted());
+        }
+        let mut left: Vec<usize> = (0..4).collect();
+        let mut done = [false; 4];
+        let mut code = order;
+        while !left.is_empty() {
+            let pick = code % left.len();
+            code /= left.len();
+            bench.device.finish(pick);
+            done[left.remove(pick)] = true;
+            bench.log.turn(bench.now, &mut bench.device).expect("goes on");
+            let prefix = done.iter().take_while(|done| **done).count();
+            let expected = if prefix == 0 { Sequence(1) } else { sequences[prefix - 1] };
+            assert_eq!(bench.log.durable(), expected, "order {order}");
+        }
+        bench.device.hold(false);
+        assert!(bench.read(1, 1, 4).expect("held") == run(1, 1, 4, 1, 100));
+    }
+}
+
+/// A full disk refuses nothing that is written already: the log says so, goes on in the room it
+/// has, and heals when space returns.
+#[test]
+fn a_full_disk_heals() {
+    let mut bench = Bench::new(settings());
+    assert!(!bench.log.space_exhausted());
+    bench.device.set_capacity(bench.device.files().iter().map(|(_, length)| length).sum());
+    let mut index = 1;
+    while bench.log.append(&entry(1, index, 1, 3_000)).is_ok() {
+        index += 1;
+        bench.turn();
+        assert!(index < 1_000, "a full disk ends it");
+    }
+    assert!(bench.log.space_exhausted());
+    assert!(bench.log.segments() == 2, "the reserve was used");
+    let durable = bench.log.durable();
+    let full = bench.log.append(&entry(1, index, 1, 3_000));
+    assert!(matches!(full, Err(AppendError::Full { .. })), "{full:?}");
+    assert_eq!(bench.device.files().len(), 2, "no half-made segment eats the room");
+    assert!(bench.read(1, 1, 3).is_ok(), "reads go on");
+    // A restart on the full disk works too, and shows what was durable.
+    let mut device = bench.device.clone();
+    device.kill();
+    device.set_capacity(0);
+    assert!(recover(&mut device).1.last >= durable);
+    bench.device.set_capacity(u64::MAX);
+    for _ in 0..2_000 {
+        bench.turn();
+    }
+    assert!(!bench.log.space_exhausted() && bench.log.is_idle());
+    let last = bench.read(1, index - 1, index - 1).expect("held");
+    assert!(last == entry(1, index - 1, 1, 3_000));
+}
+
+/// A disk error while a segment is made is fatal too: nothing is known of that disk any more.
+#[test]
+fn a_failed_preparation_is_fatal() {
+    for on in [OperationKind::Write, OperationKind::Sync, OperationKind::SyncDirectory] {
+        let mut device = MemoryDevice::new(4096);
+        let (mut log, _) = recover(&mut device);
+        device.inject(fault(on, 0, 1, Effect::Errno(libc::EIO)));
+        let fatal = log.turn(Ticks(1), &mut device);
+        assert!(matches!(fatal, Err(WalFatal::Prepare { .. })), "{on:?}: {fatal:?}");
+    }
+}
+
+/// More than the limit is refused whole; what fits no block is refused for ever.
+#[test]
+fn limits_refuse_whole_appends() {
+    let mut bench = Bench::new(settings());
+    bench.device.hold(true);
+    let records = run(1, 1, 100, 1, 1_000);
+    let append = |bench: &mut Bench, first: u64| {
+        let records = run(1, first, first + 99, 1, 1_000);
+        let (first, last) = (Index(first), Index(first + 99));
+        bench.log.append_run(GroupId(1), first, last, Term(1), &records)
+    };
+    append(&mut bench, 1).expect("the first fits");
+    append(&mut bench, 101).expect("the second fits");
+    let waiting = bench.log.unsubmitted_bytes();
+    assert!(waiting >= 2 * records.len());
+    let refused = append(&mut bench, 201);
+    assert!(matches!(refused, Err(AppendError::Full { limit: 262_144, .. })), "{refused:?}");
+    assert_eq!(bench.log.unsubmitted_bytes(), waiting);
+    assert_eq!(bench.log.held(GroupId(1)), Some((Index(1), Index(200))));
+    bench.device.hold(false);
+    bench.flush();
+    let long = entry(1, 201, 1, 16 << 10);
+    let refused = bench.log.append(&long);
+    assert!(matches!(refused, Err(AppendError::TooLong { .. })), "{refused:?}");
+    let limit = bench.log.record_bytes_max();
+    bench.append(&entry(1, 201, 1, limit - 40));
+    bench.flush();
+    assert!(bench.read(1, 1, 200).expect("held") == run(1, 1, 200, 1, 1_000));
+}
+
+/// One sync for many groups; a thousand groups in one block, the next starts another.
+#[test]
+fn one_sync_commits_many_groups() {
+    let mut settings = settings();
+    settings.block_bytes_max = 1 << 20;
+    settings.segment_bytes = 4 << 20;
+    settings.unsubmitted_bytes_max = 4 << 20;
+    let mut bench = Bench::new(settings.clone());
+    let before = bench.log.stats().blocks;
+    for group in 1..=1_500 {
+        bench.append(&entry(group, 1, 1, 20));
+    }
+    bench.flush();
+    assert_eq!(bench.log.stats().blocks - before, 2, "1,024 groups, then the others");
+    assert!(bench.log.stats().records_per_sync() > 400.0);
+    bench.device.power_cut(|_| false);
+    let (_, recovered) = try_recover(settings, &mut bench.device).expect("recovered");
+    assert_eq!(recovered.groups.len(), 1_500);
+}
+
+/// A block waits for company as long as the settings say, and the log says when to come back.
+#[test]
+fn group_commit_waits_and_wakes() {
+    let wait = Ticks(300);
+    let mut bench = Bench::new(LogSettings { group_commit_wait: wait, ..settings() });
+    let now = bench.now;
+    let sequence = bench.append(&entry(1, 1, 1, 10));
+    let wake = bench.log.turn(now, &mut bench.device).expect("goes on");
+    assert_eq!(wake, Wake::At(now.after(wait)));
+    bench.append(&entry(2, 1, 1, 10));
+    bench.log.turn(now.after(Ticks(299)), &mut bench.device).expect("goes on");
+    assert!(bench.log.durable() < sequence);
+    let now = now.after(wait);
+    let wake = bench.log.turn(now, &mut bench.device).expect("goes on");
+    assert_eq!(bench.log.durable(), sequence);
+    // Then the seal, after some idleness, and then nothing at all.
+    let seal = now.after(Ticks::from_millis(5));
+    assert_eq!(wake, Wake::At(seal));
+    let wake = bench.log.turn(seal, &mut bench.device).expect("goes on");
+    assert_eq!((bench.log.durable(), wake), (sequence.next(), Wake::OnEvent));
+    assert_eq!(bench.log.turn(seal.after(seal), &mut bench.device), Ok(Wake::OnEvent));
+    assert_eq!(bench.log.durable(), sequence.next(), "one seal is enough");
+}
+
+/// Answers hold at least one entry and respect the limit; entries not durable are waited for;
+/// entries of two histories are never joined; rot is reported.
+#[test]
+fn reads_are_bounded_and_verified() {
+    let mut bench = Bench::new(settings());
+    bench.append_run(1, 1, 100, 1, 500);
+    bench.flush();
+    let ask = |bench: &mut Bench, first: u64, bytes_max| {
+        let (ticket, group, last) = (1, GroupId(1), Index(100));
+        let first = Index(first);
+        bench.log.read(ReadRequest { ticket, group, first, last, bytes_max });
+        loop {
+            bench.turn();
+            if let Some(done) = bench.log.take_read() {
+                return done.result;
+            }
+        }
+    };
+    let one = entry(1, 7, 1, 500);
+    assert!(ask(&mut bench, 7, 1).expect("held") == one);
+    assert!(ask(&mut bench, 7, one.len() * 3 + 1).expect("held") == run(1, 7, 9, 1, 500));
+    assert_eq!(ask(&mut bench, 101, 1), Err(ReadError::NotHeld));
+    assert_eq!(bench.read(5, 1, 1), Err(ReadError::NotHeld));
+
+    // Asked for while in flight, overwritten while being read.
+    bench.device.hold(true);
+    bench.append_run(1, 101, 101, 1, 500);
+    let (ticket, group, bytes_max) = (2, GroupId(1), 1 << 20);
+    let (first, last) = (Index(99), Index(101));
+    bench.log.read(ReadRequest { ticket, group, first, last, bytes_max });
+    bench.turn();
+    assert!(bench.log.take_read().is_none(), "not durable yet");
+    bench.append_run(1, 100, 101, 2, 500);
+    bench.device.hold(false);
+    for _ in 0..10 {
+        bench.turn();
+    }
+    let done = bench.log.take_read().expect("durable now").result.expect("held");
+    assert!(done == [entry(1, 99, 1, 500), run(1, 100, 101, 2, 500)].concat());
+
+    let last = block_at(&bench.device, bench.log.durable());
+    let rotten = block_at(&bench.device, Sequence(last.header.sequence.0 - 1));
+    bench.settle();
+    let at = last.offset + last.header.head() as u64 + 50;
+    let is_seal = last.header.records == 0;
+    let hit = if is_seal { rotten.offset + rotten.header.head() as u64 + 50 } else { at };
+    bench.device.flip_bit(last.file, hit * 8);
+    assert!(matches!(bench.read(1, 101, 101), Err(ReadError::Rot { errno: 0, .. })));
+    // A read that fails or misleads once is cured by the next.
+    bench.device.flip_bit(last.file, hit * 8);
+    let effect = Effect::Errno(libc::EIO);
+    bench.device.inject(fault(OperationKind::Read, 0, 1, effect));
+    assert!(bench.read(1, 101, 101).is_ok());
+}
+
+/// Settings that contradict each other are refused with both values.
+#[test]
+fn contradicting_settings_are_refused() {
+    let mut device = MemoryDevice::new(4096);
+    let wrong = [
+        LogSettings { block_bytes_max: 5_000, ..settings() },
+        LogSettings { block_bytes_max: 4 << 20, ..settings() },
+        LogSettings { segment_bytes: 16 << 10, ..settings() },
+        LogSettings { inflight_max: 0, ..settings() },
+        LogSettings { unsubmitted_bytes_max: 4096, ..settings() },
+    ];
+    for settings in wrong {
+        let refused = try_recover(settings, &mut device).map(|_| ());
+        assert!(matches!(refused, Err(WalError::Settings(_))), "{refused:?}");
+    }
+    assert!(device.files().is_empty());
+}
+
+/// A device with larger blocks gets larger blocks.
+#[test]
+fn a_larger_alignment_is_respected() {
+    let mut device = MemoryDevice::new(16 << 10);
+    let settings = LogSettings { segment_bytes: 256 << 10, ..settings() };
+    let (mut log, _) = try_recover(settings.clone(), &mut device).expect("empty");
+    for index in 1..=40 {
+        log.append(&entry(1, index, 1, 700)).expect("room");
+        log.turn(Ticks(index * 1000), &mut device).expect("the device would refuse");
+    }
+    device.power_cut(|_| false);
+    let (_, recovered) = try_recover(settings, &mut device).expect("recovered");
+    assert_eq!(recovered.groups[&GroupId(1)].last, Index(40));
+}

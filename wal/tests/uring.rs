@@ -1,0 +1,243 @@
+//! The device on a real ring and a real file system, and the offline tools on what it wrote.
+
+mod common;
+
+use common::*;
+use io_uring::IoUring;
+use ringraft_types::record::RecordKind;
+use ringraft_types::{GroupId, Index, Term, Ticks};
+use ringraft_wal::device::geometry::{GeometryError, probe};
+use ringraft_wal::device::uring::{UringDevice, file_name, parse_file_name};
+use ringraft_wal::device::{Completion, Device, Durability, Geometry, Operation};
+use ringraft_wal::{Log, LogSettings, inspect};
+use std::path::Path;
+
+/// The device with a ring, as the reactor would drive it.
+struct Ring {
+    device: UringDevice,
+    ring: IoUring,
+    flying: usize,
+}
+
+impl Ring {
+    fn new(directory: &Path) -> Self {
+        let device = UringDevice::open(directory, false).expect("the disk has direct I/O");
+        Self { device, ring: IoUring::new(8).expect("a ring"), flying: 0 }
+    }
+
+    fn drive(&mut self) {
+        let mut submission = self.ring.submission();
+        let room = submission.capacity() - submission.len();
+        let given = self.device.drain(room, &mut |entry| {
+            // SAFETY: the device keeps what the entry points to until its completion (I-08), and
+            // the ring lives as long as the device.
+            unsafe { submission.push(&entry).expect("there is room") };
+        });
+        drop(submission);
+        self.flying += given;
+        let wait = usize::from(self.flying > 0);
+        self.ring.submit_and_wait(wait).expect("submitted");
+        for completion in self.ring.completion() {
+            self.flying -= 1;
+            self.device.on_completion(completion.user_data(), completion.result());
+        }
+    }
+}
+
+impl Device for Ring {
+    fn geometry(&self) -> Geometry {
+        self.device.geometry()
+    }
+
+    fn submit(&mut self, tag: ringraft_types::tag::Tag, operation: Operation) {
+        self.device.submit(tag, operation);
+    }
+
+    fn poll(&mut self, completions: &mut Vec<Completion>) {
+        self.drive();
+        self.device.poll(completions);
+    }
+}
+
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on the disk")
+}
+
+fn flush(log: &mut Log, ring: &mut Ring) {
+    for turn in 0..10_000u64 {
+        log.turn(Ticks(turn * 100), ring).expect("goes on");
+        if log.is_quiet() {
+            return;
+        }
+    }
+    panic!("the log doesn't become quiet");
+}
+
+/// A log on a real disk, in every way of syncing: appended, read back, recovered, removed.
+#[test]
+fn a_log_on_a_real_disk() {
+    for durability in
+        [Durability::Dsync, Durability::LinkedSync, Durability::Blocking, Durability::None]
+    {
+        let directory = directory();
+        let settings = LogSettings {
+            durability,
+            inflight_max: 3,
+            segment_bytes: 1 << 20,
+            block_bytes_max: 256 << 10,
+            unsubmitted_bytes_max: 4 << 20,
+            ..settings()
+        };
+        let mut ring = Ring::new(directory.path());
+        let (mut log, recovered) = try_recover(settings.clone(), &mut ring).expect("empty");
+        assert!(recovered.is_empty);
+        for round in 0..40u64 {
+            let (first, last) = (1 + round * 50, 50 + round * 50);
+            let records = run(1, first, last, 1, 600);
+            let sequence = log
+                .append_run(GroupId(1), Index(first), Index(last), Term(1), &records)
+                .expect("room");
+            log.append(&hard(2, 1 + round, 1, 0)).expect("room");
+            if round % 4 == 0 {
+                flush(&mut log, &mut ring);
+                assert!(log.durable() >= sequence);
+            }
+        }
+        flush(&mut log, &mut ring);
+        assert!(log.segments() >= 2, "{} bytes", log.stats().bytes);
+        assert!(log.stats().latency.len() > 10);
+        assert!(read(&mut log, &mut ring, 1, 1, 2_000).expect("held") == run(1, 1, 2_000, 1, 600));
+        assert_eq!(ring.device.in_flight(), 0);
+
+        let (mut log, recovered) = try_recover(settings, &mut ring).expect("recovered");
+        assert!(recovered.rot.is_empty() && recovered.torn_blocks == 0, "{recovered:?}");
+        assert_eq!(recovered.groups[&GroupId(1)].last, Index(2_000));
+        assert_eq!(recovered.groups[&GroupId(2)].hard, Some((Term(40), 1, Index(0))));
+        assert!(read(&mut log, &mut ring, 1, 1_990, 2_000).is_ok());
+        log.append(&hard(2, 50, 1, 0)).expect("room");
+        log.append_run(GroupId(1), Index(2_001), Index(2_001), Term(1), &entry(1, 2_001, 1, 9))
+            .expect("room");
+        flush(&mut log, &mut ring);
+        log.release(GroupId(1), Index(2_000));
+        // The seal that says so takes some idle time.
+        for turn in 0..100u64 {
+            log.turn(Ticks(turn * 1_000), &mut ring).expect("goes on");
+        }
+        flush(&mut log, &mut ring);
+        assert!(log.stats().segments_removed > 0, "{durability:?}");
+        drop(log);
+
+        let report = &inspect::verify(directory.path()).expect("verified")[0];
+        assert!(report.is_intact(), "{report:?}");
+        assert_eq!(report.groups.len(), 2);
+        assert_eq!(report.groups[0].last, Index(2_001));
+        let files = inspect::segments(directory.path()).expect("listed");
+        let mut entries = 0;
+        for file in &files {
+            file.header().expect("intact");
+            for found in file.blocks() {
+                let inspect::Found::Block(block) = found else { panic!("{found:?}") };
+                for (at, record) in inspect::records(&block) {
+                    let (record, inner) = record.expect("intact");
+                    assert!(at >= 136 && inner.is_none());
+                    entries += u32::from(record.header.kind == RecordKind::Command);
+                }
+            }
+        }
+        assert!(entries >= 1);
+        // A flipped byte is found offline as well.
+        let path = &files[0].path;
+        let mut bytes = std::fs::read(path).expect("read");
+        drop(inspect::segments(directory.path()));
+        let lived = bytes.chunks(4096).position(|unit| unit.starts_with(b"ringblok"));
+        bytes[lived.expect("a block") * 4096 + 30] ^= 4;
+        std::fs::write(path, &bytes).expect("written");
+        let report = &inspect::verify(directory.path()).expect("verified")[0];
+        assert!(!report.is_intact() || report.torn_blocks > 0, "{report:?}");
+    }
+}
+
+/// Names are exact; everything else in the directory is left alone.
+#[test]
+fn file_names_round_trip() {
+    let file = segment(0xABC);
+    assert_eq!(file_name(file), "wal-0000000000000003-0000000000000abc.seg");
+    assert_eq!(parse_file_name(&file_name(file)), Some(file));
+    for name in [
+        "wal-3-abc.seg",
+        "wal-0000000000000003-0000000000000ABC.seg",
+        "wal-0000000000000003-+000000000000abc.seg",
+        "wal-0000000000000003-0000000000000abc.seg.old",
+        "manifest-a",
+    ] {
+        assert_eq!(parse_file_name(name), None, "{name}");
+    }
+}
+
+/// The disk under test is taken; memory file systems are refused by name, unless allowed.
+#[test]
+fn the_geometry_is_probed() {
+    let directory = directory();
+    let probed = probe(directory.path(), false).expect("direct I/O");
+    assert!(probed.geometry.align >= 4096 && !probed.is_buffered);
+    assert!(std::fs::read_dir(directory.path()).expect("listed").next().is_none());
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() {
+        match probe(memory, false) {
+            Err(GeometryError::NoDirectIo { file_system, .. }) => assert_eq!(file_system, "tmpfs"),
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+        assert!(probe(memory, true).expect("allowed").is_buffered);
+    }
+    let missing = probe(&directory.path().join("missing"), false);
+    assert!(matches!(missing, Err(GeometryError::Io { .. })));
+}
+
+/// A link in the place of a segment is refused, not followed.
+#[test]
+fn a_link_is_not_followed() {
+    let directory = directory();
+    let link = directory.path().join(file_name(segment(1)));
+    std::os::unix::fs::symlink("/etc/hostname", link).expect("linked");
+    let mut ring = Ring::new(directory.path());
+    assert!(try_recover(settings(), &mut ring).is_err());
+}
+
+/// Buffers of operations in flight outlive the device that is dropped: the kernel may still write
+/// to them (I-08). A thousand rounds with reads, writes and drops in between.
+#[test]
+fn a_dropped_device_leaves_no_dangling_buffer() {
+    let directory = directory();
+    let settings = LogSettings { segment_bytes: 64 << 10, ..settings() };
+    let mut ring = Ring::new(directory.path());
+    let (mut log, _) = try_recover(settings.clone(), &mut ring).expect("empty");
+    log.append_run(GroupId(1), Index(1), Index(20), Term(1), &run(1, 1, 20, 1, 600)).expect("room");
+    flush(&mut log, &mut ring);
+    for round in 0..50u64 {
+        let mut ring = Ring::new(directory.path());
+        let (mut log, recovered) = try_recover(settings.clone(), &mut ring).expect("recovered");
+        assert_eq!(recovered.groups[&GroupId(1)].last, Index(20));
+        log.read(ringraft_wal::ReadRequest {
+            ticket: round,
+            group: GroupId(1),
+            first: Index(1),
+            last: Index(20),
+            bytes_max: 1 << 20,
+        });
+        // Submitted, and not waited for.
+        let mut completions = Vec::new();
+        let turn = log.turn(Ticks(round), &mut ring.device);
+        turn.expect("goes on");
+        let mut submission = ring.ring.submission();
+        ring.device.drain(8, &mut |entry| {
+            // SAFETY: the device keeps, and on drop leaks, what the entry points to (I-08).
+            unsafe { submission.push(&entry).expect("there is room") };
+        });
+        drop(submission);
+        ring.ring.submit().expect("submitted");
+        ring.device.poll(&mut completions);
+        let Ring { device, ring, .. } = ring;
+        drop(device);
+        drop(ring);
+    }
+}
