@@ -2,11 +2,21 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
+mod client;
+mod dev;
 mod exit;
 mod format;
+mod http;
 mod init;
+mod kv;
+mod log_level;
 mod node;
 mod output;
+mod status;
+mod text;
+mod txn;
+mod wal;
 
 pub use exit::{Exit, Failure};
 pub use output::Output;
@@ -96,6 +106,28 @@ pub(crate) enum Command {
     Format(format::FormatArgs),
     /// Run a node
     Node(node::NodeArgs),
+    /// Start a whole quorum on this machine
+    Dev(dev::DevArgs),
+    /// Set a key
+    Put(kv::PutArgs),
+    /// Print a key's value; exit code 1 if there is no such key
+    Get(kv::GetArgs),
+    /// Remove keys, and print how many
+    Del(kv::DelArgs),
+    /// List keys: from START to the last, up to END, or with --prefix
+    Range(kv::RangeArgs),
+    /// Compare, then run one of two branches, all or nothing; exit code 1 if a compare didn't hold
+    Txn(txn::TxnArgs),
+    /// Show every node and group
+    Status,
+    /// Change how much nodes log, at run time
+    LogLevel(log_level::LogLevelArgs),
+    /// Measure the disk, the floor, commits and reads
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    /// List, dump or verify a log, offline
+    #[command(subcommand)]
+    Wal(wal::WalCommand),
     /// Explain the exit codes
     #[command(long_about = exit::table())]
     ExitCodes,
@@ -129,6 +161,16 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Init(args) => init::run(&args, global.output),
         Command::Format(args) => format::run(&args, global.output),
         Command::Node(args) => node::run(&args),
+        Command::Dev(args) => dev::run(&args, &global),
+        Command::Put(args) => kv::put(&args, &global),
+        Command::Get(args) => kv::get(&args, &global),
+        Command::Del(args) => kv::del(&args, &global),
+        Command::Range(args) => kv::range(&args, &global),
+        Command::Txn(args) => txn::run(args, &global),
+        Command::Status => status::run(&global),
+        Command::LogLevel(args) => log_level::run(&args, &global),
+        Command::Bench(command) => bench::run(command, &global),
+        Command::Wal(command) => wal::run(&command, global.output),
         Command::ExitCodes => {
             output::text(&exit::table())?;
             Ok(Exit::Ok)

@@ -1,0 +1,223 @@
+//! `ringraft bench`: flags and results of the engines in `benches/`.
+
+use super::client;
+use super::exit::{Exit, Failure};
+use super::output::{self, Output};
+use super::{Global, http};
+use ringraft_benches::{
+    BenchError, FloorOptions, FsyncOptions, LoadKind, LoadOptions, NativeConnection, Report, Space,
+    SyncMethod, floor, fsync, load, table,
+};
+use ringraft_net::client::Client;
+use std::path::PathBuf;
+
+/// What can be measured.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum BenchCommand {
+    /// How fast this disk makes writes durable, by method, space, size and depth
+    Fsync(FsyncArgs),
+    /// The floor: leader and two followers without any consensus logic, on this machine
+    Floor(FloorArgs),
+    /// Durable writes against a running quorum, closed loop
+    Commit(LoadArgs),
+    /// Linearizable reads against a running quorum, closed loop
+    Read(LoadArgs),
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum MethodArg {
+    Linked,
+    Dsync,
+    Blocking,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum SpaceArg {
+    Zeroed,
+    Fresh,
+}
+
+impl From<MethodArg> for SyncMethod {
+    fn from(method: MethodArg) -> Self {
+        match method {
+            MethodArg::Linked => Self::Linked,
+            MethodArg::Dsync => Self::Dsync,
+            MethodArg::Blocking => Self::Blocking,
+        }
+    }
+}
+
+impl From<SpaceArg> for Space {
+    fn from(space: SpaceArg) -> Self {
+        match space {
+            SpaceArg::Zeroed => Self::Zeroed,
+            SpaceArg::Fresh => Self::Fresh,
+        }
+    }
+}
+
+/// What `ringraft bench fsync` is told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FsyncArgs {
+    /// A directory on the disk to measure
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    dir: PathBuf,
+    /// How to sync
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "linked,dsync,blocking")]
+    methods: Vec<MethodArg>,
+    /// Into which kind of space
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "zeroed,fresh")]
+    spaces: Vec<SpaceArg>,
+    /// Bytes of a write, multiples of 4096
+    #[arg(long, value_delimiter = ',', default_value = "4096,65536", value_name = "BYTES")]
+    sizes: Vec<usize>,
+    /// Writes in flight
+    #[arg(long, value_delimiter = ',', default_value = "1,2,4", value_name = "N")]
+    depths: Vec<u32>,
+    /// Seconds for each case
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+}
+
+/// What `ringraft bench floor` is told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FloorArgs {
+    /// Operations that the client keeps in flight
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    outstanding: usize,
+    /// Bytes of a value
+    #[arg(long, default_value_t = 128, value_name = "BYTES")]
+    value_bytes: usize,
+    /// Seconds measured
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// A directory on the disk to measure
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    dir: PathBuf,
+    /// Leave the disk out: only the two round trips
+    #[arg(long)]
+    no_sync: bool,
+    /// How a batch is made durable
+    #[arg(long, value_enum, default_value = "linked")]
+    method: MethodArg,
+}
+
+/// What `ringraft bench commit` and `bench read` are told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LoadArgs {
+    /// Operations in flight, over all connections
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    outstanding: usize,
+    /// Connections, each with a thread
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    connections: usize,
+    /// Bytes of a value
+    #[arg(long, default_value_t = 128, value_name = "BYTES")]
+    value_bytes: usize,
+    /// Different keys
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    keys: u64,
+    /// Groups 1 to this
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    groups: u64,
+    /// Seconds measured
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Seconds left out before
+    #[arg(long, default_value_t = 1.0)]
+    warm_up_seconds: f64,
+    /// Same seed, same keys
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+pub(crate) fn run(command: BenchCommand, global: &Global) -> Result<Exit, Failure> {
+    match command {
+        BenchCommand::Fsync(args) => {
+            let report = fsync(&args.options()).map_err(failure)?;
+            match global.output {
+                Output::Json => output::text(&report.json_line())?,
+                Output::Table => output::text(report.table().trim_end())?,
+            }
+        }
+        BenchCommand::Floor(args) => {
+            let name = if args.no_sync { "floor without disk" } else { "floor" };
+            show(name, &floor(&args.options()).map_err(failure)?, global.output)?;
+        }
+        BenchCommand::Commit(args) => run_load("commit", LoadKind::Write, &args, global)?,
+        BenchCommand::Read(args) => run_load("read", LoadKind::Read, &args, global)?,
+    }
+    Ok(Exit::Ok)
+}
+
+fn show(name: &str, report: &Report, output: Output) -> Result<(), Failure> {
+    match output {
+        Output::Json => output::text(&report.json_line()),
+        Output::Table => output::text(table([(name, report)]).trim_end()),
+    }
+}
+
+fn failure(error: BenchError) -> Failure {
+    let exit = match error {
+        BenchError::Options { .. } => Exit::Usage,
+        BenchError::Ring { .. } => Exit::Uring,
+        _ => Exit::Environment,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+impl FsyncArgs {
+    fn options(self) -> FsyncOptions {
+        let Self { dir, methods, spaces, sizes, depths, seconds } = self;
+        let methods = methods.into_iter().map(SyncMethod::from).collect();
+        let spaces = spaces.into_iter().map(Space::from).collect();
+        FsyncOptions { dir, methods, spaces, sizes, depths, seconds }
+    }
+}
+
+impl FloorArgs {
+    fn options(self) -> FloorOptions {
+        let Self { outstanding, value_bytes, seconds, dir, no_sync, method } = self;
+        let (sync, method) = (!no_sync, method.into());
+        let default = FloorOptions::default();
+        FloorOptions { outstanding, value_bytes, seconds, dir, sync, method, ..default }
+    }
+}
+
+fn run_load(name: &str, kind: LoadKind, args: &LoadArgs, global: &Global) -> Result<(), Failure> {
+    let options = LoadOptions {
+        kind,
+        outstanding: args.outstanding,
+        connections: args.connections,
+        value_bytes: args.value_bytes,
+        keys: args.keys,
+        groups: args.groups,
+        seconds: args.seconds,
+        warm_up_seconds: args.warm_up_seconds,
+        seed: args.seed,
+        durable: says_durable(global),
+    };
+    // One call first: a quorum that can't be reached is one failure, not a million.
+    let first = client::options(global);
+    Client::connect(first.clone())
+        .and_then(|mut client| client.locate(first.group))
+        .map_err(client::failure)?;
+    let connect = |_| NativeConnection::new(first.endpoints.clone(), global.timeout);
+    let report = load(&options, connect).map_err(failure)?;
+    show(name, &report, global.output)
+}
+
+/// Whether every node that can be asked syncs before it acknowledges. Without any word of them the
+/// result isn't called durable.
+fn says_durable(global: &Global) -> bool {
+    let ask = |address: crate::config::Address| {
+        let (_, body) = http::ask(&address, "GET", "/status", "", global.timeout).ok()?;
+        serde_json::from_str::<serde_json::Value>(&body).ok()?["durable"].as_bool()
+    };
+    let http = global.endpoints.iter().filter_map(http::beside);
+    let answers: Vec<bool> = http.filter_map(ask).collect();
+    if answers.is_empty() {
+        eprintln!("no node says over HTTP whether it syncs: the result is not called durable");
+    }
+    !answers.is_empty() && answers.iter().all(|durable| *durable)
+}

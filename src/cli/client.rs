@@ -1,0 +1,78 @@
+//! A client of the quorum, with every outcome as an exit code.
+
+use super::Global;
+use super::exit::{Exit, Failure};
+use ringraft_net::client::{Client, ClientError, ClientOptions, Reason, Response, SubmitError};
+use ringraft_types::command::CommandError;
+use ringraft_types::{GroupId, Status};
+
+/// One group of the quorum at the endpoints.
+#[derive(Debug)]
+pub(crate) struct Quorum {
+    client: Client,
+    group: GroupId,
+}
+
+impl Quorum {
+    pub(crate) fn connect(global: &Global) -> Result<Self, Failure> {
+        let group = GroupId(global.group);
+        let client = Client::connect(options(global)).map_err(failure)?;
+        Ok(Self { client, group })
+    }
+
+    /// Writes, and waits until the write is applied.
+    pub(crate) fn write(&mut self, command: &[u8]) -> Result<Response, Failure> {
+        self.client.write(self.group, command).map_err(failure)
+    }
+
+    /// Reads what every write that was done before is in.
+    pub(crate) fn read(&mut self, command: &[u8]) -> Result<Response, Failure> {
+        self.client.read(self.group, command).map_err(failure)
+    }
+}
+
+/// The client's options as the command line gives them.
+pub(crate) fn options(global: &Global) -> ClientOptions {
+    let endpoints = global.endpoints.iter().map(ToString::to_string).collect();
+    let mut options = ClientOptions::new(endpoints);
+    options.group = GroupId(global.group);
+    options.timeout = global.timeout;
+    options
+}
+
+/// What the client says, with its exit code.
+pub(crate) fn failure(error: ClientError) -> Failure {
+    let exit = match &error {
+        ClientError::NoEndpoint
+        | ClientError::Endpoint { .. }
+        | ClientError::Submit(SubmitError::NoGroup) => Exit::Usage,
+        ClientError::Random { .. } | ClientError::Poll { .. } => Exit::Environment,
+        ClientError::Submit(_) => Exit::NotDone,
+        ClientError::NotDone { reason, .. } => match reason {
+            Reason::Deadline => Exit::Unavailable,
+            // These pass when there is a leader again: for a script it is the same as no answer.
+            Reason::Refused(Status::NotLeader | Status::NotReady) => Exit::Unavailable,
+            Reason::Refused(_) => Exit::NotDone,
+        },
+        // An answer that makes no sense says nothing of what was done.
+        ClientError::Unknown { .. } | ClientError::Wire(_) => Exit::Unknown,
+    };
+    let failure = Failure::new(exit, error.to_string());
+    match exit {
+        Exit::Unavailable => failure.cure(
+            "`ringraft status` shows which nodes answer; --endpoints or RINGRAFT_ENDPOINTS name them",
+        ),
+        Exit::Unknown => failure.cure("read the key to see whether the write was done"),
+        _ => failure,
+    }
+}
+
+/// A command that the library refuses to encode: a key or value over its limit.
+pub(crate) fn refused(error: CommandError) -> Failure {
+    Failure::new(Exit::NotDone, format!("not done: {error}"))
+}
+
+/// A reply that can't be read.
+pub(crate) fn unreadable(error: ringraft_types::reply::ReplyError) -> Failure {
+    Failure::new(Exit::Unknown, format!("{error}")).cure("use the servers' version of ringraft")
+}

@@ -1,0 +1,185 @@
+//! `ringraft status`: every node and group, also of nodes that don't answer.
+
+use super::Global;
+use super::client;
+use super::exit::{Exit, Failure};
+use super::output::{self, Output};
+use ringraft_net::client::Client;
+use ringraft_net::status::{GroupRole, GroupStatus, NodeStatus};
+use ringraft_types::{GroupId, NodeId};
+use serde_json::{Value, json};
+
+/// A node that doesn't answer.
+#[derive(Debug, PartialEq, Eq)]
+struct Unreachable {
+    node: Option<NodeId>,
+    address: String,
+}
+
+pub(crate) fn run(global: &Global) -> Result<Exit, Failure> {
+    let mut client = Client::connect(client::options(global)).map_err(client::failure)?;
+    let located = client.locate(GroupId(global.group));
+    let answers = client.status_all();
+    let mut found: Vec<NodeStatus> = Vec::new();
+    let mut first_error = None;
+    for answer in answers {
+        match answer {
+            Ok(status) => found.push(status),
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    if let (true, Some(error)) = (found.is_empty(), first_error) {
+        return Err(client::failure(error));
+    }
+    found.sort_by_key(|status| (status.node, status.shard));
+    let missing = match located {
+        Ok(located) => located
+            .members
+            .into_iter()
+            .filter(|member| found.iter().all(|status| status.node != member.node))
+            .map(|member| Unreachable { node: Some(member.node), address: member.address })
+            .collect(),
+        Err(_) => Vec::new(),
+    };
+    match global.output {
+        Output::Json => output::json(&to_json(&found, &missing))?,
+        Output::Table => output::text(&to_table(&found, &missing))?,
+    }
+    Ok(Exit::Ok)
+}
+
+fn role_name(role: GroupRole) -> &'static str {
+    match role {
+        GroupRole::Follower => "follower",
+        GroupRole::PreCandidate => "pre-candidate",
+        GroupRole::Candidate => "candidate",
+        GroupRole::Leader => "leader",
+        GroupRole::Learner => "learner",
+    }
+}
+
+fn to_table(found: &[NodeStatus], missing: &[Unreachable]) -> String {
+    let mut table = output::table(&[
+        "NODE", "GROUP", "SHARD", "ROLE", "TERM", "COMMIT", "APPLIED", "LAG", "LEADER", "SYNC P50",
+        "SYNC P99",
+    ]);
+    for status in found {
+        for group in &status.groups {
+            let GroupStatus { term, commit, applied, leader, .. } = group;
+            let role = role_name(group.role);
+            table.add_row([
+                node_name(found, status.node),
+                group.group.to_string(),
+                status.shard.to_string(),
+                if group.damaged { format!("{role}, DAMAGED") } else { role.to_owned() },
+                term.to_string(),
+                commit.to_string(),
+                applied.to_string(),
+                group.lag_entries.to_string(),
+                if leader.get() == 0 { "-".into() } else { node_name(found, *leader) },
+                format!("{} us", status.sync_p50_us),
+                format!("{} us", status.sync_p99_us),
+            ]);
+        }
+        if status.groups.is_empty() {
+            let shard = status.shard.to_string();
+            table.add_row([node_name(found, status.node), "-".into(), shard, "no groups".into()]);
+        }
+    }
+    for node in missing {
+        let id = node.node.map_or("?".to_owned(), |node| node.to_string());
+        table.add_row([id, "-".into(), "-".into(), format!("unreachable at {}", node.address)]);
+    }
+    table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+/// A node as "1 (a)", if its name is known.
+fn node_name(found: &[NodeStatus], node: NodeId) -> String {
+    match found.iter().find(|status| status.node == node) {
+        Some(status) if !status.name.is_empty() => format!("{node} ({})", status.name),
+        _ => node.to_string(),
+    }
+}
+
+fn to_json(found: &[NodeStatus], missing: &[Unreachable]) -> Value {
+    let shard = |status: &NodeStatus| {
+        json!({
+            "node": status.node.get(),
+            "name": status.name,
+            "shard": status.shard.get(),
+            "uptime_ms": status.uptime.get() / 1000,
+            "sync_us": {"p50": status.sync_p50_us, "p99": status.sync_p99_us},
+            "groups": status.groups.iter().map(group_json).collect::<Vec<_>>(),
+        })
+    };
+    let unreachable = |node: &Unreachable| json!({"node": node.node.map(|node| node.get()), "client": node.address});
+    json!({
+        "shards": found.iter().map(shard).collect::<Vec<_>>(),
+        "unreachable": missing.iter().map(unreachable).collect::<Vec<_>>(),
+    })
+}
+
+fn group_json(group: &GroupStatus) -> Value {
+    json!({
+        "group": group.group.get(),
+        "role": role_name(group.role),
+        "term": group.term.get(),
+        "leader": (group.leader.get() != 0).then_some(group.leader.get()),
+        "last": group.last.get(),
+        "commit": group.commit.get(),
+        "applied": group.applied.get(),
+        "lag_entries": group.lag_entries,
+        "revision": group.revision.get(),
+        "state_hash": format!("{:016x}", group.state_hash),
+        "damaged": group.damaged,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringraft_types::{Index, Revision, ShardId, Term, Ticks};
+
+    fn status(node: u32, name: &str, role: GroupRole) -> NodeStatus {
+        let group = GroupStatus {
+            group: GroupId(1),
+            role,
+            term: Term(3),
+            leader: NodeId(1),
+            commit: Index(41),
+            applied: Index(40),
+            last: Index(42),
+            revision: Revision(38),
+            state_hash: 7,
+            lag_entries: 1,
+            damaged: node == 2,
+        };
+        NodeStatus {
+            node: NodeId(node),
+            shard: ShardId(0),
+            name: name.into(),
+            uptime: Ticks(9_000),
+            sync_p50_us: 98,
+            sync_p99_us: 189,
+            groups: vec![group],
+        }
+    }
+
+    /// Goal: a person sees who leads, who lags, who is damaged and who is gone.
+    #[test]
+    fn the_table_shows_everyone() {
+        let found = [status(1, "a", GroupRole::Leader), status(2, "b", GroupRole::Follower)];
+        let missing = [Unreachable { node: Some(NodeId(3)), address: "h:7420".into() }];
+        let table = to_table(&found, &missing);
+        let words: Vec<Vec<&str>> =
+            table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(words.len(), 4, "{table}");
+        let leader = "1 (a) 1 0 leader 3 41 40 1 1 (a) 98 us 189 us";
+        assert_eq!(words[1].join(" "), leader, "{table}");
+        assert!(table.contains("follower, DAMAGED"), "{table}");
+        assert!(table.contains("unreachable at h:7420"), "{table}");
+        let json = to_json(&found, &missing);
+        assert_eq!(json["shards"][0]["groups"][0]["role"], "leader");
+        assert_eq!(json["unreachable"][0]["client"], "h:7420");
+    }
+}
