@@ -284,6 +284,9 @@ impl Reactor {
                     match completion.result() {
                         count if count > 0 => {
                             socket.outbox.sent(count as usize);
+                            if matches!(socket.state, State::Peer(_)) {
+                                shard.links.peer_bytes_sent += count as u64;
+                            }
                             shard.links.list(slot);
                         }
                         errno if is_transient(errno) => shard.links.list(slot),
@@ -345,6 +348,12 @@ impl Reactor {
                     use ringraft_shard::links::Links as _;
                     if let Some(outbox) = self.shard.links.client(to) {
                         outbox.push(&bytes);
+                    }
+                }
+                Parcel::Drop(client) => {
+                    let links = &mut self.shard.links;
+                    if links.get_generation(client.slot, client.generation).is_some() {
+                        self.close(client.slot);
                     }
                 }
                 Parcel::AskSnapshot => {
@@ -513,6 +522,7 @@ impl Reactor {
             }
         }
         let shard = self.shard.links.shard;
+        self.shard.links.frames_refused += 1;
         self.say(LogEvent::FrameRefused { shard, reason });
         self.close(slot);
     }
@@ -581,9 +591,9 @@ impl Reactor {
                 self.shard.links.answer(slot, Role::Peer, Ok(version));
                 self.peer_is_up(slot, node)?;
             }
-            PeerAdmission::WrongIncarnation { .. } => {
-                let reason = RefusalCode::WrongIncarnation.sentence();
-                self.say(LogEvent::PeerRefused { peer: node, reason });
+            PeerAdmission::WrongIncarnation { known } => {
+                let shown = hello.sender.incarnation;
+                self.say(LogEvent::IncarnationChanged { peer: node, known, shown });
                 self.turn_away(slot, Role::Peer, RefusalCode::WrongIncarnation);
             }
             PeerAdmission::NotAMember => {

@@ -38,7 +38,7 @@ pub enum Parcel {
         /// What it sent after the greeting.
         inbox: Inbox,
     },
-    /// A client's frame for a group of the receiving shard. A request: its reply is `Answers`.
+    /// A client's frame for a group of the receiving shard.
     ClientFrame {
         /// Where the answer goes.
         from: ConnectionId,
@@ -54,6 +54,8 @@ pub enum Parcel {
         /// Whole frames.
         bytes: Vec<u8>,
     },
+    /// A client of the receiving shard whose answers piled up elsewhere: close it.
+    Drop(ConnectionId),
     /// "How are you?" from the control lane.
     AskSnapshot,
     /// The answer.
@@ -147,6 +149,8 @@ pub struct Wires {
     clients: usize,
     /// Bytes sent to peers.
     pub peer_bytes_sent: u64,
+    /// Connections that were closed for what they sent.
+    pub frames_refused: u64,
 }
 
 impl Wires {
@@ -185,6 +189,7 @@ impl Wires {
             connections_max,
             clients: 0,
             peer_bytes_sent: 0,
+            frames_refused: 0,
         }
     }
 
@@ -358,18 +363,32 @@ impl Wires {
         link.up.replace(slot).filter(|&old| old != slot)
     }
 
-    /// Hands what was written for clients of other shards to the mesh.
+    /// Hands what was written for clients of other shards to the mesh. What finds no room waits
+    /// here for the next turn, up to the limit of a client's outbox; a client that is over it is
+    /// dropped by its own shard, as if it had stopped reading.
     pub fn flush_remote(&mut self) {
-        while let Some((to, mut outbox)) = self.remote.pop_first() {
-            let mut bytes = Vec::with_capacity(outbox.waiting());
-            while let Some(part) = outbox.take_for_send() {
+        let Self { remote, mesh, .. } = self;
+        remote.retain(|&to, outbox| {
+            let lane = usize::from(to.shard.0);
+            let is_over = outbox.is_full();
+            let mut bytes = Vec::new();
+            while let Some(part) = outbox.take_for_send().filter(|_| !is_over) {
                 bytes.extend_from_slice(part);
                 let count = part.len();
                 outbox.sent(count);
             }
-            // A lane that doesn't drain is stalled; its clients time out and ask again.
-            let _ = self.mesh.send(usize::from(to.shard.0), Parcel::Answers { to, bytes });
-        }
+            let parcel = if is_over { Parcel::Drop(to) } else { Parcel::Answers { to, bytes } };
+            match mesh.send(lane, parcel) {
+                Ok(()) => false,
+                Err(refused) => {
+                    if let Parcel::Answers { bytes, .. } = refused {
+                        outbox.push(&bytes);
+                    }
+                    mesh.want_room(lane);
+                    true
+                }
+            }
+        });
     }
 
     /// The welcome or refusal to a greeting.
