@@ -15,10 +15,10 @@ use ringraft_net::Identity;
 use ringraft_net::Role;
 use ringraft_raft::Settings;
 use ringraft_shard::limits::{LOG_RESERVE_BYTES, Limits};
-use ringraft_shard::machine::KvMachine;
+use ringraft_shard::machine::StateMachine;
 use ringraft_shard::mesh::{Mesh, MeshEnd, MeshLimits, Wake};
 use ringraft_shard::{Member, Shard, ShardError, ShardSettings};
-use ringraft_types::{ShardId, Ticks};
+use ringraft_types::{GroupId, ShardId, Ticks};
 use ringraft_wal::device::uring::UringDevice;
 use ringraft_wal::device::{Durability, geometry};
 use ringraft_wal::manifest::Manifest;
@@ -94,11 +94,15 @@ fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> BootError {
     move |error| BootError::System { what, error }
 }
 
+/// Makes the state machine of a group; called on its shard's thread.
+pub type MachineFactory = Arc<dyn Fn(GroupId) -> Box<dyn StateMachine> + Send + Sync>;
+
 /// Runs a node until it is told to stop.
 ///
 /// # Errors
 /// If it can't start, or had to stop.
-pub fn run(config: Config, options: RunOptions) -> Result<(), BootError> {
+pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Result<(), BootError> {
+    abort_on_panic();
     let directory = open_directory(&config)?;
     geometry::probe(&config.data_dir.join(LOG_FOLDER), options.allow_buffered)?;
     let identity = Identity {
@@ -133,6 +137,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<(), BootError> {
             doorbells: doorbells.clone(),
             mesh,
             resolver,
+            machines: machines.clone(),
             lock: directory.lock.try_clone().map_err(system("sharing the lock"))?.into(),
         };
         let outcomes = outcomes.clone();
@@ -170,6 +175,16 @@ pub fn run(config: Config, options: RunOptions) -> Result<(), BootError> {
     let _ = control.join();
     drop(directory);
     result
+}
+
+/// A broken promise of our own code ends the process, whichever thread finds it: no half of a node
+/// goes on (P03).
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 /// What a lane's end, or a signal (`None`), tells the main thread.
@@ -273,6 +288,7 @@ struct Part {
     doorbells: Doorbells,
     mesh: MeshEnd<Parcel>,
     resolver: Resolver,
+    machines: MachineFactory,
     lock: OwnedFd,
 }
 
@@ -299,11 +315,10 @@ impl Part {
             self.config.limits.connections_max,
         );
         let settings = shard_settings(&self.config, self.identity, self.shard);
+        let machines = &*self.machines;
         let shard_object =
-            Shard::new(settings, device, wires, log, recovered, clock::now(), |_| {
-                Box::new(KvMachine::new())
-            })
-            .map_err(|error: ShardError| lane(LaneError::Shard(error)))?;
+            Shard::new(settings, device, wires, log, recovered, clock::now(), machines)
+                .map_err(|error: ShardError| lane(LaneError::Shard(error)))?;
         let doorbell = self.doorbells.of(usize::from(shard)).map_err(system("a doorbell"))?;
         let lane_parts = Lane {
             ring,

@@ -1,4 +1,16 @@
-//! The appliance.
+//! ringraft, a consensus appliance for Linux: thread-per-core, io_uring, many Raft groups.
+//!
+//! The command is [`cli`]. A program that wants the quorum inside itself, with a state machine of
+//! its own, builds a [`Server`]:
+//!
+//! ```no_run
+//! use ringraft::config::Config;
+//! use ringraft::{KvMachine, Server};
+//!
+//! let config = Config::load("a.toml".as_ref())?;
+//! Server::new(config).machine(|_group| Box::new(KvMachine::new())).run()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![deny(unsafe_code)]
 
 pub mod boot;
@@ -10,5 +22,9 @@ pub mod cores;
 pub mod feed;
 #[allow(unsafe_code)]
 pub mod reactor;
+mod server;
 pub mod snapshot;
 pub mod wires;
+
+pub use ringraft_shard::machine::{Applied, ApplyError, CommandKind, KvMachine, StateMachine};
+pub use server::Server;

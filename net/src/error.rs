@@ -1,8 +1,11 @@
 //! What can be wrong with bytes from the wire, and with a call of the client library.
 //! Every message says what, where, and how to mend it.
 
+use std::io;
+
 use ringraft_types::{GroupId, NodeId};
 
+use crate::client::{Reason, SubmitError, Trouble};
 use crate::frame::{Kind, WIRE_VERSION, WIRE_VERSION_MIN};
 
 /// Why received bytes are not a frame. The stream is out of step: the connection is closed.
@@ -176,4 +179,66 @@ pub enum WireError {
         /// What it names.
         group: GroupId,
     },
+}
+
+/// Why a blocking call failed, or the client can't work at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No endpoint was given.
+    #[error("the client has no endpoint: give the client address of a node, as host:port")]
+    NoEndpoint,
+    /// An endpoint is not an address.
+    #[error("endpoint {endpoint:?} is not an address: write host:port, or [address]:port for IPv6")]
+    Endpoint {
+        /// What was given.
+        endpoint: String,
+    },
+    /// The operating system gave no randomness.
+    #[error("the operating system gives no random bytes ({error}): allow the getrandom call")]
+    Random {
+        /// Its answer.
+        error: getrandom::Error,
+    },
+    /// The operating system's readiness queue failed.
+    #[error("waiting for sockets failed ({error}): check the limit of open files")]
+    Poll {
+        /// Its answer.
+        error: io::Error,
+    },
+    /// The call was not taken.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// Definitely not done.
+    #[error("not done: {reason}{}", trouble_text(.trouble))]
+    NotDone {
+        /// Why.
+        reason: Reason,
+        /// What last went wrong with a connection.
+        trouble: Option<Trouble>,
+    },
+    /// Done or not: it isn't known.
+    #[error("it isn't known whether it was done: {reason}{}", trouble_text(.trouble))]
+    Unknown {
+        /// Why.
+        reason: Reason,
+        /// What last went wrong with a connection.
+        trouble: Option<Trouble>,
+    },
+    /// A node or shard didn't say how it is.
+    #[error("{address} doesn't say how it is: {reason}{}", trouble_text(.trouble))]
+    NoStatus {
+        /// Where it was asked.
+        address: String,
+        /// Why.
+        reason: Reason,
+        /// What last went wrong with a connection.
+        trouble: Option<Trouble>,
+    },
+    /// The answer makes no sense.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
+fn trouble_text(trouble: &Option<Trouble>) -> String {
+    trouble.as_ref().map_or(String::new(), |trouble| format!(" (last trouble: {trouble})"))
 }

@@ -387,4 +387,27 @@ impl Welcome {
             layout_hash: u64_at(bytes, 40),
         })
     }
+
+    /// Whether the end that greeted with `hello` goes on, and in which version: the other end may
+    /// be another one than was meant.
+    ///
+    /// # Errors
+    /// The refusal, or the first thing that stands against going on.
+    pub fn judge(&self, hello: &Hello) -> Result<u8, RefusalCode> {
+        let version = self.verdict?;
+        let is_any_cluster = hello.role == Role::Client && hello.sender.cluster == ClusterId(0);
+        if self.sender.cluster != hello.sender.cluster && !is_any_cluster {
+            return Err(RefusalCode::WrongCluster);
+        }
+        if hello.wanted_node != NodeId(0) && self.sender.node != hello.wanted_node {
+            return Err(RefusalCode::WrongNode);
+        }
+        if hello.role == Role::Peer && self.layout_hash != hello.layout_hash {
+            return Err(RefusalCode::LayoutDiffers);
+        }
+        if hello.wanted_shard.is_some_and(|shard| shard != self.shard) {
+            return Err(RefusalCode::NoSuchShard);
+        }
+        Ok(version)
+    }
 }

@@ -5,6 +5,7 @@
 //! socket, reads a clock or draws a random number.
 #![deny(unsafe_code)]
 
+mod archive;
 mod bytes;
 pub mod client;
 pub mod client_wire;
@@ -17,9 +18,9 @@ pub mod outbox;
 pub mod status;
 pub mod wire;
 
-pub use client::{Client, ClientError, ClientOptions};
+pub use client::{Client, ClientOptions};
 pub use connection::Connection;
-pub use error::{FrameError, WireError};
+pub use error::{ClientError, FrameError, WireError};
 pub use frame::{Frame, FrameHeader, FrameWriter, Identity, Kind};
 pub use handshake::{Hello, RefusalCode, Role, Welcome};
 pub use inbox::Inbox;

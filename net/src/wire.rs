@@ -1,85 +1,19 @@
 //! What nodes say to each other, as rkyv archives. Meaning is the Raft core's; layout is decided
 //! here: explicit-endian fields of alignment 1, fixed sizes, flat vectors of fixed structs, nothing
-//! else. So cargo features of rkyv that another crate may turn on can't change it, and
-//! [`layout_hash`] in the handshake would notice if they did.
+//! else. The build fails if a cargo feature of rkyv that another crate turns on would change it
+//! (`archive.rs`); [`layout_hash`] in the handshake tells two builds apart whose structs differ.
 //!
 //! A body is validated once, by the function that opens it ([`beats`], [`append`], ...); what it
 //! returns can be read without further checks.
 
 use ringraft_types::limits::FRAME_BODY_BYTES_MAX;
 use ringraft_types::{GroupId, Index, LogId, Sequence, Term, Ticks};
-use rkyv::api::low::{LowSerializer, LowValidator};
-use rkyv::bytecheck::CheckBytes;
-use rkyv::rancor::Failure;
-use rkyv::rend::unaligned::{u32_ule, u64_ule};
-use rkyv::ser::allocator::SubAllocator;
-use rkyv::ser::{Positional, Writer};
-use rkyv::vec::ArchivedVec;
-use rkyv::{Archive, Portable, Serialize};
+use rkyv::{Archive, Serialize};
 
+use crate::archive::{Serializer, Travels, access, archive};
 use crate::error::WireError;
 use crate::frame::{Frame, FrameWriter, Identity, Kind};
 use crate::outbox::Outbox;
-
-// What rkyv makes of a number is decided by its cargo features, which unify over a build. These
-// lines don't compile if that is anything but little-endian and unaligned.
-const _: fn(<u64 as Archive>::Archived) -> u64_ule = |number| number;
-const _: fn(<u32 as Archive>::Archived) -> u32_ule = |number| number;
-const _: () = assert!(size_of::<ArchivedVec<u8>>() == 8 && align_of::<ArchivedVec<u8>>() == 1);
-
-/// A number: how it goes into an archive, and how it comes out.
-trait Travels: Copy {
-    type Wire: Archive;
-    fn to_wire(self) -> Self::Wire;
-    fn from_wire(wire: <Self::Wire as Archive>::Archived) -> Self;
-}
-
-macro_rules! travels {
-    ($($name:ident),*) => {$(
-        impl Travels for $name {
-            type Wire = u64;
-            fn to_wire(self) -> u64 {
-                self.0
-            }
-            fn from_wire(wire: u64_ule) -> Self {
-                Self(wire.to_native())
-            }
-        }
-    )*};
-}
-
-travels!(GroupId, Term, Index, Sequence, Ticks);
-
-impl Travels for u64 {
-    type Wire = u64;
-    fn to_wire(self) -> u64 {
-        self
-    }
-    fn from_wire(wire: u64_ule) -> Self {
-        wire.to_native()
-    }
-}
-
-impl Travels for u32 {
-    type Wire = u32;
-    fn to_wire(self) -> u32 {
-        self
-    }
-    fn from_wire(wire: u32_ule) -> Self {
-        wire.to_native()
-    }
-}
-
-impl Travels for bool {
-    type Wire = u8;
-    fn to_wire(self) -> u8 {
-        u8::from(self)
-    }
-    /// Only 0 and 1 get here: the border refuses all else.
-    fn from_wire(wire: u8) -> Self {
-        wire != 0
-    }
-}
 
 /// Declares a fixed struct three times: as the rest of the program uses it, as it is archived, and
 /// its layout as text for [`layout_hash`]. Asserts that nothing pads it.
@@ -511,50 +445,6 @@ fn check_bool(kind: Kind, field: &'static str, value: u8) -> Result<(), WireErro
         return Err(WireError::Field { kind, field, value: u64::from(value) });
     }
     Ok(())
-}
-
-/// The one place where received bytes become an archive.
-fn access<'a, T>(frame: &Frame<'_>, kind: Kind, bytes: &'a [u8]) -> Result<&'a T, WireError>
-where
-    T: Portable + for<'b> CheckBytes<LowValidator<'b, Failure>>,
-{
-    assert_eq!(frame.header.kind, kind, "the caller chooses the function by the frame's kind");
-    rkyv::api::low::access::<T, Failure>(bytes)
-        .map_err(|_| WireError::Archive { kind, length: frame.body.len() })
-}
-
-/// Positions in an archive count from where it starts in the frame's body.
-struct ArchiveWriter<'a, 'b> {
-    frame: &'a mut FrameWriter<'b>,
-    start: usize,
-}
-
-impl Positional for ArchiveWriter<'_, '_> {
-    fn pos(&self) -> usize {
-        self.frame.body_len() - self.start
-    }
-}
-
-impl Writer<Failure> for ArchiveWriter<'_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.frame.extend(bytes);
-        Ok(())
-    }
-}
-
-type Serializer<'a, 'b, 'c> = LowSerializer<ArchiveWriter<'a, 'b>, SubAllocator<'c>, Failure>;
-
-fn archive(
-    frame: &mut FrameWriter<'_>,
-    value: &impl for<'a, 'b, 'c> Serialize<Serializer<'a, 'b, 'c>>,
-) {
-    let start = frame.body_len();
-    rkyv::api::low::to_bytes_in_with_alloc::<_, _, Failure>(
-        value,
-        ArchiveWriter { frame, start },
-        SubAllocator::new(&mut []),
-    )
-    .expect("fixed fields need no scratch memory, and an outbox takes all bytes");
 }
 
 fn write_archive(

@@ -1,6 +1,7 @@
 //! The client's core against a scripted server, in virtual time: leaders that move, replies that
 //! come twice or never, gaps, evicted sessions, deadlines.
 
+#[allow(dead_code, reason = "shared with the randomized tests")]
 mod script;
 
 use ringraft_net::client::{Reason, SubmitError, Trouble};
@@ -288,6 +289,39 @@ fn an_expired_session_never_applies_twice() {
     let envelope = script.last_envelope();
     assert_ne!(envelope.client, session);
     assert_eq!((envelope.opened, envelope.received), (Index(77), 0));
+}
+
+/// A leader that finds a gap where there is none has lost the session: a new one begins.
+#[test]
+fn a_lost_session_is_given_up() {
+    let mut script = Script::new(1, 1);
+    let first = script.write("a");
+    script.run();
+    script.answer(&ok(first, b""));
+    let second = script.write("b");
+    script.run();
+    script.take_writes();
+    let session = script.last_envelope().client;
+    for attempt in 1..=8 {
+        script.answer(&Reply::refusal(second, Status::Gap, NodeId(0)));
+        script.run_for(Ticks::from_millis(250));
+        let number = if attempt < 8 { 2 } else { 1 };
+        assert_eq!(script.take_writes(), [(number, "b")], "attempt {attempt}");
+    }
+    assert_ne!(script.last_envelope().client, session);
+}
+
+/// A write that is refused for what it is doesn't slow down the next.
+#[test]
+fn a_final_refusal_makes_no_pause() {
+    let mut script = Script::new(1, 1);
+    for at in 0..10 {
+        let call = script.write("bad");
+        script.run();
+        assert_eq!(script.take_writes(), [(1, "bad")], "write {at}");
+        script.answer(&Reply::refusal(call, Status::Invalid, NodeId(0)));
+        script.run();
+    }
 }
 
 /// "Unknown" from the server makes the write doubtful: it goes on under its number, and a later

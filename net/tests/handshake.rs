@@ -69,6 +69,24 @@ fn refusals() {
     assert_eq!(newer.judge(&host(Role::Peer)), Ok(1), "a newer end speaks the older version");
 }
 
+/// The end that greeted notices when another one answers than was meant.
+#[test]
+fn the_answer_is_judged_too() {
+    let welcome = Welcome::new(&host(Role::Peer), ShardId(1), Ok(1));
+    assert_eq!(welcome.judge(&peer()), Ok(1));
+    assert_eq!(welcome.judge(&client()), Ok(1));
+    let judge = |change: fn(&mut Welcome)| {
+        let mut changed = welcome;
+        change(&mut changed);
+        changed.judge(&peer()).expect_err("refused")
+    };
+    assert_eq!(judge(|it| it.verdict = Err(RefusalCode::Busy)), RefusalCode::Busy);
+    assert_eq!(judge(|it| it.sender.cluster = ClusterId(9)), RefusalCode::WrongCluster);
+    assert_eq!(judge(|it| it.sender.node = NodeId(9)), RefusalCode::WrongNode);
+    assert_eq!(judge(|it| it.layout_hash ^= 1), RefusalCode::LayoutDiffers);
+    assert_eq!(judge(|it| it.shard = ShardId(0)), RefusalCode::NoSuchShard);
+}
+
 /// Every refusal says what it means and how to mend it.
 #[test]
 fn every_refusal_has_a_sentence() {

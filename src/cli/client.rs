@@ -2,7 +2,9 @@
 
 use super::Global;
 use super::exit::{Exit, Failure};
-use ringraft_net::client::{Client, ClientError, ClientOptions, Reason, Response, SubmitError};
+use ringraft_net::ClientError;
+use ringraft_net::client::{Client, ClientOptions, Reason, Response, SubmitError};
+
 use ringraft_types::command::CommandError;
 use ringraft_types::{GroupId, Status};
 
@@ -47,6 +49,7 @@ pub(crate) fn failure(error: ClientError) -> Failure {
         | ClientError::Endpoint { .. }
         | ClientError::Submit(SubmitError::NoGroup) => Exit::Usage,
         ClientError::Random { .. } | ClientError::Poll { .. } => Exit::Environment,
+        ClientError::NoStatus { .. } => Exit::Unavailable,
         ClientError::Submit(_) => Exit::NotDone,
         ClientError::NotDone { reason, .. } => match reason {
             Reason::Deadline => Exit::Unavailable,

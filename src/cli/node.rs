@@ -1,7 +1,8 @@
 //! `ringraft node`: runs one node until it is told to stop.
 
 use super::exit::{Exit, Failure};
-use crate::boot::{self, BootError, RunOptions};
+use crate::Server;
+use crate::boot::BootError;
 use crate::config::Config;
 use crate::control::{LogControl, StopSignals};
 use rustix::process::{Pid, Signal};
@@ -39,7 +40,11 @@ pub(crate) fn run(args: &NodeArgs) -> Result<Exit, Failure> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    boot::run(config, RunOptions { allow_buffered: args.allow_buffered, log, stop })?;
+    let mut server = Server::new(config);
+    if args.allow_buffered {
+        server = server.allow_buffered();
+    }
+    server.run_until(log, stop)?;
     Ok(Exit::Ok)
 }
 

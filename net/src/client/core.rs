@@ -262,6 +262,7 @@ impl Core {
             let cluster = Some(self.identity.cluster).filter(|&it| it != ClusterId(0));
             let hello = Hello::from_client(self.random.client_id(), cluster, None, link.shard);
             link.outbox.push(&hello.encode());
+            link.hello = Some(hello);
             link.enter(State::Greeting, now);
         }
     }

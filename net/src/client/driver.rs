@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use ringraft_types::{ClusterId, GroupId, Index, Revision, Ticks};
+use ringraft_types::{ClusterId, GroupId, Index, Revision, ShardId, Ticks};
 
 use super::core::{Core, CoreOptions};
 use super::link::{LinkId, Trouble};
 use super::{Answer, CallId, Completions, Outcome, Reason, SubmitError};
 use crate::client_wire::LocateReply;
-use crate::error::WireError;
+use crate::error::ClientError;
 use crate::status::NodeStatus;
 
 /// Reads of one socket in a row before others have their turn.
@@ -48,58 +48,6 @@ impl ClientOptions {
             outbox_bytes_max: 4 << 20,
         }
     }
-}
-
-/// Why a blocking call failed, or the client can't work at all.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// No endpoint was given.
-    #[error("the client has no endpoint: give the client address of a node, as host:port")]
-    NoEndpoint,
-    /// An endpoint is not an address.
-    #[error("endpoint {endpoint:?} is not an address: write host:port, or [address]:port for IPv6")]
-    Endpoint {
-        /// What was given.
-        endpoint: String,
-    },
-    /// The operating system gave no randomness.
-    #[error("the operating system gives no random bytes ({error}): allow the getrandom call")]
-    Random {
-        /// Its answer.
-        error: getrandom::Error,
-    },
-    /// The operating system's readiness queue failed.
-    #[error("waiting for sockets failed ({error}): check the limit of open files")]
-    Poll {
-        /// Its answer.
-        error: io::Error,
-    },
-    /// The call was not taken.
-    #[error(transparent)]
-    Submit(#[from] SubmitError),
-    /// Definitely not done.
-    #[error("not done: {reason}{}", trouble_text(.trouble))]
-    NotDone {
-        /// Why.
-        reason: Reason,
-        /// What last went wrong with a connection.
-        trouble: Option<Trouble>,
-    },
-    /// Done or not: it isn't known.
-    #[error("it isn't known whether it was done: {reason}{}", trouble_text(.trouble))]
-    Unknown {
-        /// Why.
-        reason: Reason,
-        /// What last went wrong with a connection.
-        trouble: Option<Trouble>,
-    },
-    /// The answer makes no sense.
-    #[error(transparent)]
-    Wire(#[from] WireError),
-}
-
-fn trouble_text(trouble: &Option<Trouble>) -> String {
-    trouble.as_ref().map_or(String::new(), |trouble| format!(" (last trouble: {trouble})"))
 }
 
 /// An answer that owns its body.
@@ -259,8 +207,7 @@ impl Client {
         let mut others = Vec::new();
         for (address, first) in addresses.iter().zip(&firsts) {
             let Ok(first) = first else { continue };
-            let shards =
-                (0..self.core.shards_at(address).unwrap_or(1)).map(ringraft_types::ShardId);
+            let shards = (0..self.core.shards_at(address).unwrap_or(1)).map(ShardId);
             let others_here = shards.filter(|&shard| shard != first.shard);
             others.extend(others_here.map(|shard| (address.as_str(), Some(shard))));
         }
@@ -280,14 +227,19 @@ impl Client {
 
     fn statuses<'a>(
         &mut self,
-        shards: impl Iterator<Item = (&'a str, Option<ringraft_types::ShardId>)>,
+        shards: impl Iterator<Item = (&'a str, Option<ShardId>)>,
     ) -> Vec<Result<NodeStatus, ClientError>> {
         let deadline = self.after(self.options.timeout);
         let calls: Vec<_> = shards
-            .map(|(address, shard)| self.core.submit_status(address, shard, deadline))
+            .map(|(address, shard)| (address, self.core.submit_status(address, shard, deadline)))
             .collect();
-        let mut finish = |call: Result<CallId, SubmitError>| {
-            let response = self.finish(call?)?;
+        let mut finish = |(address, call): (&str, Result<CallId, SubmitError>)| {
+            let response = self.finish(call?).map_err(|error| match error {
+                ClientError::NotDone { reason, trouble } => {
+                    ClientError::NoStatus { address: address.to_owned(), reason, trouble }
+                }
+                other => other,
+            })?;
             Ok(NodeStatus::decode(&response.body)?)
         };
         calls.into_iter().map(&mut finish).collect()
@@ -368,12 +320,10 @@ impl Client {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
             Err(error) => return Err(ClientError::Poll { error }),
         }
-        let ready: Vec<_> = self
-            .events
-            .iter()
-            .map(|event| (event.token().0, event.is_readable(), event.is_writable()))
-            .collect();
-        for (at, is_readable, is_writable) in ready {
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            let (at, is_readable) = (event.token().0, event.is_readable());
+            let is_writable = event.is_writable();
             let link = LinkId(at as u32);
             self.check_connected(link);
             let Some(Some(socket)) = self.sockets.get_mut(at) else { continue };
@@ -384,6 +334,7 @@ impl Client {
                 self.receive(link);
             }
         }
+        self.events = events;
         Ok(true)
     }
 

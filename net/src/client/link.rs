@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use ringraft_types::{ShardId, Ticks};
 
 use crate::error::{FrameError, WireError};
-use crate::handshake::{RefusalCode, Welcome};
+use crate::handshake::{Hello, RefusalCode, Welcome};
 use crate::inbox::Inbox;
 use crate::outbox::Outbox;
 
@@ -98,6 +98,8 @@ pub(super) struct Link {
     pub(super) since: Ticks,
     pub(super) inbox: Inbox,
     pub(super) outbox: Outbox,
+    /// How the current connection was greeted.
+    pub(super) hello: Option<Hello>,
     /// What the server said of itself, the last time.
     pub(super) welcome: Option<Welcome>,
     /// Requests that are not answered.
@@ -123,6 +125,7 @@ impl Link {
             since: Ticks::ZERO,
             inbox: Inbox::new(),
             outbox: Outbox::new(outbox_bytes_max),
+            hello: None,
             welcome: None,
             owed: 0,
             heard: Ticks::ZERO,

@@ -16,6 +16,8 @@
 //!   been applied. If no attempt of a successor is in doubt, the numbers from the hole on are given
 //!   anew; otherwise, once all before the hole are answered, the successors move to a new session:
 //!   a late attempt of one then finds the gap that nobody fills any more.
+//! - A write in doubt that is refused for what it is (`Invalid`, say) is unknown, and its number a
+//!   hole too; then successors in doubt are unknown as well, and the others move to a new session.
 //! - A refusal that carries a log index was logged: its number is used up.
 //! - An evicted session: writes in doubt become unknown, all others move to a new session.
 
@@ -33,7 +35,7 @@ use ringraft_types::{Index, Revision, Status};
 
 pub use self::calls::{Completed, Completions};
 pub use self::core::{Core, CoreOptions};
-pub use self::driver::{Client, ClientError, ClientOptions, Response};
+pub use self::driver::{Client, ClientOptions, Response};
 pub use self::link::{LinkId, Trouble};
 
 /// Names a call of one client, from submission to completion.

@@ -11,7 +11,7 @@ use super::{Answer, Reason};
 use crate::client_wire::{self, ErrorFrame, LocateReply, Reply};
 use crate::error::WireError;
 use crate::frame::{Frame, Kind};
-use crate::handshake::{RefusalCode, Welcome};
+use crate::handshake::Welcome;
 use crate::inbox::Inbox;
 
 impl Core {
@@ -36,14 +36,9 @@ impl Core {
     fn welcomed(&mut self, now: Ticks, at: usize) -> bool {
         let link = &mut self.links[at];
         let Some(bytes) = link.inbox.take_handshake() else { return false };
-        let is_cluster = |welcome: &Welcome| {
-            let wanted = self.identity.cluster;
-            wanted.0 == 0 || welcome.sender.cluster == wanted
-        };
-        let verdict = Welcome::decode(&bytes).and_then(|welcome| {
-            welcome.verdict?;
-            if is_cluster(&welcome) { Ok(welcome) } else { Err(RefusalCode::WrongCluster) }
-        });
+        let hello = link.hello.expect("the greeting was sent");
+        let verdict = Welcome::decode(&bytes)
+            .and_then(|welcome| welcome.judge(&hello).map(|_version| welcome));
         match verdict {
             Ok(welcome) => {
                 link.welcome = Some(welcome);
@@ -269,6 +264,7 @@ impl Core {
                 if shard == welcome.shard { at } else { self.link_to(&address, Some(shard)) };
             let group = &mut self.groups[place];
             group.session.open(reply.applied);
+            (group.session.retry_at, group.reads_retry_at) = (now, now);
             group.leader = Leader::Leading(link);
             return;
         }

@@ -21,6 +21,14 @@ enum Place {
     Answered,
     /// Given up, and definitely not done.
     Hole,
+    /// Given up, though an attempt may lie in a log.
+    DoubtfulHole,
+}
+
+impl Place {
+    const fn is_hole(self) -> bool {
+        matches!(self, Self::Hole | Self::DoubtfulHole)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +49,9 @@ pub(super) enum Advice {
     Seek,
 }
 
+/// So often may a leader find a gap where there is none, before the session is given up.
+const GAPS_MAX: u32 = 8;
+
 /// One session.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -60,6 +71,9 @@ pub(super) struct Session {
     draining: bool,
     /// The server has evicted the session.
     expired: bool,
+    /// How often in a row the oldest number was refused for a gap, though all before it are
+    /// answered.
+    gaps: u32,
     /// Not before this is anything sent again.
     pub(super) retry_at: Ticks,
 }
@@ -76,6 +90,7 @@ impl Session {
             holes: 0,
             draining: false,
             expired: false,
+            gaps: 0,
             retry_at: Ticks::ZERO,
         }
     }
@@ -104,7 +119,7 @@ impl Session {
     pub(super) fn may_send(&self, now: Ticks, has_queued: bool) -> bool {
         let has_room = self.ring.len() < SESSION_UNANSWERED_MAX && self.holes == 0;
         let has_more = match self.ring.get(self.next) {
-            Some(entry) => entry.place != Place::Hole,
+            Some(entry) => !entry.place.is_hole(),
             None => has_queued && has_room,
         };
         !self.draining && self.is_open() && now >= self.retry_at && has_more
@@ -131,7 +146,7 @@ impl Session {
             calls.get_mut(slot).sequence = self.base + self.next as u64;
         }
         let entry = &mut self.ring[self.next];
-        if entry.place == Place::Hole {
+        if entry.place.is_hole() {
             return None;
         }
         assert!(entry.place == Place::Waiting, "sent twice on one connection");
@@ -177,11 +192,22 @@ impl Session {
         match status {
             Status::Unknown => calls.get_mut(slot).in_doubt = true,
             Status::SessionExpired => self.expired = true,
+            Status::Gap if at == 0 => {
+                // There is no gap. A leader that insists has lost the session.
+                self.gaps += 1;
+                self.expired = self.gaps >= GAPS_MAX;
+            }
+            // The next leader may do better, and the write may be done already.
+            Status::Damaged | Status::NoSuchGroup if in_doubt => {}
+            _ if is_final && in_doubt => {
+                calls.unknown(slot, Reason::Refused(status));
+                self.give_up(calls, at, Place::DoubtfulHole);
+            }
             _ if in_doubt => {}
-            _ if calls.get(slot).reported => self.give_up(calls, at),
+            _ if calls.get(slot).reported => self.give_up(calls, at, Place::Hole),
             _ if is_final => {
                 calls.not_done(slot, Reason::Refused(status));
-                self.give_up(calls, at);
+                self.give_up(calls, at, Place::Hole);
             }
             _ => {}
         }
@@ -189,6 +215,8 @@ impl Session {
             Status::NotLeader | Status::Unknown | Status::SessionExpired | Status::NoSuchGroup => {
                 Advice::Seek
             }
+            // Another attempt at the same place would only be refused again.
+            _ if is_final && self.ring[at].place.is_hole() => Advice::Continue,
             _ => Advice::Pause,
         }
     }
@@ -203,7 +231,7 @@ impl Session {
             assert!(self.ring[at].place == Place::Waiting, "answered writes don't expire");
             calls.not_done(slot, Reason::Deadline);
             self.draining = true;
-            self.give_up(calls, at);
+            self.give_up(calls, at, Place::Hole);
         }
     }
 
@@ -242,19 +270,20 @@ impl Session {
             self.begin(fresh());
             return;
         }
-        let Some(hole) = self.ring.iter().position(|entry| entry.place == Place::Hole) else {
-            return;
-        };
+        let Some(hole) = self.ring.iter().position(|entry| entry.place.is_hole()) else { return };
+        let is_hole_doubtful = self.ring[hole].place == Place::DoubtfulHole;
         let mut after = self.ring.range(hole + 1..);
         let is_doubtful =
             after.any(|entry| entry.place == Place::Waiting && calls.get(entry.slot).in_doubt);
-        if !is_doubtful {
+        if !is_hole_doubtful && !is_doubtful {
             self.requeue_from(calls, queue, hole);
         } else if hole == 0 {
-            // A successor can't have been applied without the hole's number (see `client`).
-            for entry in &self.ring {
-                if entry.place == Place::Waiting {
+            for entry in self.ring.iter().filter(|entry| entry.place == Place::Waiting) {
+                if !is_hole_doubtful {
+                    // It can't have been applied without the hole's number (see `client`).
                     calls.get_mut(entry.slot).in_doubt = false;
+                } else if calls.get(entry.slot).in_doubt {
+                    calls.unknown(entry.slot, Reason::Refused(Status::Unknown));
                 }
             }
             self.requeue_from(calls, queue, 0);
@@ -271,7 +300,7 @@ impl Session {
             match entry.place {
                 Place::Out => unreachable!("nothing is out while the session settles"),
                 Place::Answered => {}
-                Place::Hole => self.holes -= 1,
+                Place::Hole | Place::DoubtfulHole => self.holes -= 1,
                 Place::Waiting if calls.get(entry.slot).reported => calls.close(entry.slot),
                 Place::Waiting => {
                     calls.get_mut(entry.slot).sequence = 0;
@@ -296,6 +325,7 @@ impl Session {
 
     /// A number is used up, and its call reported.
     fn answered(&mut self, calls: &mut Calls, at: usize) {
+        self.gaps = 0;
         calls.close(self.ring[at].slot);
         self.ring[at] = Entry { slot: u32::MAX, place: Place::Answered };
         while self.ring.front().is_some_and(|entry| entry.place == Place::Answered) {
@@ -310,9 +340,9 @@ impl Session {
     }
 
     /// A number will never be sent again, and its call is reported.
-    fn give_up(&mut self, calls: &mut Calls, at: usize) {
+    fn give_up(&mut self, calls: &mut Calls, at: usize, place: Place) {
         calls.close(self.ring[at].slot);
-        self.ring[at] = Entry { slot: u32::MAX, place: Place::Hole };
+        self.ring[at] = Entry { slot: u32::MAX, place };
         self.holes += 1;
     }
 }

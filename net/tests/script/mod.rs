@@ -23,7 +23,20 @@ pub(crate) enum Fate {
     Unknown(Reason),
 }
 
+/// A write that arrived at a node.
+#[derive(Clone, Debug)]
+pub(crate) struct Attempt {
+    pub(crate) link: LinkId,
+    /// Tells one connection from the next under the same link.
+    pub(crate) connection: u64,
+    pub(crate) node: u32,
+    pub(crate) call: u64,
+    pub(crate) envelope: Envelope,
+    pub(crate) command: String,
+}
+
 struct Side {
+    connection: u64,
     node: u32,
     shard: u16,
     is_greeted: bool,
@@ -45,7 +58,9 @@ pub(crate) struct Script {
     pub(crate) frames: usize,
     down: Vec<u32>,
     sides: BTreeMap<LinkId, Side>,
-    writes: Vec<(u64, String)>,
+    connections: u64,
+    /// Writes that arrived and were not looked at yet.
+    pub(crate) attempts: Vec<Attempt>,
     envelope: Envelope,
     /// Where each call was last seen.
     seen: BTreeMap<u64, LinkId>,
@@ -74,7 +89,8 @@ impl Script {
             frames: 0,
             down: Vec::new(),
             sides: BTreeMap::new(),
-            writes: Vec::new(),
+            connections: 0,
+            attempts: Vec::new(),
             envelope: Envelope::default(),
             seen: BTreeMap::new(),
             fates: BTreeMap::new(),
@@ -82,7 +98,11 @@ impl Script {
     }
 
     pub(crate) fn write(&mut self, command: &str) -> u64 {
-        let deadline = self.now.after(TIMEOUT);
+        self.write_within(command, TIMEOUT)
+    }
+
+    pub(crate) fn write_within(&mut self, command: &str, timeout: Ticks) -> u64 {
+        let deadline = self.now.after(timeout);
         self.core.submit_write(GROUP, command.as_bytes(), deadline).expect("taken").0
     }
 
@@ -109,8 +129,8 @@ impl Script {
     }
 
     pub(crate) fn take_writes(&mut self) -> Vec<(u64, &'static str)> {
-        let writes = std::mem::take(&mut self.writes);
-        writes.into_iter().map(|(number, text)| (number, &*text.leak())).collect()
+        let attempts = std::mem::take(&mut self.attempts);
+        attempts.into_iter().map(|it| (it.envelope.sequence, &*it.command.leak())).collect()
     }
 
     pub(crate) fn last_envelope(&self) -> Envelope {
@@ -146,7 +166,18 @@ impl Script {
         }
     }
 
-    fn answer_on(&mut self, link: LinkId, reply: &Reply<'_>) {
+    /// Whether a connection still lives.
+    pub(crate) fn is_alive(&self, link: LinkId, connection: u64) -> bool {
+        self.sides.get(&link).is_some_and(|side| side.connection == connection)
+    }
+
+    /// Breaks a connection.
+    pub(crate) fn cut(&mut self, link: LinkId) {
+        self.sides.remove(&link);
+        self.core.closed(self.now, link);
+    }
+
+    pub(crate) fn answer_on(&mut self, link: LinkId, reply: &Reply<'_>) {
         let side = self.sides.get_mut(&link).expect("the connection lives");
         let sender = identity(side.node);
         let mut batch = BatchWriter::begin(&mut side.outbox, Kind::Replies, GROUP, sender);
@@ -187,7 +218,9 @@ impl Script {
                 continue;
             }
             let (inbox, outbox) = (Inbox::new(), Outbox::new(1 << 20));
-            let side = Side { node, shard: 0, is_greeted: false, inbox, outbox };
+            self.connections += 1;
+            let connection = self.connections;
+            let side = Side { connection, node, shard: 0, is_greeted: false, inbox, outbox };
             self.sides.insert(link, side);
             self.core.connected(self.now, link);
         }
@@ -238,9 +271,18 @@ impl Script {
                     for item in client_wire::writes(&frame).expect("writes").iter() {
                         let (envelope, command) = Envelope::split(item.payload).expect("whole");
                         let command = String::from_utf8(command.to_vec()).expect("text");
-                        self.writes.push((envelope.sequence, command));
+                        let (call, node) = (item.call, side.node);
+                        let connection = side.connection;
+                        self.attempts.push(Attempt {
+                            link,
+                            connection,
+                            node,
+                            call,
+                            envelope,
+                            command,
+                        });
                         self.envelope = envelope;
-                        self.seen.insert(item.call, link);
+                        self.seen.insert(call, link);
                     }
                 }
                 Kind::Reads => {

@@ -1,0 +1,125 @@
+//! How numbers and fixed structs go into archives and come out: the one place that knows rkyv's
+//! writers and validators. What is written is decided in `wire.rs`.
+
+use ringraft_types::{GroupId, Index, Sequence, Term, Ticks};
+use rkyv::api::low::{LowSerializer, LowValidator};
+use rkyv::bytecheck::CheckBytes;
+use rkyv::rancor::Failure;
+use rkyv::rend::unaligned::{u32_ule, u64_ule};
+use rkyv::ser::allocator::SubAllocator;
+use rkyv::ser::{Positional, Writer};
+use rkyv::vec::ArchivedVec;
+use rkyv::{Archive, Portable, Serialize};
+
+use crate::error::WireError;
+use crate::frame::{Frame, FrameWriter, Kind};
+
+// What rkyv makes of a number is decided by its cargo features, which unify over a build. These
+// lines don't compile if that is anything but little-endian and unaligned.
+const _: fn(<u64 as Archive>::Archived) -> u64_ule = |number| number;
+const _: fn(<u32 as Archive>::Archived) -> u32_ule = |number| number;
+const _: () = assert!(size_of::<ArchivedVec<u8>>() == 8 && align_of::<ArchivedVec<u8>>() == 1);
+
+/// A number: how it goes into an archive, and how it comes out.
+pub(crate) trait Travels: Copy {
+    type Wire: Archive;
+    fn to_wire(self) -> Self::Wire;
+    fn from_wire(wire: <Self::Wire as Archive>::Archived) -> Self;
+}
+
+macro_rules! travels {
+    ($($name:ident),*) => {$(
+        impl Travels for $name {
+            type Wire = u64;
+            fn to_wire(self) -> u64 {
+                self.0
+            }
+            fn from_wire(wire: u64_ule) -> Self {
+                Self(wire.to_native())
+            }
+        }
+    )*};
+}
+
+travels!(GroupId, Term, Index, Sequence, Ticks);
+
+impl Travels for u64 {
+    type Wire = u64;
+    fn to_wire(self) -> u64 {
+        self
+    }
+    fn from_wire(wire: u64_ule) -> Self {
+        wire.to_native()
+    }
+}
+
+impl Travels for u32 {
+    type Wire = u32;
+    fn to_wire(self) -> u32 {
+        self
+    }
+    fn from_wire(wire: u32_ule) -> Self {
+        wire.to_native()
+    }
+}
+
+impl Travels for bool {
+    type Wire = u8;
+    fn to_wire(self) -> u8 {
+        u8::from(self)
+    }
+    /// Only 0 and 1 get here: the border refuses all else.
+    fn from_wire(wire: u8) -> Self {
+        wire != 0
+    }
+}
+
+/// The one place where received bytes become an archive.
+pub(crate) fn access<'a, T>(
+    frame: &Frame<'_>,
+    kind: Kind,
+    bytes: &'a [u8],
+) -> Result<&'a T, WireError>
+where
+    T: Portable + for<'b> CheckBytes<LowValidator<'b, Failure>>,
+{
+    assert_eq!(frame.header.kind, kind, "the caller chooses the function by the frame's kind");
+    rkyv::api::low::access::<T, Failure>(bytes)
+        .map_err(|_| WireError::Archive { kind, length: frame.body.len() })
+}
+
+/// Positions in an archive count from where it starts in the frame's body.
+pub(crate) struct ArchiveWriter<'a, 'b> {
+    frame: &'a mut FrameWriter<'b>,
+    start: usize,
+}
+
+impl Positional for ArchiveWriter<'_, '_> {
+    fn pos(&self) -> usize {
+        self.frame.body_len() - self.start
+    }
+}
+
+impl Writer<Failure> for ArchiveWriter<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.frame.extend(bytes);
+        Ok(())
+    }
+}
+
+/// What an archive is written with.
+pub(crate) type Serializer<'a, 'b, 'c> =
+    LowSerializer<ArchiveWriter<'a, 'b>, SubAllocator<'c>, Failure>;
+
+pub(crate) fn archive(
+    frame: &mut FrameWriter<'_>,
+    value: &impl for<'a, 'b, 'c> Serialize<Serializer<'a, 'b, 'c>>,
+) {
+    let start = frame.body_len();
+    rkyv::api::low::to_bytes_in_with_alloc::<_, _, Failure>(
+        value,
+        ArchiveWriter { frame, start },
+        SubAllocator::new(&mut []),
+    )
+    .expect("fixed fields need no scratch memory, and an outbox takes all bytes");
+}
