@@ -8,6 +8,10 @@ use ringraft_net::client::Client;
 use ringraft_net::status::{GroupRole, GroupStatus, NodeStatus};
 use ringraft_types::{GroupId, NodeId};
 use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How long one node may take: that some don't answer is what people ask for, and wait for.
+const NODE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A node that doesn't answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,9 +21,16 @@ struct Unreachable {
 }
 
 pub(crate) fn run(global: &Global) -> Result<Exit, Failure> {
-    let mut client = Client::connect(client::options(global)).map_err(client::failure)?;
+    let mut options = client::options(global);
+    let mut client = Client::connect(options.clone()).map_err(client::failure)?;
     let located = client.locate(GroupId(global.group));
-    let answers = client.status_all();
+    if let Ok(located) = &located
+        && !located.members.is_empty()
+    {
+        options.endpoints = located.members.iter().map(|member| member.address.clone()).collect();
+    }
+    options.timeout = options.timeout.min(NODE_PATIENCE);
+    let answers = Client::connect(options).map_err(client::failure)?.status_all();
     let mut found: Vec<NodeStatus> = Vec::new();
     let mut first_error = None;
     for answer in answers {
