@@ -2,6 +2,7 @@
 //! ever signalled, and none outlives the test.
 
 use crate::raw::Raw;
+use ringraft_net::client_wire::LocateReply;
 use ringraft_net::{Client, ClientOptions};
 use ringraft_types::GroupId;
 use rustix::process::{Pid, Signal, kill_process};
@@ -193,15 +194,17 @@ impl Cluster {
 
     /// Waits until a node has applied what the group's leader has applied by now.
     pub(crate) fn wait_caught_up(&self, node: usize, group: GroupId) {
-        let applied = |node: usize| {
-            let reply = Raw::connect(&self.nodes[node].client, None).ok()?.locate(group).ok()?;
-            Some(reply.applied)
-        };
-        let leader = self.leader(group);
-        let goal = wait_for("the leader's word", || applied(leader));
+        let goal = self.locate(self.leader(group), group).applied;
         wait_until(&format!("{} to apply up to {goal}", self.nodes[node].name), || {
-            applied(node).is_some_and(|applied| applied >= goal)
+            self.locate(node, group).applied >= goal
         });
+    }
+
+    /// What a node knows about where a group is.
+    pub(crate) fn locate(&self, node: usize, group: GroupId) -> LocateReply {
+        wait_for(&format!("{} to answer", self.nodes[node].name), || {
+            Raw::connect(&self.nodes[node].client, None).ok()?.locate(group).ok()
+        })
     }
 
     /// Waits until every node has applied the same, and checks that it led to the same state.
@@ -271,6 +274,11 @@ impl Node {
             .spawn()
             .expect("the node starts");
         self.child = Some(child);
+    }
+
+    /// The process's number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
     }
 
     pub(crate) fn is_running(&self) -> bool {

@@ -5,7 +5,10 @@
 //! is polling with a deadline that only tells a hang from a slow machine: nothing here judges time.
 
 mod cluster;
+mod identity;
 mod kill;
 mod load;
 mod raw;
+mod shards;
 mod stale;
+mod stop;
