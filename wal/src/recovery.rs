@@ -265,8 +265,12 @@ impl Recovery {
         {
             let left = reading.length - reading.asked;
             let bytes = left.min(CHUNK_BYTES as u64) as usize;
-            let mut buffer = self.buffers.take();
-            buffer.set_window(crate::format::round_up(bytes, align));
+            // Zeroing memory costs: a small file gets a small buffer.
+            let buffer = if bytes == CHUNK_BYTES {
+                self.buffers.take()
+            } else {
+                Buffer::zeroed(crate::format::round_up(bytes, align), align)
+            };
             let (file, offset) = (reading.file, reading.asked);
             reading.asked += bytes as u64;
             reading.in_flight += 1;

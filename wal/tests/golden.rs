@@ -1,8 +1,8 @@
 //! The bytes of format version 1, kept for ever: this program writes them, and reads them.
 
-mod common;
+mod disk;
 
-use common::*;
+use disk::*;
 use ringraft_types::record::RecordKind;
 use ringraft_types::{GroupId, Index, Term};
 use ringraft_wal::device::memory::MemoryDevice;

@@ -1,8 +1,8 @@
 //! Recovery: every row of the decision table is a case here.
 
-mod common;
+mod disk;
 
-use common::*;
+use disk::*;
 use ringraft_types::record::{RecordKind, encode};
 use ringraft_types::{ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Sequence, Term};
 use ringraft_wal::device::memory::{Effect, Fault, MemoryDevice, OperationKind};
