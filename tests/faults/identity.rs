@@ -94,7 +94,7 @@ fn a_node_formatted_anew(test: &'static str, anew: usize) {
     std::fs::remove_dir_all(&cluster.nodes[anew].data_dir).expect("the directory is ours");
     cluster.nodes[anew].format();
     cluster.nodes[anew].start();
-    let sentence = "the node returned with another data directory";
+    let sentence = "its data directory was formatted anew, so it forgot its votes";
     for node in (0..3).filter(|&node| node != anew) {
         let what = format!("{} to say that it refused", cluster.nodes[node].name);
         wait_until(&what, || cluster.nodes[node].log().contains(sentence));

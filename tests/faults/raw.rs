@@ -5,7 +5,7 @@ use ringraft_net::client_wire::{
     BatchWriter, ErrorFrame, LocateReply, Reply, replies, write_locate,
 };
 use ringraft_net::{Hello, Identity, Inbox, Kind, Outbox, Welcome};
-use ringraft_types::{ClientId, GroupId, Revision, ShardId, Status};
+use ringraft_types::{ClientId, GroupId, ShardId, Status};
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -29,7 +29,6 @@ pub(crate) struct Raw {
 pub(crate) struct Answer {
     pub(crate) call: u64,
     pub(crate) status: Status,
-    pub(crate) revision: Revision,
     pub(crate) body: Vec<u8>,
 }
 
@@ -102,7 +101,6 @@ impl Raw {
                 let own = |reply: Reply<'_>| Answer {
                     call: reply.call,
                     status: reply.status,
-                    revision: reply.revision,
                     body: reply.body.to_vec(),
                 };
                 return Ok(replies(&frame).map_err(broken)?.iter().map(own).collect());

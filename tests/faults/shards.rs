@@ -4,8 +4,7 @@ use crate::cluster::{Cluster, Shape, wait_for};
 use crate::load::{Load, Writer, check};
 use crate::raw::Raw;
 use ringraft_net::Kind;
-use ringraft_net::client_wire::Envelope;
-use ringraft_types::command::{Keys, PutCommand, RangeCommand};
+use ringraft_types::command::{Envelope, Keys, PutCommand, RangeCommand};
 use ringraft_types::reply::Reply;
 use ringraft_types::{ClientId, GroupId, Index, ShardId, Status};
 use std::time::Duration;
@@ -82,9 +81,10 @@ fn the_wrong_shard_forwards() {
                 let value = sequence.to_string();
                 let put =
                     PutCommand { key: key.as_bytes(), value: value.as_bytes(), previous: false };
-                let mut command = Vec::new();
+                let (mut head, mut command) = (Vec::new(), Vec::new());
+                envelope.encode(&mut head);
                 put.encode(&mut command).expect("a short key");
-                raw.send(Kind::Writes, group, [&envelope.encode(), &command]).expect("sent");
+                raw.send(Kind::Writes, group, [&head, &command]).expect("sent");
             }
             let mut next = 1;
             while next <= 200 {

@@ -120,7 +120,7 @@ impl Asked {
 /// than one acknowledged before the read was sent, and no acknowledged write is lost.
 #[test]
 fn a_stopped_leader_serves_no_stale_read() {
-    let mut cluster = Cluster::start("a_stopped_leader_serves_no_stale_read", &Shape::default());
+    let cluster = Cluster::start("a_stopped_leader_serves_no_stale_read", &Shape::default());
     let old = cluster.leader(GROUP);
     let register = Arc::new(Register::default());
     let threads = {
