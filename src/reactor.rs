@@ -22,7 +22,7 @@ use ringraft_shard::event::{Event, Wake};
 use ringraft_shard::shard::PeerAdmission;
 use ringraft_shard::{Shard, ShardError};
 use ringraft_types::tag::{Owner, Tag};
-use ringraft_types::{NodeId, Ticks};
+use ringraft_types::{Incarnation, NodeId, Ticks};
 use ringraft_wal::device::uring::UringDevice;
 use ringraft_wal::{Log, LogSettings, Recovered, Recovery, RecoveryStep, WalError};
 use std::net::SocketAddr;
@@ -592,8 +592,7 @@ impl Reactor {
                 self.peer_is_up(slot, node)?;
             }
             PeerAdmission::WrongIncarnation { known } => {
-                let shown = hello.sender.incarnation;
-                self.say(LogEvent::IncarnationChanged { peer: node, known, shown });
+                self.say_incarnation_changed(node, known, hello.sender.incarnation);
                 self.turn_away(slot, Role::Peer, RefusalCode::WrongIncarnation);
             }
             PeerAdmission::NotAMember => {
@@ -601,6 +600,14 @@ impl Reactor {
             }
         }
         Ok(())
+    }
+
+    /// A peer has another directory than the one on record. Said once: it dials, or is dialled, on.
+    fn say_incarnation_changed(&mut self, peer: NodeId, known: Incarnation, shown: Incarnation) {
+        let link = self.shard.links.peers.get_mut(&peer).expect("only members are on record");
+        if link.shown.replace(shown) != Some(shown) {
+            self.say(LogEvent::IncarnationChanged { peer, known, shown });
+        }
     }
 
     fn turn_away(&mut self, slot: u32, port: Role, code: RefusalCode) {
@@ -640,7 +647,11 @@ impl Reactor {
         let verdict = match verdict {
             Ok(welcome) => match self.shard.admit_peer(node, welcome.sender.incarnation)? {
                 PeerAdmission::Welcome => Ok(()),
-                PeerAdmission::WrongIncarnation { .. } => Err(RefusalCode::WrongIncarnation),
+                PeerAdmission::WrongIncarnation { known } => {
+                    self.say_incarnation_changed(node, known, welcome.sender.incarnation);
+                    self.close(slot);
+                    return Ok(());
+                }
                 PeerAdmission::NotAMember => Err(RefusalCode::WrongNode),
             },
             Err(code) => Err(code),

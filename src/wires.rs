@@ -9,7 +9,7 @@ use ringraft_net::handshake::{HANDSHAKE_BYTES, Hello, Host, RefusalCode, Role, W
 use ringraft_net::{Frame, Identity, Inbox, Outbox};
 use ringraft_shard::links::{ConnectionId, Links};
 use ringraft_shard::mesh::MeshEnd;
-use ringraft_types::{NodeId, ShardId, Ticks};
+use ringraft_types::{Incarnation, NodeId, ShardId, Ticks};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
@@ -126,6 +126,8 @@ pub struct PeerLink {
     pub resolving: bool,
     /// Why the last attempt was refused, to say it once.
     pub refused: Option<RefusalCode>,
+    /// The incarnation that it was last refused with, to say it once.
+    pub shown: Option<Incarnation>,
 }
 
 /// All sockets of a shard.
@@ -173,6 +175,7 @@ impl Wires {
                 dials: identity.node < node,
                 resolving: false,
                 refused: None,
+                shown: None,
             };
             (node, link)
         });
@@ -360,6 +363,7 @@ impl Wires {
         }
         link.pause = DIAL_PAUSE.0;
         link.refused = None;
+        link.shown = None;
         link.up.replace(slot).filter(|&old| old != slot)
     }
 
