@@ -7,7 +7,6 @@
 //! The order matters: a clock read before the drain would judge a lease by a time older than the
 //! request. The reactor only translates; what a frame or a completion means is decided by the
 //! shard.
-#![allow(unsafe_code)]
 
 use crate::clock;
 use crate::control::LogEvent;
