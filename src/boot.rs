@@ -5,7 +5,7 @@
 //! before the logs are recovered.
 
 use crate::config::{Addresses, Config, SyncMethod};
-use crate::control::StopSignals;
+use crate::control::{LogEvent, StopSignals};
 use crate::cores::{self, Doorbells, Resolver};
 use crate::feed::MeshFeed;
 use crate::reactor::{self, Lane, LaneError, Reactor, RingError};
@@ -22,7 +22,7 @@ use ringraft_types::{GroupId, ShardId, Ticks};
 use ringraft_wal::device::uring::UringDevice;
 use ringraft_wal::device::{Durability, geometry};
 use ringraft_wal::manifest::Manifest;
-use ringraft_wal::{LogSettings, WalError, lock};
+use ringraft_wal::{LogSettings, Recovered, RecoveredGroup, WalError, lock};
 use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -331,12 +331,13 @@ impl Part {
         // kill.
         reactor::hold_lock(&ring, &self.lock).map_err(system("registering the lock"))?;
         let mut device = UringDevice::open(&self.directory, self.allow_buffered)?;
+        let began = clock::now();
         let (log, recovered) = reactor::recover(&mut ring, &mut device, self.log_settings())
             .map_err(|error| match error {
                 reactor::RecoverError::Log(error) => BootError::Recovery { shard, error },
                 reactor::RecoverError::Ring(error) => lane(LaneError::Ring(error)),
             })?;
-        let wires = Wires::new(
+        let mut wires = Wires::new(
             self.identity,
             self.shard,
             self.config.cpu.shards.len() as u16,
@@ -344,6 +345,10 @@ impl Part {
             self.mesh,
             self.connections_max,
         );
+        for event in told_by_recovery(self.shard, &recovered, clock::now().since(began)) {
+            // The ring is empty: there is room.
+            let _ = wires.mesh.send(self.config.cpu.shards.len(), Parcel::Log(event, 0));
+        }
         let settings = shard_settings(&self.config, self.identity, self.shard);
         let machines = &*self.machines;
         let shard_object =
@@ -382,6 +387,21 @@ impl Part {
             ..LogSettings::new(cluster, node, incarnation, log_id)
         }
     }
+}
+
+/// What people want to know of a recovery.
+fn told_by_recovery(shard: ShardId, recovered: &Recovered, took: Ticks) -> Vec<LogEvent> {
+    let entries = |group: &RecoveredGroup| (group.last.0 + 1).saturating_sub(group.first.0);
+    let mut events = vec![LogEvent::Recovered {
+        shard,
+        groups: recovered.groups.len() as u64,
+        entries: recovered.groups.values().map(entries).sum(),
+        took_us: took.0,
+    }];
+    if recovered.torn_blocks > 0 {
+        events.push(LogEvent::TailCut { shard, blocks: recovered.torn_blocks });
+    }
+    events
 }
 
 /// A shard's settings from the node's configuration.

@@ -7,7 +7,6 @@
 //! The order matters: a clock read before the drain would judge a lease by a time older than the
 //! request. The reactor only translates; what a frame or a completion means is decided by the
 //! shard.
-#![allow(unsafe_code)]
 
 use crate::clock;
 use crate::control::LogEvent;
@@ -22,7 +21,7 @@ use ringraft_shard::event::{Event, Wake};
 use ringraft_shard::shard::PeerAdmission;
 use ringraft_shard::{Shard, ShardError};
 use ringraft_types::tag::{Owner, Tag};
-use ringraft_types::{NodeId, Ticks};
+use ringraft_types::{Incarnation, NodeId, Ticks};
 use ringraft_wal::device::uring::UringDevice;
 use ringraft_wal::{Log, LogSettings, Recovered, Recovery, RecoveryStep, WalError};
 use rustix::net::sockopt;
@@ -297,6 +296,9 @@ impl Reactor {
                                 socket.stalled = false;
                                 ready.push(slot);
                             }
+                            if matches!(socket.state, State::Peer(_)) {
+                                shard.links.peer_bytes_sent += count as u64;
+                            }
                             shard.links.list(slot);
                         }
                         errno if is_transient(errno) => shard.links.list(slot),
@@ -366,6 +368,12 @@ impl Reactor {
                     use ringraft_shard::links::Links as _;
                     if let Some(outbox) = self.shard.links.client(to) {
                         outbox.push(&bytes);
+                    }
+                }
+                Parcel::Drop(client) => {
+                    let links = &mut self.shard.links;
+                    if links.get_generation(client.slot, client.generation).is_some() {
+                        self.close(client.slot)?;
                     }
                 }
                 Parcel::AskSnapshot => {
@@ -550,6 +558,7 @@ impl Reactor {
             }
         }
         let shard = self.shard.links.shard;
+        self.shard.links.frames_refused += 1;
         self.say(LogEvent::FrameRefused { shard, reason });
         self.close(slot)
     }
@@ -621,9 +630,8 @@ impl Reactor {
                 self.shard.links.answer(slot, Role::Peer, Ok(version));
                 self.peer_is_up(slot, node)?;
             }
-            PeerAdmission::WrongIncarnation { .. } => {
-                let reason = RefusalCode::WrongIncarnation.sentence();
-                self.say(LogEvent::PeerRefused { peer: node, reason });
+            PeerAdmission::WrongIncarnation { known } => {
+                self.say_incarnation_changed(node, known, hello.sender.incarnation);
                 self.turn_away(slot, Role::Peer, RefusalCode::WrongIncarnation)?;
             }
             PeerAdmission::NotAMember => {
@@ -631,6 +639,14 @@ impl Reactor {
             }
         }
         Ok(())
+    }
+
+    /// A peer has another directory than the one on record. Said once: it dials, or is dialled, on.
+    fn say_incarnation_changed(&mut self, peer: NodeId, known: Incarnation, shown: Incarnation) {
+        let link = self.shard.links.peers.get_mut(&peer).expect("only members are on record");
+        if link.shown.replace(shown) != Some(shown) {
+            self.say(LogEvent::IncarnationChanged { peer, known, shown });
+        }
     }
 
     fn turn_away(&mut self, slot: u32, port: Role, code: RefusalCode) -> Result<(), LaneError> {
@@ -664,7 +680,11 @@ impl Reactor {
         let verdict = match verdict {
             Ok(welcome) => match self.shard.admit_peer(node, welcome.sender.incarnation)? {
                 PeerAdmission::Welcome => Ok(()),
-                PeerAdmission::WrongIncarnation { .. } => Err(RefusalCode::WrongIncarnation),
+                PeerAdmission::WrongIncarnation { known } => {
+                    self.say_incarnation_changed(node, known, welcome.sender.incarnation);
+                    self.close(slot)?;
+                    return Ok(());
+                }
                 PeerAdmission::NotAMember => Err(RefusalCode::WrongNode),
             },
             Err(code) => Err(code),

@@ -9,7 +9,7 @@ use ringraft_net::handshake::{HANDSHAKE_BYTES, Hello, Host, RefusalCode, Role, W
 use ringraft_net::{Frame, Identity, Inbox, Outbox};
 use ringraft_shard::links::{ConnectionId, Links};
 use ringraft_shard::mesh::MeshEnd;
-use ringraft_types::{NodeId, ShardId, Ticks};
+use ringraft_types::{Incarnation, NodeId, ShardId, Ticks};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
@@ -46,7 +46,7 @@ pub enum Parcel {
         /// What it sent after the greeting.
         inbox: Inbox,
     },
-    /// A client's frame for a group of the receiving shard. A request: its reply is `Answers`.
+    /// A client's frame for a group of the receiving shard.
     ClientFrame {
         /// Where the answer goes.
         from: ConnectionId,
@@ -62,6 +62,8 @@ pub enum Parcel {
         /// Whole frames.
         bytes: Vec<u8>,
     },
+    /// A client of the receiving shard whose answers piled up elsewhere: close it.
+    Drop(ConnectionId),
     /// "How are you?" from the control lane.
     AskSnapshot,
     /// The answer.
@@ -152,6 +154,8 @@ pub struct PeerLink {
     pub resolving: bool,
     /// Why the last attempt was refused, to say it once.
     pub refused: Option<RefusalCode>,
+    /// The incarnation that it was last refused with, to say it once.
+    pub shown: Option<Incarnation>,
 }
 
 /// All sockets of a shard.
@@ -177,6 +181,8 @@ pub struct Wires {
     others: usize,
     /// Bytes sent to peers.
     pub peer_bytes_sent: u64,
+    /// Connections that were closed for what they sent.
+    pub frames_refused: u64,
 }
 
 impl Wires {
@@ -199,6 +205,7 @@ impl Wires {
                 dials: identity.node < node,
                 resolving: false,
                 refused: None,
+                shown: None,
             };
             (node, link)
         });
@@ -216,6 +223,7 @@ impl Wires {
             clients: 0,
             others: 0,
             peer_bytes_sent: 0,
+            frames_refused: 0,
         }
     }
 
@@ -404,30 +412,36 @@ impl Wires {
         }
         link.pause = DIAL_PAUSE.0;
         link.refused = None;
+        link.shown = None;
         link.up.replace(slot).filter(|&old| old != slot)
     }
 
-    /// Hands what was written for clients of other shards to the mesh. What finds no room is kept
-    /// for the next turn, and the other lane wakes us when there is some.
+    /// Hands what was written for clients of other shards to the mesh. What finds no room waits
+    /// here for the next turn, up to the limit of a client's outbox; a client that is over it is
+    /// dropped by its own shard, as if it had stopped reading.
     pub fn flush_remote(&mut self) {
-        let mut kept = BTreeMap::new();
-        while let Some((to, mut outbox)) = self.remote.pop_first() {
-            let mut bytes = Vec::with_capacity(outbox.waiting());
-            while let Some(part) = outbox.take_for_send() {
+        let Self { remote, mesh, .. } = self;
+        remote.retain(|&to, outbox| {
+            let lane = usize::from(to.shard.0);
+            let is_over = outbox.is_full();
+            let mut bytes = Vec::new();
+            while let Some(part) = outbox.take_for_send().filter(|_| !is_over) {
                 bytes.extend_from_slice(part);
                 let count = part.len();
                 outbox.sent(count);
             }
-            let lane = usize::from(to.shard.0);
-            if let Err(Parcel::Answers { to, bytes }) =
-                self.mesh.send(lane, Parcel::Answers { to, bytes })
-            {
-                self.mesh.want_room(lane);
-                outbox.push(&bytes);
-                kept.insert(to, outbox);
+            let parcel = if is_over { Parcel::Drop(to) } else { Parcel::Answers { to, bytes } };
+            match mesh.send(lane, parcel) {
+                Ok(()) => false,
+                Err(refused) => {
+                    if let Parcel::Answers { bytes, .. } = refused {
+                        outbox.push(&bytes);
+                    }
+                    mesh.want_room(lane);
+                    true
+                }
             }
-        }
-        self.remote = kept;
+        });
     }
 
     /// The refusal of a greeting that isn't waited for.

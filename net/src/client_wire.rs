@@ -17,9 +17,9 @@
 use ringraft_types::limits::{
     COMMAND_BYTES_MAX, ENVELOPE_BYTES, FRAME_BODY_BYTES_MAX, NODES_MAX, PAYLOAD_BYTES_MAX,
 };
-use ringraft_types::{ClientId, GroupId, Index, NodeId, Revision, ShardId, Status, Term};
+use ringraft_types::{GroupId, Index, NodeId, Revision, ShardId, Status, Term};
 
-use crate::bytes::{Cursor, u16_at, u32_at, u64_at, u128_at};
+use crate::bytes::{Cursor, u16_at, u32_at, u64_at};
 use crate::error::WireError;
 use crate::frame::{Frame, FrameWriter, Identity, Kind};
 use crate::outbox::Outbox;
@@ -47,44 +47,6 @@ const _: () =
 const _: () = assert!(
     LOCATE_HEAD_BYTES + NODES_MAX * (8 + ADDRESS_BYTES_MAX) <= Kind::LocateReply.body_bytes_max()
 );
-
-/// The session's words before each command: who writes, which of its writes this is, and what it
-/// needs no more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Envelope {
-    /// The session's client.
-    pub client: ClientId,
-    /// The write's number within the session, from 1, without gaps.
-    pub sequence: u64,
-    /// Every write up to this number is answered, and the answer has arrived.
-    pub received: u64,
-    /// The leader's applied index when the session began: the session is younger than that.
-    pub opened: Index,
-}
-
-impl Envelope {
-    /// The envelope as it travels.
-    pub fn encode(&self) -> [u8; ENVELOPE_BYTES] {
-        let mut bytes = [0; ENVELOPE_BYTES];
-        bytes[0..16].copy_from_slice(&self.client.0.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.sequence.to_le_bytes());
-        bytes[24..32].copy_from_slice(&self.received.to_le_bytes());
-        bytes[32..40].copy_from_slice(&self.opened.0.to_le_bytes());
-        bytes
-    }
-
-    /// Splits a payload into its envelope and its command; `None` if it is too short.
-    pub fn split(payload: &[u8]) -> Option<(Self, &[u8])> {
-        let (head, command) = payload.split_at_checked(ENVELOPE_BYTES)?;
-        let envelope = Self {
-            client: ClientId(u128_at(head, 0)),
-            sequence: u64_at(head, 16),
-            received: u64_at(head, 24),
-            opened: Index(u64_at(head, 32)),
-        };
-        Some((envelope, command))
-    }
-}
 
 /// One write or read of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

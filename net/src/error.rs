@@ -3,7 +3,7 @@
 
 use std::io;
 
-use ringraft_types::{GroupId, NodeId};
+use ringraft_types::GroupId;
 
 use crate::client::{Reason, SubmitError, Trouble};
 use crate::frame::{Kind, WIRE_VERSION, WIRE_VERSION_MIN};
@@ -77,19 +77,6 @@ pub enum FrameError {
         found: u32,
         /// Over the bytes.
         computed: u32,
-    },
-    /// The header names another sender than the handshake did.
-    #[error(
-        "{kind:?} frame names node {found} as its sender, the handshake named node {expected} (or \
-         cluster or incarnation differ): the other end mixes up connections; restart it"
-    )]
-    Sender {
-        /// The frame's kind.
-        kind: Kind,
-        /// In the header.
-        found: NodeId,
-        /// In the handshake.
-        expected: NodeId,
     },
 }
 

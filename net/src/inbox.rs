@@ -137,11 +137,4 @@ impl Inbox {
             }
         }
     }
-
-    /// Keeps the buffer alive for ever: a receive was never seen to complete, so the kernel may
-    /// still write to it.
-    pub(crate) fn leak(&mut self) {
-        std::mem::forget(std::mem::take(&mut self.buffer));
-        (self.head, self.tail) = (0, 0);
-    }
 }

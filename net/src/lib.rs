@@ -9,7 +9,6 @@ mod archive;
 mod bytes;
 pub mod client;
 pub mod client_wire;
-pub mod connection;
 pub mod error;
 pub mod frame;
 pub mod handshake;
@@ -19,7 +18,6 @@ pub mod status;
 pub mod wire;
 
 pub use client::{Client, ClientOptions};
-pub use connection::Connection;
 pub use error::{ClientError, FrameError, WireError};
 pub use frame::{Frame, FrameHeader, FrameWriter, Identity, Kind};
 pub use handshake::{Hello, RefusalCode, Role, Welcome};

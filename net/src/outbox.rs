@@ -79,13 +79,6 @@ impl Outbox {
     pub fn clear(&mut self) {
         *self = Self::new(self.limit);
     }
-
-    /// Keeps the buffer in flight alive for ever: its send was never seen to complete, so the
-    /// kernel may still read it.
-    pub(crate) fn leak_flying(&mut self) {
-        std::mem::forget(std::mem::take(&mut self.flying));
-        self.flown = 0;
-    }
 }
 
 #[cfg(test)]

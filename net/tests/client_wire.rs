@@ -2,11 +2,12 @@
 
 use proptest::prelude::*;
 use ringraft_net::client_wire::{
-    self, BatchWriter, Envelope, ErrorFrame, ITEMS_MAX, LocateReply, Member, Reply, Request,
+    self, BatchWriter, ErrorFrame, ITEMS_MAX, LocateReply, Member, Reply, Request,
 };
 use ringraft_net::frame::FrameHeader;
 use ringraft_net::status::{GroupRole, GroupStatus, NodeStatus};
 use ringraft_net::{Frame, Identity, Kind, Outbox, WireError};
+use ringraft_types::command::Envelope;
 use ringraft_types::limits::FRAME_HEADER_BYTES;
 use ringraft_types::{ClientId, GroupId, Index, NodeId, Revision, ShardId, Status, Term, Ticks};
 
@@ -82,16 +83,16 @@ fn node_status() -> NodeStatus {
 #[test]
 fn batches_round_trip() {
     let envelope =
-        Envelope { client: ClientId(1 << 99), sequence: 2, received: 3, opened: Index(4) };
+        Envelope { client: ClientId(1 << 99), sequence: 4, received: 3, opened: Index(4) };
     let writes = batch(Kind::Writes, |batch| {
-        batch.request(7, [&envelope.encode(), b"put"]);
-        batch.request(8, [&envelope.encode(), b""]);
+        batch.request(7, [&envelope.to_bytes(), b"put"]);
+        batch.request(8, [&envelope.to_bytes(), b""]);
     });
     let frame = frame_of(Kind::Writes, &writes);
     let items: Vec<_> = client_wire::writes(&frame).expect("writes").iter().collect();
     assert_eq!(items.iter().map(|item| item.call).collect::<Vec<_>>(), [7, 8]);
-    assert_eq!(Envelope::split(items[0].payload), Some((envelope, &b"put"[..])));
-    assert_eq!(Envelope::split(&items[1].payload[1..]), None);
+    assert_eq!(Envelope::decode(items[0].payload), Ok((envelope, &b"put"[..])));
+    assert!(Envelope::decode(&items[1].payload[1..]).is_err());
 
     let reads = batch(Kind::Reads, |batch| batch.request(9, [b"ge", b"t"]));
     let frame = frame_of(Kind::Reads, &reads);
@@ -142,8 +143,8 @@ fn golden_bytes() {
         [[1u64, 1, 6 | 2 << 8 | 1 << 32, 3, 4, 5].map(u64::to_le_bytes).concat(), b"x".to_vec()]
             .concat();
     assert_eq!(replies, golden);
-    let envelope = Envelope { client: ClientId(1), sequence: 2, received: 3, opened: Index(4) };
-    assert_eq!(envelope.encode()[..], [1u64, 0, 2, 3, 4].map(u64::to_le_bytes).concat());
+    let envelope = Envelope { client: ClientId(1), sequence: 4, received: 3, opened: Index(4) };
+    assert_eq!(envelope.to_bytes()[..], [1u64, 0, 4, 3, 4].map(u64::to_le_bytes).concat());
 }
 
 /// Where a group is, how a shard is, and why a connection ends come out as they went in.
@@ -166,7 +167,7 @@ fn answers_round_trip() {
 /// Bodies cut at any byte, or with a byte too many, are refused.
 #[test]
 fn cut_and_surplus_are_refused() {
-    let envelope = Envelope::default().encode();
+    let envelope = Envelope::default().to_bytes();
     let writes = batch(Kind::Writes, |batch| {
         batch.request(7, [&envelope, b"put"]);
         batch.request(8, [&envelope, b"put"]);

@@ -8,11 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringraft_net::client::{Outcome, Reason};
-use ringraft_net::client_wire::{self, BatchWriter, Envelope, LocateReply, Member, Reply};
+use ringraft_net::client_wire::{self, BatchWriter, LocateReply, Member, Reply};
 use ringraft_net::handshake::Host;
 use ringraft_net::status::NodeStatus;
 use ringraft_net::{Client, ClientError, ClientOptions, Hello, Identity, Inbox, Kind, Outbox};
 use ringraft_net::{Frame, Role, Welcome};
+use ringraft_types::command::Envelope;
 use ringraft_types::{
     ClusterId, GroupId, Incarnation, Index, NodeId, Revision, ShardId, Status, Term, Ticks,
 };
@@ -97,7 +98,7 @@ fn answer(frame: &Frame<'_>, shard: ShardId, address: &str, outbox: &mut Outbox)
             let mut batch = BatchWriter::begin(outbox, Kind::Replies, group, identity());
             for request in requests.iter() {
                 let body = match kind {
-                    Kind::Writes => Envelope::split(request.payload).expect("whole").1,
+                    Kind::Writes => Envelope::decode(request.payload).expect("whole").1,
                     _ => request.payload,
                 };
                 if !batch.fits(body.len()) {

@@ -11,6 +11,17 @@ pub enum ShardError {
     /// The log had no room for what was already promised.
     #[error("the log refused a record: {0}")]
     Append(#[from] ringraft_wal::AppendError),
+    /// The log was made by a node with another number of shards.
+    #[error(
+        "the log was made with {found} shards, the configuration has {configured}: a group's log \
+         depends on it; configure {found} shards"
+    )]
+    Shards {
+        /// In the log.
+        found: u16,
+        /// In the configuration.
+        configured: u16,
+    },
     /// A record of the node is not what this version writes.
     #[error("a record of the node can't be read: {0}")]
     Record(ringraft_types::record::RecordError),

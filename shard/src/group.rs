@@ -61,6 +61,8 @@ pub(crate) struct Group {
     /// Everything up to here is committed, as the protocol told.
     pub(crate) committed: Index,
     pub(crate) halt: Option<Halt>,
+    /// Rot took what it may have promised: it takes no part in the protocol at all.
+    pub(crate) is_muted: bool,
     /// Writes proposed here, ascending by index.
     pub(crate) waiting: VecDeque<Waiting>,
     pub(crate) waiting_bytes: usize,
@@ -102,6 +104,7 @@ impl Group {
             applied: Index::ZERO,
             committed: Index::ZERO,
             halt,
+            is_muted: false,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             proposals: Vec::new(),
@@ -117,6 +120,11 @@ impl Group {
             apply_listed: false,
             touched: false,
         }
+    }
+
+    /// When the protocol wants its next tick.
+    pub(crate) fn wake_at(&self) -> Ticks {
+        if self.is_muted { Ticks::NEVER } else { self.raft.wake_at() }
     }
 
     /// Where the next proposal of this turn goes.

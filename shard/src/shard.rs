@@ -19,7 +19,7 @@ use crate::stages::Leaving;
 use ringraft_net::Identity;
 use ringraft_raft::{Boot, HardState, LogShape, Output, Raft, Settings};
 use ringraft_types::record::{self, RecordKind};
-use ringraft_types::{GroupId, Incarnation, Index, NodeId, Sequence, ShardId, Ticks};
+use ringraft_types::{GroupId, Incarnation, Index, NodeId, Sequence, ShardId, Term, Ticks};
 use ringraft_wal::device::Device;
 use ringraft_wal::{Log, Recovered};
 use std::collections::BTreeMap;
@@ -143,6 +143,7 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) events: Vec<ShardEvent>,
     pub(crate) disk_was_full: bool,
     pub(crate) torn_blocks: u64,
+    pub(crate) segments_found: u64,
     /// Spare buffers for reads that wait.
     pub(crate) read_buffers: Vec<Vec<u8>>,
 }
@@ -185,13 +186,18 @@ impl<D: Device, L: Links> Shard<D, L> {
             .filter(|member| member.node != settings.identity.node)
             .map(|member| (member.node, Peer::default()))
             .collect();
+        let mut shards_found = None;
         for bytes in &recovered.node_records {
-            let record = record::decode(bytes).map_err(ShardError::Record)?;
-            if record.header.kind == RecordKind::Peer {
-                let node = NodeId(record.header.index.0 as u32);
-                if let Some(peer) = peers.get_mut(&node) {
-                    peer.incarnation = Some(Incarnation(record.header.term.0));
+            let header = record::decode(bytes).map_err(ShardError::Record)?.header;
+            match header.kind {
+                RecordKind::Peer => {
+                    let node = NodeId(header.index.0 as u32);
+                    if let Some(peer) = peers.get_mut(&node) {
+                        peer.incarnation = Some(Incarnation(header.term.0));
+                    }
                 }
+                RecordKind::Shards => shards_found = Some(header.index.0 as u16),
+                _ => {}
             }
         }
         let cache = Cache::new(settings.limits.cache_bytes_max);
@@ -221,16 +227,27 @@ impl<D: Device, L: Links> Shard<D, L> {
             events: Vec::new(),
             disk_was_full: false,
             torn_blocks: recovered.torn_blocks,
+            segments_found: recovered.segments,
             read_buffers: Vec::new(),
             settings,
         };
+        match shards_found {
+            Some(found) if found != shard.settings.shards => {
+                return Err(ShardError::Shards { found, configured: shard.settings.shards });
+            }
+            Some(_) => {}
+            None => shard.note_shards()?,
+        }
+        // Rot that took the node's own records, or nobody knows what: a peer's other life could
+        // pass for the one that was known, or a vote be given twice. Every group stays silent.
+        let is_muted = recovered.node_damaged || recovered.unknown_damage;
         let mut groups = shard.settings.groups.clone();
         groups.sort_unstable();
         groups.dedup();
         for id in groups {
             if shard.router.home(id) == shard.settings.shard {
                 let found = recovered.groups.get(&id);
-                shard.add_group(id, found, machine(id), now);
+                shard.add_group(id, found, is_muted, machine(id), now);
             }
         }
         Ok(shard)
@@ -240,12 +257,14 @@ impl<D: Device, L: Links> Shard<D, L> {
         &mut self,
         id: GroupId,
         found: Option<&ringraft_wal::RecoveredGroup>,
+        is_muted: bool,
         machine: Box<dyn StateMachine>,
         now: Ticks,
     ) {
         let mut hard_state = HardState::default();
         let mut shape = LogShape::default();
         let mut floor = None;
+        let mut is_muted = is_muted;
         if let Some(found) = found {
             if let Some((term, vote, commit)) = found.hard {
                 let vote = (vote != 0).then_some(NodeId(vote));
@@ -254,8 +273,24 @@ impl<D: Device, L: Links> Shard<D, L> {
             shape.runs = found.runs.clone();
             shape.last = found.last;
             floor = found.damaged;
+            match found.hard_lost {
+                None => {}
+                // Whom it voted for in that term is lost: it votes for nobody else there (S08).
+                Some(term) if term < Term(u64::MAX) => {
+                    hard_state.term = hard_state.term.max(term);
+                    hard_state.vote = Some(self.settings.identity.node);
+                }
+                Some(_) => is_muted = true,
+            }
         }
-        let halt = floor.map(|_| Halt::Damaged);
+        if is_muted {
+            // Nothing it holds is believed, so it starts as if from nothing, and says nothing.
+            (hard_state, shape, floor) = Default::default();
+        }
+        let halt = (is_muted || floor.is_some()).then_some(Halt::Damaged);
+        if halt.is_some() {
+            self.events.push(ShardEvent::Halted { group: id });
+        }
         let boot = Boot {
             id: self.settings.identity.node,
             voters: self.settings.members.iter().map(|member| member.node).collect(),
@@ -268,10 +303,26 @@ impl<D: Device, L: Links> Shard<D, L> {
         let slot = self.cache.add_tail();
         assert!(slot == self.groups.len(), "cache and groups share their slots");
         let mut group = Group::new(id, raft, machine, halt);
+        group.is_muted = is_muted;
         group.committed = group.raft.commit();
         self.groups.push(group);
         self.slots.insert(id, slot);
         self.list_for_apply(slot);
+    }
+
+    /// Writes down how many shards the node has: a group's home depends on it.
+    fn note_shards(&mut self) -> Result<(), ShardError> {
+        self.scratch.record.clear();
+        record::encode(
+            &mut self.scratch.record,
+            RecordKind::Shards,
+            GroupId::ZERO,
+            Index(u64::from(self.settings.shards)),
+            Term::ZERO,
+            [b"", b""],
+        );
+        self.log.append(&self.scratch.record)?;
+        Ok(())
     }
 
     /// Judges a peer's handshake. An incarnation that is new here is written to the log; until it
@@ -297,7 +348,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                     RecordKind::Peer,
                     GroupId::ZERO,
                     Index(u64::from(node.0)),
-                    ringraft_types::Term(incarnation.0),
+                    Term(incarnation.0),
                     [b"", b""],
                 );
                 let sequence = self.log.append(&self.scratch.record)?;
@@ -341,6 +392,12 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// Writes proposed here and not yet answered.
     pub fn pending_writes(&self) -> u64 {
         self.groups.iter().map(|group| group.waiting.len() as u64).sum()
+    }
+
+    /// Segment files of the log.
+    pub fn segments(&self) -> u64 {
+        let stats = self.log.stats();
+        (self.segments_found + stats.segments_made).saturating_sub(stats.segments_removed)
     }
 
     /// Blocks that recovery cut as torn.

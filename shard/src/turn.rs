@@ -18,6 +18,7 @@ use crate::error::FrameRefusal;
 use crate::error::ShardError;
 use crate::event::{Event, ShardEvent, Wake};
 use crate::gate::Gate;
+use crate::group::Group;
 use crate::links::Links;
 use crate::peer_frames::Carried;
 use crate::shard::{FetchFor, Shard};
@@ -114,11 +115,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
         let grid = (self.settings.raft.heartbeat_interval.0 / TICK_GRID_PARTS).max(1);
         for slot in 0..self.groups.len() {
-            if self.groups[slot].raft.wake_at() <= now {
+            if self.groups[slot].wake_at() <= now {
                 self.step(now, slot, Input::Tick, Carried::Cache)?;
             }
         }
-        let due = self.groups.iter().map(|group| group.raft.wake_at()).min();
+        let due = self.groups.iter().map(Group::wake_at).min();
         let due = due.unwrap_or(Ticks::NEVER).max(now);
         self.next_tick = Ticks(due.0.div_ceil(grid).saturating_mul(grid)).max(now.after(Ticks(1)));
         Ok(())
@@ -132,6 +133,9 @@ impl<D: Device, L: Links> Shard<D, L> {
         input: Input<'_>,
         carried: Carried<'_>,
     ) -> Result<(), ShardError> {
+        if self.groups[slot].is_muted {
+            return Ok(());
+        }
         // Proposals are encoded under this term at these indexes: nothing may come between.
         if !matches!(input, Input::Propose { .. }) && !self.groups[slot].proposals.is_empty() {
             self.propose(now, slot)?;
@@ -176,7 +180,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         if output.role_changed {
             self.role_changed(slot);
         }
-        let due = self.groups[slot].raft.wake_at();
+        let due = self.groups[slot].wake_at();
         self.next_tick = self.next_tick.min(due.max(now));
         Ok(())
     }

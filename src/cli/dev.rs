@@ -10,7 +10,7 @@ use super::Global;
 use super::exit::{Exit, Failure};
 use super::output::{self, Output};
 use super::{ENDPOINTS_DEFAULT, http};
-use crate::control::{StopSignals, bind};
+use crate::control::StopSignals;
 use nodes::DevNode;
 use restart::RestartSocket;
 use rustix::fs::{FlockOperation, flock};
@@ -86,7 +86,9 @@ pub(crate) fn run(args: &DevArgs, global: &Global) -> Result<Exit, Failure> {
         .map_err(|error| Failure::environment(format!("finding {}", args.dir.display()), &error))?;
     let _lock = lock(&dir)?;
     let mut nodes = nodes::open_or_make(&dir, args)?;
-    refuse_taken_ports(&nodes)?;
+    for node in &nodes {
+        nodes::refuse_taken_ports(node.id(), node.name(), &node.config.listen)?;
+    }
     let stop = StopSignals::install()
         .map_err(|error| Failure::environment("listening for signals", &error))?;
     let socket = RestartSocket::open(&dir)?;
@@ -151,23 +153,6 @@ fn lock(dir: &Path) -> Result<File, Failure> {
     let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     written.map_err(|error| Failure::environment(format!("writing {}", path.display()), &error))?;
     Ok(file)
-}
-
-/// Names a taken port before anything is started.
-fn refuse_taken_ports(nodes: &[DevNode]) -> Result<(), Failure> {
-    for node in nodes {
-        let listen = &node.config.listen;
-        for (port, address) in
-            [("client", &listen.client), ("peer", &listen.peer), ("http", &listen.http)]
-        {
-            bind(port, address).map_err(|error| {
-                let message = format!("node {} ({}): {error}", node.id(), node.name());
-                Failure::new(Exit::Environment, message)
-                    .cure("stop that process, or choose another --base-port and --dir")
-            })?;
-        }
-    }
-    Ok(())
 }
 
 /// Waits until every node says that every group has a leader; false if it was stopped meanwhile.

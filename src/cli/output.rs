@@ -1,7 +1,7 @@
 //! What goes to stdout: bare values and tables for people, one line of JSON for machines.
 
 use super::exit::Failure;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -26,8 +26,11 @@ pub(crate) fn json(value: &serde_json::Value) -> Result<(), Failure> {
 /// Prints bytes as they are.
 pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
-    let result = stdout.write_all(bytes).and_then(|()| stdout.flush());
-    result.map_err(|error| Failure::environment("writing to stdout", &error))
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        // The reader has seen enough, as `head` does: no reason to fail, or to stop a quorum.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(|error| Failure::environment("writing to stdout", &error)),
+    }
 }
 
 /// A table without frames, as narrow as its content.
@@ -36,4 +39,9 @@ pub(crate) fn table(header: &[&str]) -> comfy_table::Table {
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(header.iter().copied());
     table
+}
+
+/// A table as text, without spaces at the ends of its lines.
+pub(crate) fn table_text(table: &comfy_table::Table) -> String {
+    table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }

@@ -90,7 +90,7 @@ fn to_table(found: &[NodeStatus], missing: &[Unreachable]) -> String {
         let id = node.node.map_or("?".to_owned(), |node| node.to_string());
         table.add_row([id, "-".into(), "-".into(), format!("unreachable at {}", node.address)]);
     }
-    table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+    output::table_text(&table)
 }
 
 /// A node as "1 (a)", if its name is known.

@@ -2,9 +2,18 @@
 
 use super::*;
 use clap::CommandFactory;
+use clap::error::ErrorKind;
 
-pub(super) fn parse(line: &str) -> Result<Cli, clap::Error> {
+fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(line.split_whitespace())
+}
+
+fn refused(line: &str) -> ErrorKind {
+    parse(line).expect_err(line).kind()
+}
+
+fn endpoints(cli: &Cli) -> Vec<String> {
+    cli.global.endpoints.iter().map(ToString::to_string).collect()
 }
 
 /// Goal: clap's own checks of the definition hold.
@@ -28,4 +37,76 @@ fn the_help_names_every_command() {
     for name in listed {
         assert!(command.find_subcommand(name).is_some(), "{name} is in the help only");
     }
+}
+
+/// Goal: global flags work before and after the verb, and have the documented defaults.
+#[test]
+fn global_flags_go_anywhere() {
+    let before = "ringraft --endpoints h:1,[::1]:2 --group 7 --output json --timeout 250ms get k";
+    let after = "ringraft get k --endpoints h:1,[::1]:2 --group 7 -o json --timeout 250ms";
+    for line in [before, after] {
+        let cli = parse(line).expect(line);
+        assert_eq!(endpoints(&cli), ["h:1", "[::1]:2"]);
+        assert_eq!(cli.global.group, 7);
+        assert_eq!(cli.global.output, Output::Json);
+        assert_eq!(cli.global.timeout, Duration::from_millis(250));
+    }
+    let cli = parse("ringraft status").expect("status");
+    assert_eq!(cli.global.group, 1);
+    assert_eq!(cli.global.output, Output::Table);
+    assert_eq!(cli.global.timeout, Duration::from_secs(5));
+    if std::env::var_os("RINGRAFT_ENDPOINTS").is_none() {
+        assert_eq!(endpoints(&cli).join(","), ENDPOINTS_DEFAULT);
+    }
+}
+
+/// Goal: every documented form of every verb is understood.
+#[test]
+fn every_verb_is_understood() {
+    for line in [
+        "ringraft put k v",
+        "ringraft put k -v --prev",
+        "ringraft put k -",
+        "ringraft get k --revision 3",
+        "ringraft del k --prefix",
+        "ringraft del a z",
+        "ringraft range a",
+        "ringraft range a z --limit 10 --revision 3 --keys-only",
+        "ringraft range a --prefix --count-only",
+        "ringraft txn --if mod(k)=3 --if version(k)>1 --then get_k --else del_k",
+        "ringraft txn --stdin",
+        "ringraft log-level debug --http h:1,h:2",
+        "ringraft init --nodes a=h:1,b=h:11,c=h:21/5/6 --out d --groups 3 --profile container",
+        "ringraft format --config a.toml",
+        "ringraft node --config a.toml",
+        "ringraft dev",
+        "ringraft dev --nodes 5 --dir d --base-port 9000 --shards 2 --groups 16 --profile p",
+        "ringraft dev --output json",
+        "ringraft dev restart 2 --dir d",
+        "ringraft wal ls --dir d",
+        "ringraft wal dump --config a.toml",
+        "ringraft wal verify --dir d --output json",
+        "ringraft bench fsync --methods dsync --sizes 4096 --depths 1,2 --spaces zeroed",
+        "ringraft bench floor --outstanding 1000 --no-sync",
+        "ringraft bench commit --outstanding 1 --connections 1 --value-bytes 128 --keys 9 --groups 2 --seconds 3",
+        "ringraft bench read --output json",
+    ] {
+        parse(line).unwrap_or_else(|error| panic!("{line}\n{error}"));
+    }
+}
+
+/// Goal: what contradicts itself or is out of bounds is refused before anything is tried.
+#[test]
+fn nonsense_is_refused() {
+    assert_eq!(refused("ringraft put k"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(refused("ringraft get k --group 0"), ErrorKind::ValueValidation);
+    assert_eq!(refused("ringraft get k --endpoints h"), ErrorKind::ValueValidation);
+    assert_eq!(refused("ringraft get k --timeout 5h"), ErrorKind::ValueValidation);
+    assert_eq!(refused("ringraft range a b --prefix"), ErrorKind::ArgumentConflict);
+    assert_eq!(refused("ringraft txn --stdin --then x"), ErrorKind::ArgumentConflict);
+    assert_eq!(refused("ringraft wal ls"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(refused("ringraft wal ls --dir d --config f"), ErrorKind::ArgumentConflict);
+    assert_eq!(refused("ringraft dev --nodes 16"), ErrorKind::ValueValidation);
+    assert_eq!(refused("ringraft log-level loud"), ErrorKind::InvalidValue);
+    assert_eq!(refused("ringraft putt k v"), ErrorKind::InvalidSubcommand);
 }

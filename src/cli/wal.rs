@@ -159,7 +159,7 @@ fn ls(segments: &[SegmentFile], output: Output) -> Result<(), Failure> {
     }
     match output {
         Output::Json => output::json(&json!({"segments": rows})),
-        Output::Table => output::text(&table.to_string()),
+        Output::Table => output::text(&output::table_text(&table)),
     }
 }
 

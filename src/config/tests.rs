@@ -334,3 +334,17 @@ fn a_missing_file_is_a_plain_sentence() {
     assert!(error.cure().contains("ringraft init"));
     assert_eq!(error.line_and_column(), None);
 }
+
+/// Goal: the profiles' README has a row for every setting.
+#[test]
+fn the_readme_explains_every_setting() {
+    let readme = include_str!("../../tuning/README.md");
+    for line in DEFAULTS_TEXT.lines().filter(|line| !line.starts_with('#')) {
+        if let Some((key, _)) = line.split_once(" = ") {
+            assert!(readme.contains(&format!("| `{key}` |")), "tuning/README.md lacks {key}");
+        }
+    }
+    for (name, _) in PROFILES {
+        assert!(readme.contains(&format!("| `{name}` |")), "tuning/README.md lacks {name}");
+    }
+}

@@ -5,7 +5,7 @@ use hyper::rt::Sleep;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ struct Waiting {
 
 impl Deadlines {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().expect("a panic aborts the process")
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes whoever waited until now, or before.
@@ -123,6 +123,7 @@ mod tests {
             list.tick(Instant::now());
         }
         assert!(late.as_mut().poll(&mut context).is_pending());
+        drop(soon);
         assert_eq!(list.lock().wakers.len(), 1);
         drop(late);
         assert!(list.lock().wakers.is_empty());

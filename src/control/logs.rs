@@ -119,8 +119,8 @@ pub enum LogEvent {
     TailCut {
         /// The shard.
         shard: ShardId,
-        /// Bytes after the cut.
-        bytes: u64,
+        /// Blocks after the cut.
+        blocks: u64,
     },
     /// Rot in a group's log: it refuses to serve.
     Damaged {
@@ -259,8 +259,8 @@ impl LogEvent {
             Self::Recovered { shard, groups, entries, took_us } => {
                 tracing::info!(%shard, groups, entries, took_us, "log recovered");
             }
-            Self::TailCut { shard, bytes } => {
-                tracing::warn!(%shard, bytes, "torn tail cut: nothing acknowledged was in it");
+            Self::TailCut { shard, blocks } => {
+                tracing::warn!(%shard, blocks, "torn tail cut: nothing acknowledged was in it");
             }
             Self::Damaged { shard, group } => {
                 tracing::error!(%shard, %group, "the log has rot: the group refuses to serve");

@@ -133,13 +133,11 @@ impl GroupIndex {
         Some((spans.front()?.first, spans.back()?.last))
     }
 
-    /// The oldest block that any group still needs, and the group.
-    pub(crate) fn oldest(&self) -> Option<(Sequence, GroupId)> {
-        let all = self
-            .groups
-            .iter()
-            .flat_map(|(&group, spans)| spans.spans.iter().map(move |span| (span.sequence, group)));
-        all.min()
+    /// Whether any group still needs a block up to this one.
+    pub(crate) fn needs_up_to(&self, sequence: Sequence) -> bool {
+        // Oldest first, so a pinned segment is mostly noticed at the first group that pins it.
+        let mut spans = self.groups.values().flat_map(|spans| &spans.spans);
+        spans.any(|span| span.sequence <= sequence)
     }
 
     /// The spans of a group that lie below a sequence.
@@ -201,6 +199,6 @@ mod tests {
         assert_eq!(spans(&index), [(19, 19, 9), (21, 22, 8), (23, 24, 5)]);
         assert_eq!(index.find(GROUP, Index(20)), None);
         assert_eq!(index.find(GROUP, Index(23)).map(|span| span.sequence), Some(Sequence(5)));
-        assert_eq!(index.oldest(), Some((Sequence(5), GROUP)));
+        assert!(index.needs_up_to(Sequence(5)) && !index.needs_up_to(Sequence(4)));
     }
 }

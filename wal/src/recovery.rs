@@ -4,7 +4,7 @@
 //! handed over, the segments that hold blocks not known as durable are synced: what is returned
 //! from here is durable.
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, BufferPool};
 use crate::device::{Completion, Device, FileId, FileKind, Operation};
 use crate::error::{RotReport, WalError};
 use crate::format::LIFE_GAP;
@@ -15,6 +15,7 @@ use crate::replay::{FLOOR_UNKNOWN, Outcome, replay};
 use crate::scan::{ScannedSegment, Scanner};
 use crate::segment::{Place, Segment};
 use crate::settings::LogSettings;
+use ringraft_types::limits::BLOCK_ALIGN_MIN;
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, Index, LogId, Sequence, Term, Ticks};
 use std::collections::{BTreeMap, VecDeque};
@@ -107,7 +108,7 @@ struct Reading {
     /// Bytes up to here were given to the scanner.
     fed: u64,
     in_flight: usize,
-    arrived: BTreeMap<u64, Vec<u8>>,
+    arrived: BTreeMap<u64, Buffer>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +116,7 @@ enum Purpose {
     List,
     Open(FileId),
     Read { offset: u64, bytes: usize },
-    Sync(FileId),
+    Sync(Option<FileId>),
     Remove,
 }
 
@@ -125,6 +126,7 @@ pub struct Recovery {
     settings: LogSettings,
     state: State,
     operations: Operations<Purpose>,
+    buffers: BufferPool,
     files: VecDeque<(FileId, u64)>,
     scanned: Vec<ScannedSegment>,
     last: (Sequence, u32),
@@ -139,6 +141,7 @@ impl Recovery {
             settings,
             state: State::Begin,
             operations: Operations::new(0),
+            buffers: BufferPool::new(CHUNK_BYTES, BLOCK_ALIGN_MIN, 0),
             files: VecDeque::new(),
             scanned: Vec::new(),
             last: (Sequence::ZERO, 0),
@@ -171,7 +174,9 @@ impl Recovery {
     ) -> Result<Option<Box<(Log, Recovered)>>, WalError> {
         assert!(!matches!(self.state, State::Finished), "a recovery finishes once");
         if matches!(self.state, State::Begin) {
-            self.settings.validate(device.geometry().align)?;
+            let align = device.geometry().align;
+            self.settings.validate(align)?;
+            self.buffers = BufferPool::new(CHUNK_BYTES, align, READS_MAX);
             self.operations.submit(device, Purpose::List, Operation::List);
             self.state = State::Listing;
         }
@@ -232,7 +237,7 @@ impl Recovery {
                 self.read_on(device)
             }
             Purpose::Read { offset, bytes } => self.read_arrived(device, offset, bytes, completion),
-            Purpose::Sync(file) if result < 0 => failed("syncing", Some(file)),
+            Purpose::Sync(file) if result < 0 => failed("syncing", file),
             Purpose::Sync(_) => {
                 if let State::Syncing { waiting } = &mut self.state {
                     *waiting -= 1;
@@ -260,7 +265,12 @@ impl Recovery {
         {
             let left = reading.length - reading.asked;
             let bytes = left.min(CHUNK_BYTES as u64) as usize;
-            let buffer = Buffer::zeroed(crate::format::round_up(bytes, align), align);
+            // Zeroing memory costs: a small file gets a small buffer.
+            let buffer = if bytes == CHUNK_BYTES {
+                self.buffers.take()
+            } else {
+                Buffer::zeroed(crate::format::round_up(bytes, align), align)
+            };
             let (file, offset) = (reading.file, reading.asked);
             reading.asked += bytes as u64;
             reading.in_flight += 1;
@@ -287,7 +297,7 @@ impl Recovery {
         completion: Completion,
     ) -> Result<(), WalError> {
         let align = device.geometry().align;
-        let buffer = completion.buffer.expect("a device gives the buffer back (I-08)");
+        let mut buffer = completion.buffer.expect("a device gives the buffer back (I-08)");
         let State::Reading(reading) = &mut self.state else {
             unreachable!("reads belong to the segment being read");
         };
@@ -305,16 +315,17 @@ impl Recovery {
             }
             return Ok(());
         }
-        let mut content = buffer[..bytes].to_vec();
-        if count < bytes {
-            // Unreadable isn't empty: neither block nor zero.
-            content[count..].fill(0xEE);
-        }
-        reading.arrived.insert(offset, content);
-        while let Some(content) = reading.arrived.remove(&reading.fed) {
-            reading.fed += content.len() as u64;
-            self.bytes += content.len() as u64;
-            reading.scanner.feed(&content)?;
+        // Unreadable isn't empty: neither block nor zero.
+        buffer[count..bytes].fill(0xEE);
+        buffer.set_window(bytes);
+        reading.arrived.insert(offset, buffer);
+        while let Some(buffer) = reading.arrived.remove(&reading.fed) {
+            reading.fed += buffer.len() as u64;
+            self.bytes += buffer.len() as u64;
+            reading.scanner.feed(&buffer)?;
+            if buffer.capacity() == CHUNK_BYTES {
+                self.buffers.give(buffer);
+            }
         }
         self.read_on(device)
     }
@@ -337,10 +348,21 @@ impl Recovery {
             if newest.is_some_and(|newest| newest > outcome.durable) {
                 waiting += 1;
                 let sync = Operation::Sync(segment.file);
-                self.operations.submit(device, Purpose::Sync(segment.file), sync);
+                self.operations.submit(device, Purpose::Sync(Some(segment.file)), sync);
             }
         }
-        let (_, unused) = self.classify();
+        let (spares, unused) = self.classify();
+        // A process that was killed may have left a spare whose header or name isn't durable yet;
+        // blocks must not be written to it before both are.
+        for &number in &spares {
+            waiting += 1;
+            let file = FileId { kind: FileKind::Segment, owner: self.settings.log_id, number };
+            self.operations.submit(device, Purpose::Sync(Some(file)), Operation::Sync(file));
+        }
+        if !spares.is_empty() {
+            waiting += 1;
+            self.operations.submit(device, Purpose::Sync(None), Operation::SyncDirectory);
+        }
         for file in unused {
             self.operations.submit(device, Purpose::Remove, Operation::Remove(file));
         }

@@ -9,7 +9,7 @@ use crate::format::{
     BlockHeader, Directory, DirectoryItem, Identity, SEGMENT_HEADER_BYTES, SegmentHeader,
     SegmentHeaderError,
 };
-use ringraft_types::limits::{BLOCK_ALIGN_MIN, BLOCK_BYTES_MAX};
+use ringraft_types::limits::BLOCK_ALIGN_MIN;
 use ringraft_types::record::{Record, RecordKind};
 use ringraft_types::{GroupId, Index, Sequence, Term};
 
@@ -110,7 +110,7 @@ impl Scanner {
         if consumed >= self.window.len() {
             self.window.clear();
             self.base = self.at.min(self.base + consumed as u64);
-        } else if consumed > BLOCK_BYTES_MAX {
+        } else if consumed >= self.window.len() / 2 {
             self.window.drain(..consumed);
             self.base = self.at;
         }

@@ -36,7 +36,7 @@ pub struct LogSettings {
 }
 
 impl LogSettings {
-    /// The defaults: 64 MiB segments, 1 MiB blocks, one in flight, RWF_DSYNC, no waiting, a seal
+    /// The defaults: 64 MiB segments, blocks of up to 2 MiB, one in flight, RWF_DSYNC, no waiting, a seal
     /// after 5 ms, 8 MiB of unsubmitted bytes.
     pub fn new(cluster: ClusterId, node: NodeId, incarnation: Incarnation, log_id: u64) -> Self {
         Self {

@@ -1,9 +1,9 @@
 //! Crashes at every point and rot at every bit. Whatever happened, recovery gives a state that
 //! was, up to at least the newest durable block; or it reports the group as damaged.
 
-mod common;
+mod disk;
 
-use common::*;
+use disk::*;
 use ringraft_types::{GroupId, Index, LogId, Sequence, Term, Ticks};
 use ringraft_wal::device::memory::{MemoryDevice, SECTOR_BYTES, Unflushed};
 use ringraft_wal::device::{Device, Durability, FileId, Geometry, Operation};

@@ -1,8 +1,8 @@
 //! The log while it runs: faults of the disk, order of completions, limits, reading.
 
-mod common;
+mod disk;
 
-use common::*;
+use disk::*;
 use ringraft_types::{GroupId, Index, Sequence, Term, Ticks};
 use ringraft_wal::device::Durability;
 use ringraft_wal::device::memory::{Effect, Fault, MemoryDevice, OperationKind};

@@ -1,8 +1,8 @@
 //! Recovery: every row of the decision table is a case here.
 
-mod common;
+mod disk;
 
-use common::*;
+use disk::*;
 use ringraft_types::record::{RecordKind, encode};
 use ringraft_types::{ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Sequence, Term};
 use ringraft_wal::device::memory::{Effect, Fault, MemoryDevice, OperationKind};
@@ -542,5 +542,58 @@ fn old_segments_are_removed_and_not_missed() {
         assert_eq!(recovered.groups[&GroupId(group)].last, Index(160));
         let found = bench.read(group, 121, 160).expect("held");
         assert!(found == run(group, 121, 160, 1, 100));
+    }
+}
+
+/// Two blocks with one sequence, in two segments: the one that fits the chain is kept.
+#[test]
+fn of_two_blocks_with_one_sequence_the_chained_one_is_kept() {
+    let (mut bench, [.., third]) = three_blocks();
+    let seal = block_at(&bench.device, bench.log.durable());
+    let mut fork = Bench::new(settings());
+    fork.block(1, 1, 2, 1);
+    fork.block(2, 1, 2, 1);
+    fork.block(1, 3, 4, 2);
+    let other = block_at(&fork.device, third);
+    let start = other.offset as usize;
+    let mut bytes = fork.device.content(other.file)[start..start + 4096].to_vec();
+    // The fork's block as it would lie behind the seal.
+    bytes[72..80].copy_from_slice(&(seal.offset + 4096).to_le_bytes());
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&bytes[..8]);
+    hasher.update(&bytes[12..other.header.head()]);
+    hasher.update(&bytes[other.header.directory_at as usize..other.header.used()]);
+    bytes[8..12].copy_from_slice(&hasher.finalize().to_le_bytes());
+    bench.device.corrupt(seal.file, seal.offset + 4096, &bytes);
+    let recovered = bench.restart();
+    assert_eq!((recovered.stale_blocks, recovered.rot.len()), (1, 0), "{recovered:?}");
+    let group = &recovered.groups[&GroupId(1)];
+    assert_eq!((group.last, group.damaged), (Index(9), None));
+}
+
+/// A process killed at any step of making a segment, and a power cut in the next life: what was
+/// acknowledged in the adopted segment is there, its file's name included.
+#[test]
+fn an_adopted_segment_is_made_durable_first() {
+    for steps in 0..40 {
+        let mut device = MemoryDevice::new(4096);
+        let (mut log, _) = recover(&mut device);
+        device.hold(true);
+        for step in 0..steps {
+            log.turn(ringraft_types::Ticks(step * 1000), &mut device).expect("goes on");
+            if !device.held().is_empty() {
+                device.finish(0);
+            }
+        }
+        device.kill();
+        let (mut log, _) = recover(&mut device);
+        log.append(&entry(1, 1, 1, 50)).expect("room");
+        for turn in 0..200u64 {
+            log.turn(ringraft_types::Ticks(turn * 1000), &mut device).expect("goes on");
+        }
+        assert!(log.is_idle());
+        device.power_cut(|_| false);
+        let (_, recovered) = recover(&mut device);
+        assert_eq!(recovered.groups[&GroupId(1)].last, Index(1), "step {steps}");
     }
 }

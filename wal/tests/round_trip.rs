@@ -1,8 +1,8 @@
 //! Whatever is appended comes back: property tests of packing, replay and reading.
 
-mod common;
+mod disk;
 
-use common::*;
+use disk::*;
 use proptest::prelude::*;
 use ringraft_types::{GroupId, Sequence};
 use ringraft_wal::LogSettings;

@@ -1,8 +1,8 @@
 //! The device on a real ring and a real file system, and the offline tools on what it wrote.
 
-mod common;
+mod disk;
 
-use common::*;
+use disk::*;
 use io_uring::IoUring;
 use ringraft_types::record::RecordKind;
 use ringraft_types::{GroupId, Index, Term, Ticks};

@@ -400,7 +400,7 @@ impl Core {
                 let Some((slot, envelope)) = group.session.next(calls, &mut group.writes) else {
                     break;
                 };
-                batch.request(calls.id(slot).0, [&envelope.encode(), &calls.get(slot).command]);
+                batch.request(calls.id(slot).0, [&envelope.to_bytes(), &calls.get(slot).command]);
             }
             let count = batch.len();
             batch.finish();

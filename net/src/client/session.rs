@@ -3,12 +3,13 @@
 
 use std::collections::VecDeque;
 
+use ringraft_types::command::Envelope;
 use ringraft_types::limits::SESSION_UNANSWERED_MAX;
 use ringraft_types::{ClientId, Index, Status, Ticks};
 
 use super::calls::Calls;
 use super::{Answer, Reason};
-use crate::client_wire::{Envelope, Reply};
+use crate::client_wire::Reply;
 
 /// Where one number stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

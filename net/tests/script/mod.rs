@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use ringraft_net::client::{Core, CoreOptions, LinkId, Outcome, Reason};
-use ringraft_net::client_wire::{self, BatchWriter, Envelope, LocateReply, Member, Reply};
+use ringraft_net::client_wire::{self, BatchWriter, LocateReply, Member, Reply};
 use ringraft_net::handshake::{HANDSHAKE_BYTES, Host};
 use ringraft_net::{Hello, Identity, Inbox, Kind, Outbox, RefusalCode, Role, Welcome};
+use ringraft_types::command::Envelope;
 use ringraft_types::{
     ClusterId, GroupId, Incarnation, Index, NodeId, ShardId, Status, Term, Ticks,
 };
@@ -269,7 +270,7 @@ impl Script {
                 Kind::Writes => {
                     self.frames += 1;
                     for item in client_wire::writes(&frame).expect("writes").iter() {
-                        let (envelope, command) = Envelope::split(item.payload).expect("whole");
+                        let (envelope, command) = Envelope::decode(item.payload).expect("whole");
                         let command = String::from_utf8(command.to_vec()).expect("text");
                         let (call, node) = (item.call, side.node);
                         let connection = side.connection;

@@ -62,7 +62,7 @@ pub(crate) mod flag {
 }
 
 /// Who sent a command, and what makes a retry of it recognisable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Envelope {
     /// The session.
     pub client: ClientId,
@@ -75,12 +75,20 @@ pub struct Envelope {
 }
 
 impl Envelope {
+    /// The envelope as it travels; the command follows it.
+    #[inline]
+    pub fn to_bytes(&self) -> [u8; ENVELOPE_BYTES] {
+        let mut bytes = [0; ENVELOPE_BYTES];
+        bytes[0..16].copy_from_slice(&self.client.0.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.received.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.opened.0.to_le_bytes());
+        bytes
+    }
+
     /// Appends the envelope; the command follows it.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.client.0.to_le_bytes());
-        out.extend_from_slice(&self.sequence.to_le_bytes());
-        out.extend_from_slice(&self.received.to_le_bytes());
-        out.extend_from_slice(&self.opened.0.to_le_bytes());
+        out.extend_from_slice(&self.to_bytes());
     }
 
     /// Splits a payload into its envelope and the command's bytes, which are not looked at.

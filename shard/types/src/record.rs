@@ -42,6 +42,8 @@ pub enum RecordKind {
     Home = 20,
     /// The feature level in force, in `index`; group zero. Local.
     FeatureLevel = 21,
+    /// How many shards the node has, in `index`; group zero. A group's home depends on it. Local.
+    Shards = 22,
 }
 
 impl RecordKind {
@@ -57,6 +59,7 @@ impl RecordKind {
             19 => Self::Peer,
             20 => Self::Home,
             21 => Self::FeatureLevel,
+            22 => Self::Shards,
             _ => return None,
         })
     }

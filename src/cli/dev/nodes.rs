@@ -5,6 +5,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::format;
 use crate::cli::init::{NodeFile, random_cluster_id, write_new};
 use crate::config::{Address, Addresses, Config, Member};
+use crate::control::bind;
 use ringraft_types::NodeId;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
@@ -78,6 +79,10 @@ fn make(dir: &Path, args: &DevArgs, names: &[String]) -> Result<(), Failure> {
             Member { id: NodeId(u32::from(i) + 1), name: names[usize::from(i)].clone(), addresses }
         })
         .collect();
+    // Before anything is written: the next try may well be with other ports.
+    for node in &members {
+        refuse_taken_ports(node.id, &node.name, &node.addresses)?;
+    }
     let cluster = random_cluster_id()?;
     for (i, node) in members.iter().enumerate() {
         let node_dir = dir.join(&node.name);
@@ -98,6 +103,22 @@ fn make(dir: &Path, args: &DevArgs, names: &[String]) -> Result<(), Failure> {
             ],
         };
         write_new(&node_dir.join(CONFIG_FILE), &file.text())?;
+    }
+    Ok(())
+}
+
+/// Names a taken port before anything is started.
+pub(super) fn refuse_taken_ports(
+    id: NodeId,
+    name: &str,
+    addresses: &Addresses,
+) -> Result<(), Failure> {
+    let Addresses { peer, client, http } = addresses;
+    for (port, address) in [("client", client), ("peer", peer), ("http", http)] {
+        bind(port, address).map_err(|error| {
+            Failure::new(Exit::Environment, format!("node {id} ({name}): {error}"))
+                .cure("stop that process, or choose another --base-port and --dir")
+        })?;
     }
     Ok(())
 }

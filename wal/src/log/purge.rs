@@ -94,13 +94,12 @@ impl Log {
         if !std::mem::take(&mut self.purge_asked) {
             return;
         }
-        let needed = self.index.oldest().map(|(sequence, _)| sequence);
         // The last segment stays: it is written to, or holds the end of the chain.
         let mut oldest = self.oldest;
         for at in 1..self.segments.used.len() {
             let last = self.segments.used[at - 1].places.last().map(|place| place.sequence);
             let last = last.expect("a segment in use holds a block");
-            if needed.is_some_and(|needed| needed <= last) {
+            if self.index.needs_up_to(last) {
                 break;
             }
             if self.locals.oldest().is_some_and(|local| local <= last) {
