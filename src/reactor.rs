@@ -475,9 +475,13 @@ impl Reactor {
         let mut inbox = std::mem::take(&mut socket.inbox);
         let connection = self.shard.links.connection_id(slot);
         let mut refusal = None;
+        let mut taken = false;
         loop {
             let frame = match inbox.next_frame() {
-                Ok(Some(frame)) => frame,
+                Ok(Some(frame)) => {
+                    taken = true;
+                    frame
+                }
                 Ok(None) => break,
                 Err(error) => {
                     refusal = Some(("bytes that are no frame", error.to_string()));
@@ -495,6 +499,9 @@ impl Reactor {
         }
         if let Some(socket) = self.shard.links.get(slot) {
             socket.inbox = inbox;
+        }
+        if taken {
+            self.shard.links.frames_taken(slot, self.now);
         }
         if let Some((reason, sentence)) = refusal {
             self.refuse(slot, state, reason, &sentence);

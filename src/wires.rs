@@ -22,8 +22,12 @@ const FRAME_TIME: Ticks = Ticks::from_millis(30_000);
 const DIAL_TIME: Ticks = Ticks::from_millis(2_000);
 /// Pauses between dials grow from the first to the second.
 const DIAL_PAUSE: (Ticks, Ticks) = (Ticks::from_millis(20), Ticks::from_millis(1_000));
-/// What may wait for one client, bytes; a client that doesn't read is closed when it is reached.
+/// Connections to the peer port that find room when clients have taken all of theirs.
+const PEER_GREETINGS: usize = 256;
+/// What may wait for one client, bytes: more of its requests are not taken, its reads are refused.
 const CLIENT_OUTBOX_BYTES: usize = 8 << 20;
+/// A client for which more than this waits doesn't read its answers: it is closed.
+const CLIENT_OUTBOX_BYTES_MAX: usize = 4 * CLIENT_OUTBOX_BYTES;
 /// What may wait for one peer, bytes; appends beyond it are sent again later.
 const PEER_OUTBOX_BYTES: usize = 16 << 20;
 
@@ -199,7 +203,7 @@ impl Wires {
     /// Takes a socket in. Returns its slot, or gives it back if there are too many.
     ///
     /// # Errors
-    /// If the limit of connections is reached; peers are always taken.
+    /// If the limit of connections is reached; clients leave room for the greetings of peers.
     pub fn insert(
         &mut self,
         fd: OwnedFd,
@@ -207,8 +211,12 @@ impl Wires {
         inbox: Inbox,
         now: Ticks,
     ) -> Result<u32, OwnedFd> {
-        let is_peer = matches!(state, State::Dialing(_) | State::Peer(_));
-        if !is_peer && self.clients >= self.connections_max {
+        let room = match state {
+            State::Dialing(_) | State::Dialed(_) | State::Peer(_) => usize::MAX,
+            State::Greeting { port: Role::Peer } => self.connections_max + PEER_GREETINGS,
+            State::Greeting { port: Role::Client } | State::Client => self.connections_max,
+        };
+        if self.clients >= room {
             return Err(fd);
         }
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -308,6 +316,13 @@ impl Wires {
             self.clients -= 1;
         }
         idle
+    }
+
+    /// Frames of a socket were taken: patience begins anew with what is left of the next one.
+    pub fn frames_taken(&mut self, slot: u32, now: Ticks) {
+        if let Some(socket) = self.get(slot) {
+            socket.deadline = now.after(FRAME_TIME);
+        }
     }
 
     /// Slots whose patience is over.
@@ -426,6 +441,11 @@ impl Links for Wires {
         }
         self.list(connection.slot);
         let socket = self.get_generation(connection.slot, connection.generation)?;
+        if socket.outbox.waiting() > CLIENT_OUTBOX_BYTES_MAX {
+            // Time only matters to a peer's next dial.
+            self.close(connection.slot, Ticks::ZERO);
+        }
+        let socket = self.get(connection.slot)?;
         (!socket.closing).then_some(&mut socket.outbox)
     }
 
@@ -436,5 +456,72 @@ impl Links for Wires {
             body: frame.body.to_vec(),
         };
         self.mesh.send(usize::from(to.0), parcel).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringraft_shard::mesh::{Mesh, MeshLimits};
+    use ringraft_types::{ClusterId, Incarnation};
+
+    fn wires(connections_max: usize) -> Wires {
+        let limits = MeshLimits { requests: 8, notices: 8 };
+        let mesh = Mesh::<Parcel>::new(2, limits).into_ends().remove(0);
+        let identity =
+            Identity { cluster: ClusterId(1), node: NodeId(1), incarnation: Incarnation(1) };
+        Wires::new(identity, ShardId(0), 1, [], mesh, connections_max)
+    }
+
+    fn socket() -> OwnedFd {
+        std::os::unix::net::UnixStream::pair().expect("a pair of sockets").0.into()
+    }
+
+    /// Goal: a socket that is always in the middle of a frame lives as long as frames get whole,
+    /// and no longer.
+    #[test]
+    fn a_busy_socket_is_not_overdue() {
+        let mut wires = wires(1);
+        let mut inbox = Inbox::opened();
+        inbox.space()[0] = 1;
+        inbox.filled(1);
+        let slot = wires.insert(socket(), State::Client, inbox, Ticks::ZERO).expect("room");
+        let mut overdue = Vec::new();
+        let mut now = Ticks::ZERO;
+        for _ in 0..10 {
+            now = now.after(Ticks(FRAME_TIME.0 / 2));
+            wires.frames_taken(slot, now);
+            wires.overdue(now, &mut overdue);
+            assert!(overdue.is_empty(), "it was closed under load");
+        }
+        wires.overdue(now.after(FRAME_TIME), &mut overdue);
+        assert_eq!(overdue, [slot]);
+    }
+
+    /// Goal: clients that take all connections there are don't keep the peers out.
+    #[test]
+    fn peers_find_room_beside_clients() {
+        let mut wires = wires(2);
+        let mut greet = |port| {
+            wires.insert(socket(), State::Greeting { port }, Inbox::new(), Ticks::ZERO).is_ok()
+        };
+        assert!(greet(Role::Client) && greet(Role::Client) && !greet(Role::Client));
+        assert!(greet(Role::Peer));
+    }
+
+    /// Goal: what waits for a client that doesn't read is bounded: it is closed.
+    #[test]
+    fn a_client_that_does_not_read_is_closed() {
+        let mut wires = wires(1);
+        let slot =
+            wires.insert(socket(), State::Client, Inbox::opened(), Ticks::ZERO).expect("room");
+        let connection = wires.connection_id(slot);
+        let mut answers = 0;
+        while let Some(outbox) = wires.client(connection) {
+            outbox.push(&[0; 1 << 20]);
+            answers += 1;
+            assert!(answers <= 64, "nobody reads, and it goes on");
+        }
+        assert!(answers >= 32, "patience with a slow reader");
     }
 }

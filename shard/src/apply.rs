@@ -6,7 +6,7 @@
 use crate::error::ShardError;
 use crate::event::ShardEvent;
 use crate::group::{Group, Halt, ReadBatch};
-use crate::limits::{APPLY_ENTRIES_PER_TURN, FETCH_BYTES_MAX};
+use crate::limits::{APPLY_ENTRIES_PER_TURN, APPLY_REPLY_BYTES_PER_TURN, FETCH_BYTES_MAX};
 use crate::links::{ConnectionId, Links};
 use crate::machine::{Applied, CommandKind};
 use crate::session::{StoredReply, Verdict};
@@ -68,7 +68,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         bodies.clear();
         answers.clear();
         let mut wants_fetch = false;
-        while group.applied < group.committed && group.halt.is_none() && budget > 0 {
+        while group.applied < group.committed
+            && group.halt.is_none()
+            && budget > 0
+            && bodies.len() < APPLY_REPLY_BYTES_PER_TURN
+        {
             let index = group.applied.next();
             let stocked = group.stocked(index);
             if let Some(at) = stocked {
@@ -84,6 +88,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             }
             budget -= 1;
         }
+        let is_spent = budget == 0 || bodies.len() >= APPLY_REPLY_BYTES_PER_TURN;
         let group = &mut groups[slot];
         assert!(group.applied <= group.committed, "only what is committed is applied (I-01)");
         metrics.entries_applied += group.applied.0 - start.0;
@@ -97,7 +102,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             self.fetch(slot, FetchFor::Apply { slot }, first, last, FETCH_BYTES_MAX);
             return false;
         }
-        budget == 0 && group.applied < group.committed
+        is_spent && group.halt.is_none() && group.applied < group.committed
     }
 
     /// A read of the log brought entries for apply.
@@ -217,7 +222,17 @@ fn serve_batch(
     while pending.is_some()
         && let Some(outbox) = links.client(batch.connection)
     {
+        let is_full = outbox.is_full();
         let mut writer = BatchWriter::begin(outbox, Kind::Replies, group.id, sender);
+        if is_full {
+            // Bounded (I-09): who doesn't take the answers that there are gets no more of them.
+            let first = pending.take().map(|(call, _)| call);
+            for call in first.into_iter().chain(requests.by_ref().map(|request| request.call)) {
+                writer.reply(&Reply::refusal(call, Status::Busy, NodeId::ZERO));
+            }
+            writer.finish();
+            break;
+        }
         while let Some((call, applied)) = pending
             && (writer.is_empty() || writer.fits(body.len()))
         {

@@ -34,6 +34,9 @@ impl Default for Limits {
 /// the next turn.
 pub const APPLY_ENTRIES_PER_TURN: usize = 4096;
 
+/// Bytes of answers to writes that one group makes in one turn before they leave.
+pub const APPLY_REPLY_BYTES_PER_TURN: usize = 4 << 20;
+
 /// Bytes of entries that one read of the log brings back, for a lagging follower or for apply.
 pub const FETCH_BYTES_MAX: u64 = 1 << 20;
 
