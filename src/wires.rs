@@ -22,14 +22,18 @@ const FRAME_TIME: Ticks = Ticks::from_millis(30_000);
 const DIAL_TIME: Ticks = Ticks::from_millis(2_000);
 /// Pauses between dials grow from the first to the second.
 const DIAL_PAUSE: (Ticks, Ticks) = (Ticks::from_millis(20), Ticks::from_millis(1_000));
-/// Connections to the peer port that find room when clients have taken all of theirs.
-const PEER_GREETINGS: usize = 256;
-/// What may wait for one client, bytes: more of its requests are not taken, its reads are refused.
+/// A connection on which something waits to be sent is closed when the other side takes nothing
+/// for this long.
+const SEND_TIME: Ticks = Ticks::from_millis(10_000);
+/// What may wait for one client, bytes; when it is reached, the client isn't read, and its reads
+/// are refused as busy.
 const CLIENT_OUTBOX_BYTES: usize = 8 << 20;
-/// A client for which more than this waits doesn't read its answers: it is closed.
+/// A client that lets this much wait is closed: answers to its writes can't be refused.
 const CLIENT_OUTBOX_BYTES_MAX: usize = 4 * CLIENT_OUTBOX_BYTES;
 /// What may wait for one peer, bytes; appends beyond it are sent again later.
 const PEER_OUTBOX_BYTES: usize = 16 << 20;
+/// Connections that may be at the peer port before their greeting, beside the peers themselves.
+const PEER_GREETINGS_MAX: usize = 256;
 
 /// What travels between the lanes of one node.
 pub enum Parcel {
@@ -104,12 +108,32 @@ pub struct Socket {
     pub closing: bool,
     /// In the list of sockets to look at before the next submission.
     pub listed: bool,
+    /// A client whose outbox is full: its frames are not looked at, and no more are received.
+    pub stalled: bool,
+    /// When the send in flight began.
+    pub sent_at: Ticks,
+    /// Counts against the limit of clients.
+    is_client: bool,
     /// When patience ends: of a greeting, a dial, or a frame that isn't whole.
     pub deadline: Ticks,
     /// Kept in place for a connect in flight.
     pub address: Option<Box<socket2::SockAddr>>,
     /// Which tenant of its slot this is.
     pub generation: u32,
+}
+
+impl Drop for Socket {
+    /// What is in flight is given up, not freed: the kernel may still touch it (I-08). That only
+    /// happens to the sockets that a lane has when it ends.
+    fn drop(&mut self) {
+        if self.receiving {
+            std::mem::forget(std::mem::take(&mut self.inbox));
+        }
+        if self.sending {
+            std::mem::forget(std::mem::replace(&mut self.outbox, Outbox::new(0)));
+            std::mem::forget(self.address.take());
+        }
+    }
 }
 
 /// Another node's shard, as this one dials it.
@@ -153,6 +177,8 @@ pub struct Wires {
     pub mesh: MeshEnd<Parcel>,
     connections_max: usize,
     clients: usize,
+    /// Sockets that are no clients'.
+    others: usize,
     /// Bytes sent to peers.
     pub peer_bytes_sent: u64,
     /// Connections that were closed for what they sent.
@@ -195,6 +221,7 @@ impl Wires {
             mesh,
             connections_max,
             clients: 0,
+            others: 0,
             peer_bytes_sent: 0,
             frames_refused: 0,
         }
@@ -203,7 +230,7 @@ impl Wires {
     /// Takes a socket in. Returns its slot, or gives it back if there are too many.
     ///
     /// # Errors
-    /// If the limit of connections is reached; clients leave room for the greetings of peers.
+    /// If the limit of connections is reached. Clients never take the place of peers.
     pub fn insert(
         &mut self,
         fd: OwnedFd,
@@ -211,12 +238,13 @@ impl Wires {
         inbox: Inbox,
         now: Ticks,
     ) -> Result<u32, OwnedFd> {
-        let room = match state {
-            State::Dialing(_) | State::Dialed(_) | State::Peer(_) => usize::MAX,
-            State::Greeting { port: Role::Peer } => self.connections_max + PEER_GREETINGS,
-            State::Greeting { port: Role::Client } | State::Client => self.connections_max,
+        let is_client = matches!(state, State::Client | State::Greeting { port: Role::Client });
+        let others_max = self.peers.len() + PEER_GREETINGS_MAX;
+        let is_refused = match state {
+            State::Greeting { port: Role::Peer } => self.others >= others_max,
+            _ => is_client && self.clients >= self.connections_max,
         };
-        if self.clients >= room {
+        if is_refused {
             return Err(fd);
         }
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -225,7 +253,8 @@ impl Wires {
             (self.sockets.len() - 1) as u32
         });
         let generation = self.generations[slot as usize];
-        self.clients += 1;
+        self.clients += usize::from(is_client);
+        self.others += usize::from(!is_client);
         let (limit, patience) = match state {
             State::Dialing(_) => (PEER_OUTBOX_BYTES, DIAL_TIME),
             State::Peer(_) => (PEER_OUTBOX_BYTES, FRAME_TIME),
@@ -242,6 +271,9 @@ impl Wires {
             sending: false,
             closing: false,
             listed: false,
+            stalled: false,
+            sent_at: now,
+            is_client,
             deadline: now.after(patience),
             address: None,
             generation,
@@ -306,20 +338,18 @@ impl Wires {
     /// Frees a slot whose socket is closed and has nothing in flight.
     pub fn free_if_idle(&mut self, slot: u32) -> bool {
         let place = &mut self.sockets[slot as usize];
-        let idle = place
-            .as_ref()
-            .is_some_and(|socket| socket.closing && !socket.receiving && !socket.sending);
-        if idle {
-            *place = None;
-            self.generations[slot as usize] = self.generations[slot as usize].wrapping_add(1);
-            self.free.push(slot);
-            self.clients -= 1;
-        }
-        idle
+        let idle =
+            |socket: &mut Box<Socket>| socket.closing && !socket.receiving && !socket.sending;
+        let Some(socket) = place.take_if(idle) else { return false };
+        self.generations[slot as usize] = self.generations[slot as usize].wrapping_add(1);
+        self.free.push(slot);
+        self.clients -= usize::from(socket.is_client);
+        self.others -= usize::from(!socket.is_client);
+        true
     }
 
-    /// Frames of a socket were taken: patience begins anew with what is left of the next one.
-    pub fn frames_taken(&mut self, slot: u32, now: Ticks) {
+    /// A socket's greeting or frame was whole: the next one has all its time.
+    pub fn give_time(&mut self, slot: u32, now: Ticks) {
         if let Some(socket) = self.get(slot) {
             socket.deadline = now.after(FRAME_TIME);
         }
@@ -331,11 +361,15 @@ impl Wires {
             let Some(socket) = place else { continue };
             let waits = match socket.state {
                 State::Greeting { .. } | State::Dialing(_) | State::Dialed(_) => true,
-                State::Peer(_) | State::Client => socket.inbox.waiting() > 0,
+                // The frames of a stalled client may be whole.
+                State::Peer(_) | State::Client => socket.inbox.waiting() > 0 && !socket.stalled,
             };
             if !waits {
                 socket.deadline = now.after(FRAME_TIME);
-            } else if socket.deadline <= now && !socket.closing {
+            }
+            let is_open = matches!(socket.state, State::Peer(_) | State::Client);
+            let is_stuck = is_open && socket.sending && now.since(socket.sent_at) > SEND_TIME;
+            if (is_stuck || socket.deadline <= now) && !socket.closing {
                 out.push(slot as u32);
             }
         }
@@ -358,8 +392,8 @@ impl Wires {
         used.into_iter()
     }
 
-    /// Connections there are.
-    pub fn connections(&self) -> usize {
+    /// Clients there are, those included that have not greeted yet.
+    pub fn clients(&self) -> usize {
         self.clients
     }
 
@@ -410,6 +444,11 @@ impl Wires {
         });
     }
 
+    /// The refusal of a greeting that isn't waited for.
+    pub fn refusal(&self, port: Role, code: RefusalCode) -> [u8; HANDSHAKE_BYTES] {
+        Welcome::new(&Host { port, ..self.host }, self.shard, Err(code)).encode()
+    }
+
     /// The welcome or refusal to a greeting.
     pub fn answer(&mut self, slot: u32, port: Role, verdict: Result<u8, RefusalCode>) {
         let host = Host { port, ..self.host };
@@ -437,16 +476,20 @@ impl Links for Wires {
     fn client(&mut self, connection: ConnectionId) -> Option<&mut Outbox> {
         if connection.shard != self.shard {
             let outbox = self.remote.entry(connection);
-            return Some(outbox.or_insert_with(|| Outbox::new(CLIENT_OUTBOX_BYTES)));
+            let outbox = outbox.or_insert_with(|| Outbox::new(CLIENT_OUTBOX_BYTES));
+            // Only behind a lane that doesn't turn: its clients' calls time out.
+            return (outbox.waiting() < CLIENT_OUTBOX_BYTES_MAX).then_some(outbox);
         }
         self.list(connection.slot);
         let socket = self.get_generation(connection.slot, connection.generation)?;
-        if socket.outbox.waiting() > CLIENT_OUTBOX_BYTES_MAX {
-            // Time only matters to a peer's next dial.
-            self.close(connection.slot, Ticks::ZERO);
+        if socket.closing {
+            return None;
         }
-        let socket = self.get(connection.slot)?;
-        (!socket.closing).then_some(&mut socket.outbox)
+        if socket.outbox.waiting() >= CLIENT_OUTBOX_BYTES_MAX {
+            self.close(connection.slot, Ticks::ZERO);
+            return None;
+        }
+        self.get(connection.slot).map(|socket| &mut socket.outbox)
     }
 
     fn forward(&mut self, to: ShardId, connection: ConnectionId, frame: &Frame<'_>) -> bool {
@@ -456,72 +499,5 @@ impl Links for Wires {
             body: frame.body.to_vec(),
         };
         self.mesh.send(usize::from(to.0), parcel).is_ok()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ringraft_shard::mesh::{Mesh, MeshLimits};
-    use ringraft_types::{ClusterId, Incarnation};
-
-    fn wires(connections_max: usize) -> Wires {
-        let limits = MeshLimits { requests: 8, notices: 8 };
-        let mesh = Mesh::<Parcel>::new(2, limits).into_ends().remove(0);
-        let identity =
-            Identity { cluster: ClusterId(1), node: NodeId(1), incarnation: Incarnation(1) };
-        Wires::new(identity, ShardId(0), 1, [], mesh, connections_max)
-    }
-
-    fn socket() -> OwnedFd {
-        std::os::unix::net::UnixStream::pair().expect("a pair of sockets").0.into()
-    }
-
-    /// Goal: a socket that is always in the middle of a frame lives as long as frames get whole,
-    /// and no longer.
-    #[test]
-    fn a_busy_socket_is_not_overdue() {
-        let mut wires = wires(1);
-        let mut inbox = Inbox::opened();
-        inbox.space()[0] = 1;
-        inbox.filled(1);
-        let slot = wires.insert(socket(), State::Client, inbox, Ticks::ZERO).expect("room");
-        let mut overdue = Vec::new();
-        let mut now = Ticks::ZERO;
-        for _ in 0..10 {
-            now = now.after(Ticks(FRAME_TIME.0 / 2));
-            wires.frames_taken(slot, now);
-            wires.overdue(now, &mut overdue);
-            assert!(overdue.is_empty(), "it was closed under load");
-        }
-        wires.overdue(now.after(FRAME_TIME), &mut overdue);
-        assert_eq!(overdue, [slot]);
-    }
-
-    /// Goal: clients that take all connections there are don't keep the peers out.
-    #[test]
-    fn peers_find_room_beside_clients() {
-        let mut wires = wires(2);
-        let mut greet = |port| {
-            wires.insert(socket(), State::Greeting { port }, Inbox::new(), Ticks::ZERO).is_ok()
-        };
-        assert!(greet(Role::Client) && greet(Role::Client) && !greet(Role::Client));
-        assert!(greet(Role::Peer));
-    }
-
-    /// Goal: what waits for a client that doesn't read is bounded: it is closed.
-    #[test]
-    fn a_client_that_does_not_read_is_closed() {
-        let mut wires = wires(1);
-        let slot =
-            wires.insert(socket(), State::Client, Inbox::opened(), Ticks::ZERO).expect("room");
-        let connection = wires.connection_id(slot);
-        let mut answers = 0;
-        while let Some(outbox) = wires.client(connection) {
-            outbox.push(&[0; 1 << 20]);
-            answers += 1;
-            assert!(answers <= 64, "nobody reads, and it goes on");
-        }
-        assert!(answers >= 32, "patience with a slow reader");
     }
 }

@@ -69,7 +69,9 @@ pub(crate) struct Group {
     /// This turn's proposals: each record's bytes.
     pub(crate) proposals: Vec<u32>,
     pub(crate) proposals_arrived: Ticks,
+    /// Ascending by ticket.
     pub(crate) reads: VecDeque<ReadBatch>,
+    pub(crate) reads_bytes: usize,
     /// Messages that wait for their token.
     pub(crate) gated: VecDeque<Gated>,
     pub(crate) batches: VecDeque<Batch>,
@@ -108,6 +110,7 @@ impl Group {
             proposals: Vec::new(),
             proposals_arrived: Ticks::ZERO,
             reads: VecDeque::new(),
+            reads_bytes: 0,
             gated: VecDeque::new(),
             batches: VecDeque::new(),
             apply_fetch: false,

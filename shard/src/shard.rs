@@ -120,9 +120,13 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) gates: Gates,
     /// Groups with something to propose or read in this turn.
     pub(crate) touched: Vec<usize>,
+    /// Record bytes of the proposals that no group has handed to the log yet.
+    pub(crate) unproposed_bytes: usize,
     /// Groups with something to apply.
     pub(crate) to_apply: Vec<usize>,
     pub(crate) fetches: BTreeMap<u64, FetchFor>,
+    /// The log was asked for entries since it last had its turn.
+    pub(crate) fetch_asked: bool,
     pub(crate) next_ticket: u64,
     /// No group wants a tick before this.
     pub(crate) next_tick: Ticks,
@@ -161,6 +165,9 @@ impl<D: Device, L: Links> Shard<D, L> {
     ///
     /// # Errors
     /// If a record of the log is unknown to this version.
+    ///
+    /// # Panics
+    /// If the bounds contradict each other.
     pub fn new(
         settings: ShardSettings,
         device: D,
@@ -170,6 +177,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         now: Ticks,
         mut machine: impl FnMut(GroupId) -> Box<dyn StateMachine>,
     ) -> Result<Self, ShardError> {
+        let (reads, waiting) = (settings.limits.group_reads_max, settings.raft.reads_waiting_max);
+        assert!(reads <= waiting, "{reads} reads are taken, the protocol takes {waiting}");
         let router = Router::new(settings.shards);
         let mut peers: BTreeMap<NodeId, Peer> = settings
             .members
@@ -203,8 +212,10 @@ impl<D: Device, L: Links> Shard<D, L> {
             cache,
             gates: Gates::default(),
             touched: Vec::new(),
+            unproposed_bytes: 0,
             to_apply: Vec::new(),
             fetches: BTreeMap::new(),
+            fetch_asked: false,
             next_ticket: 1,
             next_tick: Ticks::ZERO,
             metrics: Metrics::default(),
