@@ -281,6 +281,15 @@ impl Node {
         self.child.as_ref().expect("it runs").id()
     }
 
+    /// The most memory that the process ever held, bytes.
+    pub(crate) fn memory_peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
+        let status = status.expect("our own child's status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        number.and_then(|number| number.parse::<u64>().ok()).expect("a number of KiB") << 10
+    }
+
     pub(crate) fn is_running(&self) -> bool {
         self.child.is_some()
     }

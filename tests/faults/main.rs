@@ -4,6 +4,7 @@
 //! A test that fails keeps its directory and prints the nodes' logs and how to run it again. Waiting
 //! is polling with a deadline that only tells a hang from a slow machine: nothing here judges time.
 
+mod clients;
 mod cluster;
 mod identity;
 mod kill;

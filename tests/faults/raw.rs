@@ -69,9 +69,22 @@ impl Raw {
         group: GroupId,
         payload: [&[u8]; 2],
     ) -> io::Result<u64> {
-        self.calls += 1;
+        self.send_many(kind, group, payload, 1)
+    }
+
+    /// Sends the same read or write several times in one frame; the last one's number.
+    pub(crate) fn send_many(
+        &mut self,
+        kind: Kind,
+        group: GroupId,
+        payload: [&[u8]; 2],
+        times: usize,
+    ) -> io::Result<u64> {
         let mut batch = BatchWriter::begin(&mut self.outbox, kind, group, Identity::default());
-        batch.request(self.calls, payload);
+        for _ in 0..times {
+            self.calls += 1;
+            batch.request(self.calls, payload);
+        }
         batch.finish();
         self.flush()?;
         Ok(self.calls)

@@ -145,7 +145,12 @@ fn a_stopped_leader_serves_no_stale_read() {
     let raw = Raw::connect(&address, None).expect("the leader answers");
     raw.set_patience(Duration::from_millis(20));
     let mut asked = Asked { raw, floors: HashMap::new(), values: 0, refusals: 0 };
-    // Before: some of these are on their way when it stops.
+    // Before: it answers, and some of these are on their way when it stops.
+    asked.ask(&register);
+    wait_until("the leader's own answer", || {
+        asked.hear();
+        asked.values > 0
+    });
     for _ in 0..50 {
         asked.ask(&register);
     }
