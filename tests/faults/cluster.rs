@@ -344,7 +344,8 @@ impl Drop for Cluster {
                 let _ = child.wait();
             }
         }
-        if !std::thread::panicking() {
+        let is_panicking = std::thread::panicking();
+        if !is_panicking && died.is_empty() {
             // What a test leaves behind is only for whoever looks for a fault.
             let _ = std::fs::remove_dir_all(&self.directory);
             return;
@@ -364,5 +365,7 @@ impl Drop for Cluster {
             wal.display(),
             self.test,
         );
+        // Two of three go on without the third: a node that fell must not go unnoticed.
+        assert!(is_panicking, "nobody stopped it: {}", died.join(", "));
     }
 }
