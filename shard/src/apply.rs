@@ -93,6 +93,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         metrics.entries_applied += group.applied.0 - start.0;
         group.note_applied(metrics, now, leaving);
         self.answer(slot);
+        self.tell_halt(slot);
         let group = &mut self.groups[slot];
         if wants_fetch {
             group.apply_fetch = true;
@@ -113,10 +114,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                 let first = group.applied.next();
                 group.apply_stock = Some((first, records, 0));
             }
-            Err(_) => {
-                group.halt = Some(Halt::Damaged);
-                self.events.push(ShardEvent::Halted { group: group.id });
-            }
+            Err(_) => group.halt = Some(Halt::Damaged),
         }
         self.list_for_apply(slot);
     }
@@ -156,16 +154,36 @@ impl<D: Device, L: Links> Shard<D, L> {
         let Some(batch) = found.ok().and_then(|at| group.reads.remove(at)) else { return };
         group.reads_bytes -= batch.body.len();
         let hint = group.raft.leader().unwrap_or(NodeId::ZERO);
+        self.refuse_reads(slot, &batch, Status::NotLeader, hint);
+    }
+
+    fn refuse_reads(&mut self, slot: usize, batch: &ReadBatch, status: Status, hint: NodeId) {
         let sender = self.settings.identity;
-        let frame = read_frame(group.id, &batch.body);
+        let frame = read_frame(self.groups[slot].id, &batch.body);
         if let Some(outbox) = self.links.client(batch.connection) {
             let requests = client_wire::reads(&frame).expect("it was checked when it came");
             let mut writer = BatchWriter::begin(outbox, Kind::Replies, frame.header.group, sender);
             for request in requests.iter() {
-                writer.reply(&Reply::refusal(request.call, Status::NotLeader, hint));
+                writer.reply(&Reply::refusal(request.call, status, hint));
             }
             writer.finish();
         }
+    }
+
+    /// A group that halts says so once, to people and to everybody who waits for it: what was
+    /// proposed here may still be applied elsewhere, what was to be read is not.
+    fn tell_halt(&mut self, slot: usize) {
+        let group = &mut self.groups[slot];
+        if group.halt.is_none() || std::mem::replace(&mut group.halt_told, true) {
+            return;
+        }
+        let reads = std::mem::take(&mut group.reads);
+        group.reads_bytes = 0;
+        self.events.push(ShardEvent::Halted { group: group.id });
+        for batch in reads {
+            self.refuse_reads(slot, &batch, Status::Damaged, NodeId::ZERO);
+        }
+        self.writes_unknown(slot);
     }
 
     /// Serves the reads whose index is applied, in the order in which they came. Returns whether

@@ -200,6 +200,9 @@ impl<D: Device, L: Links> Shard<D, L> {
                     });
                 }
                 Err(status) => {
+                    // Without this one, the session's next ones are gaps: not worth a place in
+                    // the log.
+                    blocked = blocked.or(Some(Status::Gap));
                     match status {
                         Status::Busy => metrics.refused_busy += 1,
                         _ => metrics.refused_other += 1,

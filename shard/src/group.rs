@@ -61,6 +61,8 @@ pub(crate) struct Group {
     /// Everything up to here is committed, as the protocol told.
     pub(crate) committed: Index,
     pub(crate) halt: Option<Halt>,
+    /// Who waits for the group was told that it halts.
+    pub(crate) halt_told: bool,
     /// Rot took what it may have promised: it takes no part in the protocol at all.
     pub(crate) is_muted: bool,
     /// Writes proposed here, ascending by index.
@@ -104,6 +106,7 @@ impl Group {
             applied: Index::ZERO,
             committed: Index::ZERO,
             halt,
+            halt_told: false,
             is_muted: false,
             waiting: VecDeque::new(),
             waiting_bytes: 0,

@@ -288,9 +288,6 @@ impl<D: Device, L: Links> Shard<D, L> {
             (hard_state, shape, floor) = Default::default();
         }
         let halt = (is_muted || floor.is_some()).then_some(Halt::Damaged);
-        if halt.is_some() {
-            self.events.push(ShardEvent::Halted { group: id });
-        }
         let boot = Boot {
             id: self.settings.identity.node,
             voters: self.settings.members.iter().map(|member| member.node).collect(),
