@@ -53,10 +53,18 @@ pub const FETCH_BYTES_MAX: u64 = 1 << 20;
 /// truncations, and the frames that were already taken.
 pub const LOG_RESERVE_BYTES: usize = 40 << 20;
 
+/// The smallest entry cache: what one turn brings is still there when it is handed to the log,
+/// even if its records fill only half of their chunks.
+pub const ENTRY_CACHE_BYTES_MIN: usize = 8 << 20;
+
 /// The part of the entry cache that writes may fill before they are handed to the log: no entry is
 /// evicted before it was.
 pub(crate) const UNPROPOSED_PART_OF_CACHE: usize = 8;
 
+const _: () = assert!(
+    2 * (ENTRY_CACHE_BYTES_MIN / UNPROPOSED_PART_OF_CACHE + FRAME_BODY_BYTES_MAX)
+        <= ENTRY_CACHE_BYTES_MIN
+);
 // When the log is full, one frame of each node and of one client may still be taken.
 const _: () = assert!((NODES_MAX + 1) * FRAME_BODY_BYTES_MAX <= LOG_RESERVE_BYTES);
 // What a fetch brings fits an append frame.

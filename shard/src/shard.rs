@@ -10,7 +10,7 @@ use crate::event::ShardEvent;
 use crate::gate::Gates;
 use crate::group::{Group, Halt};
 use crate::heartbeat::Staged;
-use crate::limits::Limits;
+use crate::limits::{ENTRY_CACHE_BYTES_MIN, Limits};
 use crate::links::Links;
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
@@ -179,6 +179,8 @@ impl<D: Device, L: Links> Shard<D, L> {
     ) -> Result<Self, ShardError> {
         let (reads, waiting) = (settings.limits.group_reads_max, settings.raft.reads_waiting_max);
         assert!(reads <= waiting, "{reads} reads are taken, the protocol takes {waiting}");
+        let (cache, least) = (settings.limits.cache_bytes_max, ENTRY_CACHE_BYTES_MIN);
+        assert!(cache >= least, "an entry cache of {cache} bytes, {least} are needed");
         let router = Router::new(settings.shards);
         let mut peers: BTreeMap<NodeId, Peer> = settings
             .members

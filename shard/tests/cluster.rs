@@ -3,8 +3,9 @@
 
 mod world;
 
-use ringraft_types::{Index, NodeId, Status, Ticks};
-use world::World;
+use ringraft_net::wire::{Ballot, BallotKind};
+use ringraft_types::{Index, LogId, NodeId, Status, Term, Ticks};
+use world::{GROUP, World};
 
 /// Three nodes elect a leader, and a write is answered only after it is applied, everywhere alike.
 #[test]
@@ -207,4 +208,20 @@ fn a_sole_voter_leads_at_once() {
     world.run_for(Ticks::from_millis(5));
     assert_eq!(world.elect(), world.nodes()[0]);
     assert_eq!(world.put(world.nodes()[0], 9, 1, b"k", b"v").status, Status::Ok);
+}
+
+/// A term that no log reaches, from a broken peer, neither stops a node nor wears the terms out.
+#[test]
+fn a_term_out_of_reach_is_not_adopted() {
+    let mut world = World::new(5, 3, 1);
+    let leader = world.elect();
+    for to in world.nodes() {
+        let from = world.nodes().into_iter().find(|&node| node != to).expect("there are three");
+        let kind = BallotKind::VoteReply;
+        let ballot = Ballot { kind, term: Term(u64::MAX), last: LogId::ZERO, granted: false };
+        world.inject(from, to, |outbox, sender| ballot.write(outbox, GROUP, sender));
+    }
+    world.run_for(Ticks::from_millis(2_000));
+    assert_eq!(world.elect(), leader);
+    assert_eq!(world.put(leader, 9, 1, b"k", b"v").status, Status::Ok);
 }

@@ -17,7 +17,7 @@ use ringraft_wal::{LogSettings, Recovery, RecoveryStep};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
-const GROUP: GroupId = GroupId(1);
+pub(crate) const GROUP: GroupId = GroupId(1);
 /// One way over the network.
 const DELAY: Ticks = Ticks(200);
 
@@ -302,6 +302,19 @@ impl World {
         node.wake = now;
         self.note(u64::from(from.0) << 32 | u64::from(to.0));
         self.note(bytes.len() as u64);
+    }
+
+    /// Delivers a frame that no shard wrote, over the link of a peer.
+    pub(crate) fn inject(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        write: impl FnOnce(&mut Outbox, Identity),
+    ) {
+        let mut outbox = Outbox::new(1 << 20);
+        write(&mut outbox, Self::identity(from));
+        let bytes = drain(&mut outbox);
+        self.deliver(from, to, &bytes);
     }
 
     fn turn(&mut self, id: NodeId) {
