@@ -142,6 +142,10 @@ pub fn main() -> ExitCode {
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
             // Nothing is left to do if the terminal is gone.
             let _ = error.print();
+            if exit == Exit::Usage && asks_for_json(std::env::args_os()) {
+                let message = error.kind().to_string();
+                let _ = output::json(&exit::error_json(exit, &message, None));
+            }
             return exit.into();
         }
     };
@@ -153,6 +157,14 @@ pub fn main() -> ExitCode {
             failure.exit.into()
         }
     }
+}
+
+/// Whether a command line that can't be parsed asks for JSON all the same.
+fn asks_for_json(args: impl IntoIterator<Item = std::ffi::OsString>) -> bool {
+    let args: Vec<_> = args.into_iter().collect();
+    let joined = |arg| ["--output=json", "-o=json", "-ojson"].iter().any(|one| arg == *one);
+    let is_flag = |arg| ["--output", "-o"].iter().any(|one| arg == *one);
+    args.iter().any(joined) || args.windows(2).any(|pair| is_flag(&pair[0]) && pair[1] == "json")
 }
 
 fn run(cli: Cli) -> Result<Exit, Failure> {

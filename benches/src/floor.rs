@@ -196,7 +196,7 @@ pub fn floor(options: &FloorOptions) -> Result<Report, BenchError> {
     })?;
     let asked = Asked { options, file_system };
     let (latencies, elapsed) = (&measured.latencies, measured.elapsed);
-    Ok(Report::new(latencies, elapsed, Errors::default(), options.sync, &asked))
+    Ok(Report::new(latencies, elapsed, Errors::default(), Some(options.sync), &asked))
 }
 
 /// A named thread on one core.

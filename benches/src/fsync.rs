@@ -187,7 +187,8 @@ fn measure(options: &FsyncOptions, case: &Case, time: Duration) -> Result<FsyncR
     let mut round = Round::new();
     run_for(&file, case, time, &mut round)?;
     let asked = Asked { dir: &options.dir, case: *case, seconds: options.seconds };
-    let report = Report::new(&round.latencies, round.elapsed, Errors::default(), true, &asked);
+    let report =
+        Report::new(&round.latencies, round.elapsed, Errors::default(), Some(true), &asked);
     let bytes_per_s = report.ops_per_s * case.bytes as u64;
     let Case { method, space, bytes, depth } = *case;
     Ok(FsyncRow { method, space, bytes, depth, bytes_per_s, report })

@@ -71,8 +71,8 @@ pub struct LoadOptions {
     pub warm_up_seconds: f64,
     /// Same seed, same keys.
     pub seed: u64,
-    /// Whether the server syncs before it acknowledges, as it says itself.
-    pub durable: bool,
+    /// Whether the server syncs before it acknowledges, as it says itself, if it does.
+    pub durable: Option<bool>,
 }
 
 impl Default for LoadOptions {
@@ -87,7 +87,7 @@ impl Default for LoadOptions {
             seconds: 10.0,
             warm_up_seconds: 1.0,
             seed: 1,
-            durable: true,
+            durable: Some(true),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! {"ops_per_s":n,"latency_us":{"p50":n,"p90":n,"p99":n,"p999":n,"max":n},
 //!  "errors":{"busy":n,"unknown":n,"other":n},"durable":true,"asked":{…}}
 //! ```
+//!
+//! `durable` is `null` if nobody could be asked.
 
 use std::time::Duration;
 
@@ -55,8 +57,8 @@ pub struct Report {
     pub latency_us: LatencyMicros,
     /// Those that did not.
     pub errors: Errors,
-    /// Whether an operation was acknowledged only after it was synced.
-    pub durable: bool,
+    /// Whether an operation was acknowledged only after it was synced; `None` if nobody knows.
+    pub durable: Option<bool>,
     /// The options of the run, every default spelled out.
     pub asked: serde_json::Value,
 }
@@ -67,7 +69,7 @@ impl Report {
         latencies: &Latencies,
         elapsed: Duration,
         errors: Errors,
-        durable: bool,
+        durable: Option<bool>,
         asked: &impl Serialize,
     ) -> Self {
         let seconds = elapsed.as_secs_f64();
@@ -86,12 +88,21 @@ impl Report {
         serde_json::to_string(self).expect("a report has string keys only")
     }
 
+    /// The same for a row of a table.
+    fn durability_short(&self) -> &'static str {
+        match self.durable {
+            Some(true) => "DURABLE",
+            Some(false) => "NOT DURABLE",
+            None => "UNKNOWN",
+        }
+    }
+
     /// The durability of the run in words nobody can overlook.
     pub fn durability(&self) -> &'static str {
-        if self.durable {
-            "DURABLE (acknowledged only after a sync)"
-        } else {
-            "NOT DURABLE (no sync: an experiment, not a figure to publish)"
+        match self.durable {
+            Some(true) => "DURABLE (acknowledged only after a sync)",
+            Some(false) => "NOT DURABLE (no sync: an experiment, not a figure to publish)",
+            None => "DURABILITY UNKNOWN (no node was asked whether it syncs)",
         }
     }
 }
@@ -106,7 +117,7 @@ pub fn table<'a>(rows: impl IntoIterator<Item = (&'a str, &'a Report)>) -> Strin
     for (name, report) in rows {
         let (latency, errors) = (report.latency_us, report.errors);
         lines.push([
-            format!("{name} [{}]", if report.durable { "DURABLE" } else { "NOT DURABLE" }),
+            format!("{name} [{}]", report.durability_short()),
             thousands(report.ops_per_s),
             format!("{:.1}", latency.p50),
             format!("{:.1}", latency.p90),
@@ -166,7 +177,7 @@ fn thousands(count: u64) -> String {
 mod tests {
     use super::*;
 
-    fn report(durable: bool) -> Report {
+    fn report(durable: Option<bool>) -> Report {
         Report {
             ops_per_s: 1_234_567,
             latency_us: LatencyMicros { p50: 1.5, p90: 2.0, p99: 3.0, p999: 4.0, max: 50.0 },
@@ -180,7 +191,7 @@ mod tests {
     #[test]
     fn the_json_line_is_as_promised() {
         assert_eq!(
-            report(true).json_line(),
+            report(Some(true)).json_line(),
             "{\"ops_per_s\":1234567,\
              \"latency_us\":{\"p50\":1.5,\"p90\":2.0,\"p99\":3.0,\"p999\":4.0,\"max\":50.0},\
              \"errors\":{\"busy\":1,\"unknown\":2,\"other\":3},\
@@ -191,9 +202,12 @@ mod tests {
     /// The table names the durability in capitals, in every row and below.
     #[test]
     fn the_table_shouts_its_durability() {
-        let text = table([("a", &report(true)), ("b", &report(false))]);
+        let (yes, no, unknown) = (report(Some(true)), report(Some(false)), report(None));
+        let text = table([("a", &yes), ("b", &no), ("c", &unknown)]);
         assert!(text.contains("a [DURABLE]      1,234,567"), "{text}");
         assert!(text.contains("b [NOT DURABLE]  1,234,567"), "{text}");
+        assert!(text.contains("c [UNKNOWN]      1,234,567"), "{text}");
+        assert!(text.contains("\nDURABILITY UNKNOWN ("), "{text}");
         assert!(text.contains("\nDURABLE (") && text.contains("\nNOT DURABLE ("), "{text}");
     }
 
@@ -203,8 +217,13 @@ mod tests {
         let mut latencies = Latencies::new();
         latencies.record(Duration::from_micros(5), 500);
         let asked = serde_json::json!({});
-        let made =
-            Report::new(&latencies, Duration::from_millis(250), Errors::default(), true, &asked);
+        let made = Report::new(
+            &latencies,
+            Duration::from_millis(250),
+            Errors::default(),
+            Some(true),
+            &asked,
+        );
         assert_eq!(made.ops_per_s, 2000);
     }
 }

@@ -33,7 +33,7 @@ fn floor_without_sync() {
         })
         .expect("the floor runs");
         assert_sane(&report);
-        assert!(!report.durable);
+        assert_eq!(report.durable, Some(false));
         assert_eq!(report.asked["outstanding"], outstanding);
     }
 }
@@ -56,7 +56,7 @@ fn floor_with_sync() {
         match result {
             Ok(report) => {
                 assert_sane(&report);
-                assert!(report.durable);
+                assert_eq!(report.durable, Some(true));
             }
             Err(BenchError::FileSystem { .. }) => {} // Built in memory: refused, as it should be.
             Err(error) => panic!("{error}"),

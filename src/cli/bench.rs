@@ -4,12 +4,14 @@ use super::client;
 use super::exit::{Exit, Failure};
 use super::output::{self, Output};
 use super::{Global, http};
+use crate::config::Address;
 use ringraft_benches::{
     BenchError, FloorOptions, FsyncOptions, LoadKind, LoadOptions, NativeConnection, Report, Space,
     SyncMethod, floor, fsync, load, table,
 };
 use ringraft_net::client::Client;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What can be measured.
 #[derive(Debug, clap::Subcommand)]
@@ -129,6 +131,10 @@ pub(crate) struct LoadArgs {
     /// Same seed, same keys
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// HTTP addresses of the nodes, asked whether they sync; left out: two ports above each of the
+    /// endpoints
+    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT,…")]
+    http: Vec<Address>,
 }
 
 pub(crate) fn run(command: BenchCommand, global: &Global) -> Result<Exit, Failure> {
@@ -195,7 +201,7 @@ fn run_load(name: &str, kind: LoadKind, args: &LoadArgs, global: &Global) -> Res
         seconds: args.seconds,
         warm_up_seconds: args.warm_up_seconds,
         seed: args.seed,
-        durable: says_durable(global),
+        durable: says_durable(&http::of_nodes(&args.http, global), global.timeout),
     };
     // One call first: a quorum that can't be reached is one failure, not a million.
     let first = client::options(global);
@@ -207,17 +213,17 @@ fn run_load(name: &str, kind: LoadKind, args: &LoadArgs, global: &Global) -> Res
     show(name, &report, global.output)
 }
 
-/// Whether every node that can be asked syncs before it acknowledges. Without any word of them the
-/// result isn't called durable.
-fn says_durable(global: &Global) -> bool {
-    let ask = |address: crate::config::Address| {
-        let (_, body) = http::ask(&address, "GET", "/status", "", global.timeout).ok()?;
+/// Whether every node that can be asked syncs before it acknowledges; without any word of them
+/// nobody knows.
+fn says_durable(nodes: &[Address], timeout: Duration) -> Option<bool> {
+    let ask = |address: &Address| {
+        let (_, body) = http::ask(address, "GET", "/status", "", timeout).ok()?;
         serde_json::from_str::<serde_json::Value>(&body).ok()?["durable"].as_bool()
     };
-    let http = global.endpoints.iter().filter_map(http::beside);
-    let answers: Vec<bool> = http.filter_map(ask).collect();
+    let answers: Vec<bool> = nodes.iter().filter_map(ask).collect();
     if answers.is_empty() {
-        eprintln!("no node says over HTTP whether it syncs: the result is not called durable");
+        eprintln!("no node says over HTTP whether it syncs: name their addresses with --http");
+        return None;
     }
-    !answers.is_empty() && answers.iter().all(|durable| *durable)
+    Some(answers.iter().all(|durable| *durable))
 }

@@ -126,16 +126,16 @@ impl Failure {
             }
         }
         if output == Output::Json {
-            let error = json!({
-                "error": self.exit.name(),
-                "exit": self.exit as u8,
-                "message": self.message,
-                "cure": self.cure,
-            });
+            let error = error_json(self.exit, &self.message, self.cure.as_deref());
             // Whoever read the pipe is gone: the exit code still tells.
             let _ = output::json(&error);
         }
     }
+}
+
+/// A failure for machines.
+pub(crate) fn error_json(exit: Exit, message: &str, cure: Option<&str>) -> serde_json::Value {
+    json!({"error": exit.name(), "exit": exit as u8, "message": message, "cure": cure})
 }
 
 impl From<ConfigError> for Failure {

@@ -1,5 +1,6 @@
 //! The little HTTP that commands need of a node: one request, one answer, one connection.
 
+use super::Global;
 use crate::config::Address;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
@@ -38,7 +39,10 @@ pub(crate) fn ask(
     Ok((status.ok_or_else(nonsense)?, body.to_owned()))
 }
 
-/// Where a node with this client address serves HTTP, if it follows `ringraft init`.
-pub(crate) fn beside(client: &Address) -> Option<Address> {
-    client.port_plus(HTTP_PORT_OFFSET)
+/// Where nodes serve HTTP: as named, else beside their client ports, as `ringraft init` puts it.
+pub(crate) fn of_nodes(named: &[Address], global: &Global) -> Vec<Address> {
+    if !named.is_empty() {
+        return named.to_vec();
+    }
+    global.endpoints.iter().filter_map(|client| client.port_plus(HTTP_PORT_OFFSET)).collect()
 }

@@ -19,10 +19,7 @@ pub(crate) struct LogLevelArgs {
 }
 
 pub(crate) fn run(args: &LogLevelArgs, global: &Global) -> Result<Exit, Failure> {
-    let addresses = match args.http.is_empty() {
-        false => args.http.clone(),
-        true => global.endpoints.iter().filter_map(http::beside).collect(),
-    };
+    let addresses = http::of_nodes(&args.http, global);
     let mut rows = Vec::new();
     let mut failed = 0;
     for address in &addresses {

@@ -41,7 +41,8 @@ pub(crate) fn table(header: &[&str]) -> comfy_table::Table {
     table
 }
 
-/// A table as text, without spaces at the ends of its lines.
+/// A table as text, without the padding at both ends of its lines.
 pub(crate) fn table_text(table: &comfy_table::Table) -> String {
-    table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+    let line = |line: &'_ str| line.strip_prefix(' ').unwrap_or(line).trim_end().to_owned();
+    table.to_string().lines().map(line).collect::<Vec<_>>().join("\n")
 }

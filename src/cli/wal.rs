@@ -19,7 +19,7 @@ const PAYLOAD_BYTES_SHOWN: usize = 32;
 pub(crate) enum WalCommand {
     /// List the segments
     Ls(WalPlace),
-    /// Show every block and record
+    /// Show every block and record; with JSON a line for each
     Dump(WalPlace),
     /// Judge the log as a start would, without changing it; exit code 9 if something is lost
     Verify(WalPlace),

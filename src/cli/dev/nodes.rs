@@ -4,7 +4,7 @@ use super::{DevArgs, STOP_WITHIN};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::format;
 use crate::cli::init::{NodeFile, random_cluster_id, write_new};
-use crate::config::{Address, Addresses, Config, Member};
+use crate::config::{Address, Addresses, Config, Machine, Member};
 use crate::control::bind;
 use ringraft_types::NodeId;
 use rustix::process::{Pid, Signal, kill_process};
@@ -84,11 +84,8 @@ fn make(dir: &Path, args: &DevArgs, names: &[String]) -> Result<(), Failure> {
         refuse_taken_ports(node.id, &node.name, &node.addresses)?;
     }
     let cluster = random_cluster_id()?;
+    let mut files = Vec::new();
     for (i, node) in members.iter().enumerate() {
-        let node_dir = dir.join(&node.name);
-        std::fs::create_dir_all(&node_dir).map_err(|error| {
-            Failure::environment(format!("making {}", node_dir.display()), &error)
-        })?;
         let file = NodeFile {
             cluster,
             nodes: &members,
@@ -102,7 +99,20 @@ fn make(dir: &Path, args: &DevArgs, names: &[String]) -> Result<(), Failure> {
                 ("cpu", "auto_start", (i * usize::from(shards)).to_string()),
             ],
         };
-        write_new(&node_dir.join(CONFIG_FILE), &file.text())?;
+        let path = dir.join(&node.name).join(CONFIG_FILE);
+        // Judged before it is there: a refused file would be found by every later start.
+        Config::from_text(&path, &file.text(), &Machine::here()).map_err(|error| {
+            let message = format!("these flags make a file that is refused: {error}");
+            Failure::new(Exit::Usage, message).cure(error.cure())
+        })?;
+        files.push((path, file.text()));
+    }
+    for (path, text) in files {
+        let node_dir = path.parent().expect("a file in a node's directory");
+        std::fs::create_dir_all(node_dir).map_err(|error| {
+            Failure::environment(format!("making {}", node_dir.display()), &error)
+        })?;
+        write_new(&path, &text)?;
     }
     Ok(())
 }
