@@ -103,6 +103,7 @@ pub type MachineFactory = Arc<dyn Fn(GroupId) -> Box<dyn StateMachine> + Send + 
 /// If it can't start, or had to stop.
 pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Result<(), BootError> {
     abort_on_panic();
+    let connections_max = connections_max(&config);
     let directory = open_directory(&config)?;
     geometry::probe(&config.data_dir.join(LOG_FOLDER), options.allow_buffered)?;
     let identity = Identity {
@@ -138,6 +139,7 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
             mesh,
             resolver,
             machines: machines.clone(),
+            connections_max,
             lock: directory.lock.try_clone().map_err(system("sharing the lock"))?.into(),
         };
         let outcomes = outcomes.clone();
@@ -175,6 +177,33 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
     let _ = control.join();
     drop(directory);
     result
+}
+
+/// Descriptors that connections never take: a log without one for its next segment would stop the
+/// node.
+const DESCRIPTORS_RESERVED: u64 = 256;
+
+/// How many clients each shard may have: as configured, unless the system allows fewer descriptors.
+/// The soft limit is raised as far as it goes.
+fn connections_max(config: &Config) -> usize {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // If it is refused, the limit in force counts.
+    let _ = setrlimit(Resource::Nofile, limit);
+    let wanted = config.limits.connections_max;
+    let Some(descriptors) = getrlimit(Resource::Nofile).current else { return wanted };
+    let reserved = DESCRIPTORS_RESERVED + config.limits.http_connections_max as u64;
+    let left = descriptors.saturating_sub(reserved) / config.cpu.shards.len() as u64;
+    let most = usize::try_from(left).unwrap_or(usize::MAX).max(1);
+    if most < wanted {
+        tracing::warn!(
+            descriptors,
+            "limits.connections_max is {wanted}, the system's limit of open files leaves room for \
+             {most} on each shard: raise it (ulimit -n, or LimitNOFILE in the unit)"
+        );
+    }
+    wanted.min(most)
 }
 
 /// A broken promise of our own code ends the process, whichever thread finds it: no half of a node
@@ -289,6 +318,7 @@ struct Part {
     mesh: MeshEnd<Parcel>,
     resolver: Resolver,
     machines: MachineFactory,
+    connections_max: usize,
     lock: OwnedFd,
 }
 
@@ -313,7 +343,7 @@ impl Part {
             self.config.cpu.shards.len() as u16,
             self.config.peers().map(|peer| (peer.id, peer.addresses.peer.to_string())),
             self.mesh,
-            self.config.limits.connections_max,
+            self.connections_max,
         );
         for event in told_by_recovery(self.shard, &recovered, clock::now().since(began)) {
             // The ring is empty: there is room.

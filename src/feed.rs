@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// Parcels taken from one shard in one go.
 const PARCELS_PER_DRAIN: usize = 256;
+/// Log events that wait to be written; more are dropped and counted.
+const EVENTS_MAX: usize = 4096;
 
 struct Shard {
     /// When its newest numbers were taken; before the first, when the node started.
@@ -83,7 +85,11 @@ impl MeshFeed {
             }
             Parcel::Log(event, dropped) => {
                 *events_dropped += dropped;
-                events.push(event);
+                if events.len() < EVENTS_MAX {
+                    events.push(event);
+                } else {
+                    *events_dropped += 1;
+                }
             }
             _ => unreachable!("shards send the control lane numbers and log events only"),
         });
@@ -96,7 +102,7 @@ impl ShardFeed for MeshFeed {
         self.drain();
         let State { mesh, shards, .. } = &mut *self.state.borrow_mut();
         for (lane, shard) in shards.iter_mut().enumerate() {
-            if !shard.asked && mesh.send(lane, Parcel::AskSnapshot).is_ok() {
+            if !shard.asked && mesh.request(lane, Parcel::AskSnapshot).is_ok() {
                 shard.asked = true;
             }
         }

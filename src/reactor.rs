@@ -7,7 +7,6 @@
 //! The order matters: a clock read before the drain would judge a lease by a time older than the
 //! request. The reactor only translates; what a frame or a completion means is decided by the
 //! shard.
-#![allow(unsafe_code)]
 
 use crate::clock;
 use crate::control::LogEvent;
@@ -22,13 +21,15 @@ use ringraft_shard::event::{Event, Wake};
 use ringraft_shard::shard::PeerAdmission;
 use ringraft_shard::{Shard, ShardError};
 use ringraft_types::tag::{Owner, Tag};
-use ringraft_types::{NodeId, Ticks};
+use ringraft_types::{Incarnation, NodeId, Ticks};
 use ringraft_wal::device::uring::UringDevice;
 use ringraft_wal::{Log, LogSettings, Recovered, Recovery, RecoveryStep, WalError};
+use rustix::net::sockopt;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Entries of a submission queue; more are submitted in several calls.
 pub const RING_ENTRIES: u32 = 1024;
@@ -36,6 +37,8 @@ pub const RING_ENTRIES: u32 = 1024;
 const SWEEP_TIME: Ticks = Ticks::from_millis(500);
 /// How long a stopping shard waits for what it promised to reach the disk.
 const STOP_TIME: Ticks = Ticks::from_millis(3_000);
+/// A host that acknowledges nothing for this long is gone.
+const GONE_TIME: Duration = Duration::from_secs(8);
 
 /// Makes a ring, or says what is missing and how to get it.
 ///
@@ -45,6 +48,8 @@ pub fn ring(entries: u32) -> Result<IoUring, RingError> {
     IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
+        // Without the flag nobody who spins would see that completions wait to be fetched.
+        .setup_taskrun_flag()
         .setup_submit_all()
         .setup_cqsize(entries * 4)
         .build(entries)
@@ -175,7 +180,10 @@ pub struct Reactor {
     accepted: Vec<(RawFd, usize)>,
     connected: Vec<(u32, u32, i32)>,
     backlog: std::collections::VecDeque<squeue::Entry>,
-    doorbell_word: Box<u64>,
+    /// Where the kernel writes at any time, even after this lane's end: never freed (I-08).
+    doorbell_word: &'static mut u64,
+    /// Listeners that wait for the next sweep: the system had no room for a connection.
+    deaf: [bool; 2],
     next_sweep: Ticks,
     stopping: Option<Ticks>,
     events_dropped: u64,
@@ -195,7 +203,8 @@ impl Reactor {
             accepted: Vec::new(),
             connected: Vec::new(),
             backlog: std::collections::VecDeque::new(),
-            doorbell_word: Box::new(0),
+            doorbell_word: Box::leak(Box::new(0)),
+            deaf: [false; 2],
             next_sweep: Ticks::ZERO,
             stopping: None,
             events_dropped: 0,
@@ -216,9 +225,8 @@ impl Reactor {
         loop {
             self.reap();
             self.drain_mesh()?;
-            self.now = clock::now();
             self.greet_accepted();
-            self.take_connected();
+            self.take_connected()?;
             self.take_resolved();
             self.take_frames()?;
             self.dial();
@@ -248,7 +256,7 @@ impl Reactor {
     }
 
     fn reap(&mut self) {
-        let Self { lane, shard, ready, accepted, connected, inflight, .. } = self;
+        let Self { lane, shard, ready, accepted, connected, inflight, deaf, .. } = self;
         let mut rearm_doorbell = false;
         let mut rearm_accept = [false; 2];
         for completion in lane.ring.completion() {
@@ -284,6 +292,10 @@ impl Reactor {
                     match completion.result() {
                         count if count > 0 => {
                             socket.outbox.sent(count as usize);
+                            if socket.stalled && !socket.outbox.is_full() {
+                                socket.stalled = false;
+                                ready.push(slot);
+                            }
                             if matches!(socket.state, State::Peer(_)) {
                                 shard.links.peer_bytes_sent += count as u64;
                             }
@@ -298,7 +310,14 @@ impl Reactor {
                     if completion.result() >= 0 {
                         accepted.push((completion.result(), listener));
                     }
-                    rearm_accept[listener] |= !more;
+                    if !more {
+                        // Without descriptors or memory it would fail again at once, for ever.
+                        let again = completion.result() >= 0
+                            || is_transient(completion.result())
+                            || completion.result() == -libc::ECONNABORTED;
+                        rearm_accept[listener] = again;
+                        deaf[listener] = !again;
+                    }
                 }
                 Some(Owner::Connect) => connected.push((slot, generation, completion.result())),
                 Some(Owner::Wake) => rearm_doorbell = true,
@@ -316,7 +335,7 @@ impl Reactor {
     }
 
     fn arm_doorbell(&mut self) {
-        let word: *mut u64 = &mut *self.doorbell_word;
+        let word: *mut u64 = self.doorbell_word;
         let fd = Fd(self.lane.doorbell.as_raw_fd());
         let entry =
             opcode::Read::new(fd, word.cast(), 8).build().user_data(Tag::new(Owner::Wake, 0).0);
@@ -335,6 +354,7 @@ impl Reactor {
     fn drain_mesh(&mut self) -> Result<(), LaneError> {
         let mut parcels = Vec::new();
         self.shard.links.mesh.drain(256, |from, parcel| parcels.push((from, parcel)));
+        self.now = clock::now();
         for (from, parcel) in parcels {
             match parcel {
                 Parcel::Handoff { socket, hello, inbox } => self.adopt(socket, &hello, inbox)?,
@@ -353,12 +373,12 @@ impl Reactor {
                 Parcel::Drop(client) => {
                     let links = &mut self.shard.links;
                     if links.get_generation(client.slot, client.generation).is_some() {
-                        self.close(client.slot);
+                        self.close(client.slot)?;
                     }
                 }
                 Parcel::AskSnapshot => {
                     let parcel = Parcel::Snapshot(Box::new(snapshot::take(&self.shard, self.now)));
-                    let _ = self.shard.links.mesh.send(from, parcel);
+                    self.shard.links.mesh.reply(from, parcel);
                 }
                 Parcel::Snapshot(_) | Parcel::Log(..) => {
                     unreachable!("only the control lane is sent snapshots and log events")
@@ -374,19 +394,24 @@ impl Reactor {
             let fd = unsafe { OwnedFd::from_raw_fd(fd) };
             let port = self.lane.listeners[listener].1;
             prepare(&fd);
-            // Over the limit it is closed by the drop.
-            let _ = self.shard.links.insert(fd, State::Greeting { port }, Inbox::new(), self.now);
+            let state = State::Greeting { port };
+            if let Err(fd) = self.shard.links.insert(fd, state, Inbox::new(), self.now) {
+                send_last(&fd, &self.shard.links.refusal(port, RefusalCode::Busy));
+            }
         }
     }
 
-    fn take_connected(&mut self) {
+    fn take_connected(&mut self) -> Result<(), LaneError> {
         for (slot, generation, result) in std::mem::take(&mut self.connected) {
             let Some(socket) = self.shard.links.get_generation(slot, generation) else { continue };
             socket.sending = false;
             socket.address = None;
             let State::Dialing(node) = socket.state else { continue };
-            if result < 0 || socket.closing {
-                self.close(slot);
+            let failed = result < 0 || socket.closing;
+            // A dial that was given up meanwhile is freed from the list.
+            self.shard.links.list(slot);
+            if failed {
+                self.close(slot)?;
                 continue;
             }
             let greeting = self.shard.links.greeting(node);
@@ -394,25 +419,20 @@ impl Reactor {
                 socket.state = State::Dialed(node);
                 socket.outbox.push(&greeting);
             }
-            self.shard.links.list(slot);
         }
+        Ok(())
     }
 
-    fn close(&mut self, slot: u32) {
+    fn close(&mut self, slot: u32) -> Result<(), LaneError> {
         if let Some(State::Peer(node)) = self.shard.links.close(slot, self.now)
             && self.shard.links.peers.get(&node).is_some_and(|link| link.up.is_none())
         {
             let shard = self.shard.links.shard;
             self.say(LogEvent::PeerLost { shard, peer: node, errno: 0 });
-            let event = Event::PeerDown(node);
-            self.shard
-                .collect(self.now, event)
-                .and_then(|refusal| {
-                    refusal.expect("a lost link is no frame");
-                    Ok(())
-                })
-                .expect("a lost link writes nothing to the log");
+            let down = self.shard.collect(self.now, Event::PeerDown(node))?;
+            down.expect("a lost link is no frame");
         }
+        Ok(())
     }
 
     fn say(&mut self, event: LogEvent) {
@@ -436,7 +456,7 @@ impl Reactor {
         let mut ready = std::mem::take(&mut self.ready);
         for slot in ready.drain(..) {
             if slot & CLOSED != 0 {
-                self.close(slot & !CLOSED);
+                self.close(slot & !CLOSED)?;
                 self.shard.links.list(slot & !CLOSED);
             } else {
                 self.take_frames_of(slot)?;
@@ -470,14 +490,31 @@ impl Reactor {
         if !matches!(state, State::Peer(_) | State::Client) || socket.closing {
             return Ok(());
         }
+        self.take_frames_of_inbox(slot, state)
+    }
+
+    fn take_frames_of_inbox(&mut self, slot: u32, state: State) -> Result<(), LaneError> {
+        let Some(socket) = self.shard.links.get(slot) else { return Ok(()) };
         // The inbox leaves its socket while its frames are looked at: they borrow it, and the
         // shard may write to the same socket's outbox meanwhile.
         let mut inbox = std::mem::take(&mut socket.inbox);
         let connection = self.shard.links.connection_id(slot);
         let mut refusal = None;
         loop {
+            if state == State::Client
+                && let Some(socket) = self.shard.links.get(slot)
+            {
+                // Its answers would have no place to wait.
+                socket.stalled = socket.outbox.is_full();
+                if socket.stalled || socket.closing {
+                    break;
+                }
+            }
             let frame = match inbox.next_frame() {
-                Ok(Some(frame)) => frame,
+                Ok(Some(frame)) => {
+                    self.shard.links.give_time(slot, self.now);
+                    frame
+                }
                 Ok(None) => break,
                 Err(error) => {
                     refusal = Some(("bytes that are no frame", error.to_string()));
@@ -497,34 +534,33 @@ impl Reactor {
             socket.inbox = inbox;
         }
         if let Some((reason, sentence)) = refusal {
-            self.refuse(slot, state, reason, &sentence);
+            self.refuse(slot, state, reason, &sentence)?;
         }
         Ok(())
     }
 
     /// A stream that broke the rules is closed; a client is told why first.
-    fn refuse(&mut self, slot: u32, state: State, reason: &'static str, sentence: &str) {
+    fn refuse(
+        &mut self,
+        slot: u32,
+        state: State,
+        reason: &'static str,
+        sentence: &str,
+    ) -> Result<(), LaneError> {
+        let sender = self.shard.settings().identity;
         if state == State::Client
             && let Some(socket) = self.shard.links.get(slot)
+            && !socket.sending
         {
-            let fd = socket.fd.as_raw_fd();
-            let idle = !socket.sending;
-            let sender = self.shard.settings().identity;
-            let socket = self.shard.links.get(slot).expect("it was just there");
-            let error = ErrorFrame { code: 1, sentence };
-            error.write(&mut socket.outbox, sender);
-            if idle && let Some(bytes) = socket.outbox.take_for_send() {
-                // SAFETY: the bytes live until the call returns; a socket that can't take them at
-                // once loses them, it is closed anyway.
-                unsafe {
-                    libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT);
-                }
+            ErrorFrame { code: 1, sentence }.write(&mut socket.outbox, sender);
+            if let Some(bytes) = socket.outbox.take_for_send() {
+                send_last(&socket.fd, bytes);
             }
         }
         let shard = self.shard.links.shard;
         self.shard.links.frames_refused += 1;
         self.say(LogEvent::FrameRefused { shard, reason });
-        self.close(slot);
+        self.close(slot)
     }
 
     fn greeted(
@@ -538,29 +574,26 @@ impl Reactor {
         let (hello, version) = match judged {
             Ok(judged) => judged,
             Err(code) => {
-                self.turn_away(slot, port, code);
-                return Ok(());
+                return self.turn_away(slot, port, code);
             }
         };
+        self.shard.links.give_time(slot, self.now);
         let wanted = hello.wanted_shard.unwrap_or(self.shard.links.shard);
         if wanted != self.shard.links.shard {
-            self.hand_off(slot, hello, usize::from(wanted.0));
-            return Ok(());
+            return self.hand_off(slot, hello, usize::from(wanted.0));
         }
         self.seat(slot, &hello, version)
     }
 
     /// Gives a connection that greeted another shard to that shard.
-    fn hand_off(&mut self, slot: u32, hello: Hello, lane: usize) {
+    fn hand_off(&mut self, slot: u32, hello: Hello, lane: usize) -> Result<(), LaneError> {
         let socket = self.shard.links.get(slot).expect("it just greeted");
         let inbox = std::mem::take(&mut socket.inbox);
-        let Ok(fd) = socket.fd.try_clone() else {
-            self.close(slot);
-            return;
-        };
+        let Ok(fd) = socket.fd.try_clone() else { return self.close(slot) };
         self.shard.links.release(slot);
         // A full ring drops the descriptor, which closes it: the other side dials again.
         let _ = self.shard.links.mesh.send(lane, Parcel::Handoff { socket: fd, hello, inbox });
+        Ok(())
     }
 
     fn adopt(&mut self, fd: OwnedFd, hello: &Hello, inbox: Inbox) -> Result<(), LaneError> {
@@ -568,11 +601,17 @@ impl Reactor {
             Role::Peer => State::Peer(hello.sender.node),
             Role::Client => State::Client,
         };
-        let Ok(slot) = self.shard.links.insert(fd, state, inbox, self.now) else { return Ok(()) };
+        let slot = match self.shard.links.insert(fd, state, inbox, self.now) {
+            Ok(slot) => slot,
+            Err(fd) => {
+                send_last(&fd, &self.shard.links.refusal(hello.role, RefusalCode::Busy));
+                return Ok(());
+            }
+        };
         let host = Host { port: hello.role, ..self.shard.links.host };
         match hello.judge(&host) {
             Ok(version) => self.seat(slot, hello, version)?,
-            Err(code) => self.turn_away(slot, hello.role, code),
+            Err(code) => self.turn_away(slot, hello.role, code)?,
         }
         self.ready.push(slot);
         Ok(())
@@ -592,29 +631,30 @@ impl Reactor {
                 self.peer_is_up(slot, node)?;
             }
             PeerAdmission::WrongIncarnation { known } => {
-                let shown = hello.sender.incarnation;
-                self.say(LogEvent::IncarnationChanged { peer: node, known, shown });
-                self.turn_away(slot, Role::Peer, RefusalCode::WrongIncarnation);
+                self.say_incarnation_changed(node, known, hello.sender.incarnation);
+                self.turn_away(slot, Role::Peer, RefusalCode::WrongIncarnation)?;
             }
             PeerAdmission::NotAMember => {
-                self.turn_away(slot, Role::Peer, RefusalCode::WrongNode);
+                self.turn_away(slot, Role::Peer, RefusalCode::WrongNode)?;
             }
         }
         Ok(())
     }
 
-    fn turn_away(&mut self, slot: u32, port: Role, code: RefusalCode) {
-        self.shard.links.answer(slot, port, Err(code));
-        if let Some(socket) = self.shard.links.get(slot) {
-            let fd = socket.fd.as_raw_fd();
-            if let Some(bytes) = socket.outbox.take_for_send() {
-                // SAFETY: the bytes live until the call returns.
-                unsafe {
-                    libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT);
-                }
-            }
+    /// A peer has another directory than the one on record. Said once: it dials, or is dialled, on.
+    fn say_incarnation_changed(&mut self, peer: NodeId, known: Incarnation, shown: Incarnation) {
+        let link = self.shard.links.peers.get_mut(&peer).expect("only members are on record");
+        if link.shown.replace(shown) != Some(shown) {
+            self.say(LogEvent::IncarnationChanged { peer, known, shown });
         }
-        self.close(slot);
+    }
+
+    fn turn_away(&mut self, slot: u32, port: Role, code: RefusalCode) -> Result<(), LaneError> {
+        let refusal = self.shard.links.refusal(port, code);
+        if let Some(socket) = self.shard.links.get(slot) {
+            send_last(&socket.fd, &refusal);
+        }
+        self.close(slot)
     }
 
     fn welcomed(
@@ -640,7 +680,11 @@ impl Reactor {
         let verdict = match verdict {
             Ok(welcome) => match self.shard.admit_peer(node, welcome.sender.incarnation)? {
                 PeerAdmission::Welcome => Ok(()),
-                PeerAdmission::WrongIncarnation { .. } => Err(RefusalCode::WrongIncarnation),
+                PeerAdmission::WrongIncarnation { known } => {
+                    self.say_incarnation_changed(node, known, welcome.sender.incarnation);
+                    self.close(slot)?;
+                    return Ok(());
+                }
                 PeerAdmission::NotAMember => Err(RefusalCode::WrongNode),
             },
             Err(code) => Err(code),
@@ -652,7 +696,7 @@ impl Reactor {
                 if link.refused.replace(code) != Some(code) {
                     self.say(LogEvent::PeerRefused { peer: node, reason: code.sentence() });
                 }
-                self.close(slot);
+                self.close(slot)?;
             }
         }
         Ok(())
@@ -747,9 +791,14 @@ impl Reactor {
         let mut overdue = std::mem::take(&mut self.scratch);
         self.shard.links.overdue(self.now, &mut overdue);
         for slot in overdue.drain(..) {
-            self.close(slot);
+            self.close(slot)?;
         }
         self.scratch = overdue;
+        for listener in 0..self.lane.listeners.len() {
+            if std::mem::take(&mut self.deaf[listener]) {
+                self.arm_accept(listener);
+            }
+        }
         Ok(())
     }
 
@@ -757,8 +806,10 @@ impl Reactor {
     /// of the disk.
     fn start_operations(&mut self) {
         let reads_peers = self.shard.reads_peers();
+        for slot in self.blocked.drain(..) {
+            self.shard.links.list(slot);
+        }
         let mut listed = std::mem::take(&mut self.shard.links.listed);
-        listed.append(&mut self.blocked);
         for slot in listed.drain(..) {
             let Some(socket) = self.shard.links.get(slot) else { continue };
             socket.listed = false;
@@ -781,17 +832,15 @@ impl Reactor {
                     .build()
                     .user_data(Tag::new(Owner::Send, tag).0);
                 socket.sending = true;
+                socket.sent_at = self.now;
                 entries[0] = Some(send);
             }
             if !socket.receiving {
-                let waits = match socket.state {
-                    State::Client => socket.outbox.is_full(),
-                    State::Peer(_) => !reads_peers,
-                    _ => false,
-                };
-                if waits {
+                // The sends that make room in a client's outbox take it up again.
+                socket.stalled |= socket.state == State::Client && socket.outbox.is_full();
+                if matches!(socket.state, State::Peer(_)) && !reads_peers {
                     self.blocked.push(slot);
-                } else {
+                } else if !socket.stalled {
                     let space = socket.inbox.space();
                     let receive = opcode::Recv::new(fd, space.as_mut_ptr(), space.len() as u32)
                         .build()
@@ -813,8 +862,7 @@ impl Reactor {
     fn submit(&mut self, wake: Wake) -> Result<(), LaneError> {
         self.fill_queue()?;
         if self.shard.has_replies_leaving() {
-            // Small, so that the replies' own stage has a time: they leave with the next call.
-            self.lane.ring.submit().map(drop).or_else(busy_is_fine).map_err(LaneError::Ring)?;
+            // They leave with the call that follows.
             self.shard.note_sent(clock::now());
         }
         let sleeps = match wake {
@@ -843,13 +891,13 @@ impl Reactor {
                         .or_else(busy_is_fine)
                         .map_err(LaneError::Ring)?;
                 }
-                if !self.lane.ring.completion().is_empty() || clock::now() >= until {
+                if !self.lane.ring.completion().is_empty() || self.shard.links.mesh.has_cause() {
+                    return Ok(());
+                }
+                if clock::now() >= until {
                     break;
                 }
                 std::hint::spin_loop();
-            }
-            if !self.lane.ring.completion().is_empty() {
-                return Ok(());
             }
         }
         if !self.shard.links.mesh.may_park() {
@@ -923,9 +971,21 @@ fn busy_is_fine(error: std::io::Error) -> Result<(), std::io::Error> {
     }
 }
 
-/// Small frames leave at once. A socket that refuses the option is slower, nothing else.
+/// Small frames leave at once, and a host that is gone is noticed, whether something waits to be
+/// acknowledged or not. A socket that refuses an option is slower at that, nothing else.
 fn prepare(fd: &OwnedFd) {
-    let _ = socket2::SockRef::from(fd).set_tcp_nodelay(true);
+    let _ = sockopt::set_tcp_nodelay(fd, true);
+    let _ = sockopt::set_socket_keepalive(fd, true);
+    let _ = sockopt::set_tcp_keepidle(fd, GONE_TIME / 2);
+    let _ = sockopt::set_tcp_keepintvl(fd, GONE_TIME / 4);
+    let _ = sockopt::set_tcp_keepcnt(fd, 2);
+    let _ = sockopt::set_tcp_user_timeout(fd, GONE_TIME.as_millis() as u32);
+}
+
+/// The last words on a connection. What the socket doesn't take at once is lost: it is closed.
+fn send_last(fd: &OwnedFd, bytes: &[u8]) {
+    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+    let _ = rustix::net::send(fd, bytes, flags);
 }
 
 /// What ends a lane, and the node with it.

@@ -43,7 +43,7 @@ pub fn take(shard: &Shard<UringDevice, Wires>, now: Ticks) -> Taken {
         peer_bytes_sent: shard.links.peer_bytes_sent,
         frames_refused: metrics.frames_refused + shard.links.frames_refused,
         slow_writes: metrics.slow_writes,
-        clients_connected: (shard.links.connections() as u64).saturating_sub(peers_connected),
+        clients_connected: shard.links.clients() as u64,
         peers_connected,
         pending_writes: shard.pending_writes(),
     };

@@ -9,7 +9,7 @@ use ringraft_net::handshake::{HANDSHAKE_BYTES, Hello, Host, RefusalCode, Role, W
 use ringraft_net::{Frame, Identity, Inbox, Outbox};
 use ringraft_shard::links::{ConnectionId, Links};
 use ringraft_shard::mesh::MeshEnd;
-use ringraft_types::{NodeId, ShardId, Ticks};
+use ringraft_types::{Incarnation, NodeId, ShardId, Ticks};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
@@ -22,10 +22,18 @@ const FRAME_TIME: Ticks = Ticks::from_millis(30_000);
 const DIAL_TIME: Ticks = Ticks::from_millis(2_000);
 /// Pauses between dials grow from the first to the second.
 const DIAL_PAUSE: (Ticks, Ticks) = (Ticks::from_millis(20), Ticks::from_millis(1_000));
-/// What may wait for one client, bytes; a client that doesn't read is closed when it is reached.
+/// A connection on which something waits to be sent is closed when the other side takes nothing
+/// for this long.
+const SEND_TIME: Ticks = Ticks::from_millis(10_000);
+/// What may wait for one client, bytes; when it is reached, the client isn't read, and its reads
+/// are refused as busy.
 const CLIENT_OUTBOX_BYTES: usize = 8 << 20;
+/// A client that lets this much wait is closed: answers to its writes can't be refused.
+const CLIENT_OUTBOX_BYTES_MAX: usize = 4 * CLIENT_OUTBOX_BYTES;
 /// What may wait for one peer, bytes; appends beyond it are sent again later.
 const PEER_OUTBOX_BYTES: usize = 16 << 20;
+/// Connections that may be at the peer port before their greeting, beside the peers themselves.
+const PEER_GREETINGS_MAX: usize = 256;
 
 /// What travels between the lanes of one node.
 pub enum Parcel {
@@ -100,12 +108,32 @@ pub struct Socket {
     pub closing: bool,
     /// In the list of sockets to look at before the next submission.
     pub listed: bool,
+    /// A client whose outbox is full: its frames are not looked at, and no more are received.
+    pub stalled: bool,
+    /// When the send in flight began.
+    pub sent_at: Ticks,
+    /// Counts against the limit of clients.
+    is_client: bool,
     /// When patience ends: of a greeting, a dial, or a frame that isn't whole.
     pub deadline: Ticks,
     /// Kept in place for a connect in flight.
     pub address: Option<Box<socket2::SockAddr>>,
     /// Which tenant of its slot this is.
     pub generation: u32,
+}
+
+impl Drop for Socket {
+    /// What is in flight is given up, not freed: the kernel may still touch it (I-08). That only
+    /// happens to the sockets that a lane has when it ends.
+    fn drop(&mut self) {
+        if self.receiving {
+            std::mem::forget(std::mem::take(&mut self.inbox));
+        }
+        if self.sending {
+            std::mem::forget(std::mem::replace(&mut self.outbox, Outbox::new(0)));
+            std::mem::forget(self.address.take());
+        }
+    }
 }
 
 /// Another node's shard, as this one dials it.
@@ -126,6 +154,8 @@ pub struct PeerLink {
     pub resolving: bool,
     /// Why the last attempt was refused, to say it once.
     pub refused: Option<RefusalCode>,
+    /// The incarnation that it was last refused with, to say it once.
+    pub shown: Option<Incarnation>,
 }
 
 /// All sockets of a shard.
@@ -147,6 +177,8 @@ pub struct Wires {
     pub mesh: MeshEnd<Parcel>,
     connections_max: usize,
     clients: usize,
+    /// Sockets that are no clients'.
+    others: usize,
     /// Bytes sent to peers.
     pub peer_bytes_sent: u64,
     /// Connections that were closed for what they sent.
@@ -173,6 +205,7 @@ impl Wires {
                 dials: identity.node < node,
                 resolving: false,
                 refused: None,
+                shown: None,
             };
             (node, link)
         });
@@ -188,6 +221,7 @@ impl Wires {
             mesh,
             connections_max,
             clients: 0,
+            others: 0,
             peer_bytes_sent: 0,
             frames_refused: 0,
         }
@@ -196,7 +230,7 @@ impl Wires {
     /// Takes a socket in. Returns its slot, or gives it back if there are too many.
     ///
     /// # Errors
-    /// If the limit of connections is reached; peers are always taken.
+    /// If the limit of connections is reached. Clients never take the place of peers.
     pub fn insert(
         &mut self,
         fd: OwnedFd,
@@ -204,8 +238,13 @@ impl Wires {
         inbox: Inbox,
         now: Ticks,
     ) -> Result<u32, OwnedFd> {
-        let is_peer = matches!(state, State::Dialing(_) | State::Peer(_));
-        if !is_peer && self.clients >= self.connections_max {
+        let is_client = matches!(state, State::Client | State::Greeting { port: Role::Client });
+        let others_max = self.peers.len() + PEER_GREETINGS_MAX;
+        let is_refused = match state {
+            State::Greeting { port: Role::Peer } => self.others >= others_max,
+            _ => is_client && self.clients >= self.connections_max,
+        };
+        if is_refused {
             return Err(fd);
         }
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -214,7 +253,8 @@ impl Wires {
             (self.sockets.len() - 1) as u32
         });
         let generation = self.generations[slot as usize];
-        self.clients += 1;
+        self.clients += usize::from(is_client);
+        self.others += usize::from(!is_client);
         let (limit, patience) = match state {
             State::Dialing(_) => (PEER_OUTBOX_BYTES, DIAL_TIME),
             State::Peer(_) => (PEER_OUTBOX_BYTES, FRAME_TIME),
@@ -231,6 +271,9 @@ impl Wires {
             sending: false,
             closing: false,
             listed: false,
+            stalled: false,
+            sent_at: now,
+            is_client,
             deadline: now.after(patience),
             address: None,
             generation,
@@ -295,16 +338,21 @@ impl Wires {
     /// Frees a slot whose socket is closed and has nothing in flight.
     pub fn free_if_idle(&mut self, slot: u32) -> bool {
         let place = &mut self.sockets[slot as usize];
-        let idle = place
-            .as_ref()
-            .is_some_and(|socket| socket.closing && !socket.receiving && !socket.sending);
-        if idle {
-            *place = None;
-            self.generations[slot as usize] = self.generations[slot as usize].wrapping_add(1);
-            self.free.push(slot);
-            self.clients -= 1;
+        let idle =
+            |socket: &mut Box<Socket>| socket.closing && !socket.receiving && !socket.sending;
+        let Some(socket) = place.take_if(idle) else { return false };
+        self.generations[slot as usize] = self.generations[slot as usize].wrapping_add(1);
+        self.free.push(slot);
+        self.clients -= usize::from(socket.is_client);
+        self.others -= usize::from(!socket.is_client);
+        true
+    }
+
+    /// A socket's greeting or frame was whole: the next one has all its time.
+    pub fn give_time(&mut self, slot: u32, now: Ticks) {
+        if let Some(socket) = self.get(slot) {
+            socket.deadline = now.after(FRAME_TIME);
         }
-        idle
     }
 
     /// Slots whose patience is over.
@@ -313,11 +361,15 @@ impl Wires {
             let Some(socket) = place else { continue };
             let waits = match socket.state {
                 State::Greeting { .. } | State::Dialing(_) | State::Dialed(_) => true,
-                State::Peer(_) | State::Client => socket.inbox.waiting() > 0,
+                // The frames of a stalled client may be whole.
+                State::Peer(_) | State::Client => socket.inbox.waiting() > 0 && !socket.stalled,
             };
             if !waits {
                 socket.deadline = now.after(FRAME_TIME);
-            } else if socket.deadline <= now && !socket.closing {
+            }
+            let is_open = matches!(socket.state, State::Peer(_) | State::Client);
+            let is_stuck = is_open && socket.sending && now.since(socket.sent_at) > SEND_TIME;
+            if (is_stuck || socket.deadline <= now) && !socket.closing {
                 out.push(slot as u32);
             }
         }
@@ -340,8 +392,8 @@ impl Wires {
         used.into_iter()
     }
 
-    /// Connections there are.
-    pub fn connections(&self) -> usize {
+    /// Clients there are, those included that have not greeted yet.
+    pub fn clients(&self) -> usize {
         self.clients
     }
 
@@ -360,6 +412,7 @@ impl Wires {
         }
         link.pause = DIAL_PAUSE.0;
         link.refused = None;
+        link.shown = None;
         link.up.replace(slot).filter(|&old| old != slot)
     }
 
@@ -391,6 +444,11 @@ impl Wires {
         });
     }
 
+    /// The refusal of a greeting that isn't waited for.
+    pub fn refusal(&self, port: Role, code: RefusalCode) -> [u8; HANDSHAKE_BYTES] {
+        Welcome::new(&Host { port, ..self.host }, self.shard, Err(code)).encode()
+    }
+
     /// The welcome or refusal to a greeting.
     pub fn answer(&mut self, slot: u32, port: Role, verdict: Result<u8, RefusalCode>) {
         let host = Host { port, ..self.host };
@@ -418,11 +476,20 @@ impl Links for Wires {
     fn client(&mut self, connection: ConnectionId) -> Option<&mut Outbox> {
         if connection.shard != self.shard {
             let outbox = self.remote.entry(connection);
-            return Some(outbox.or_insert_with(|| Outbox::new(CLIENT_OUTBOX_BYTES)));
+            let outbox = outbox.or_insert_with(|| Outbox::new(CLIENT_OUTBOX_BYTES));
+            // Only behind a lane that doesn't turn: its clients' calls time out.
+            return (outbox.waiting() < CLIENT_OUTBOX_BYTES_MAX).then_some(outbox);
         }
         self.list(connection.slot);
         let socket = self.get_generation(connection.slot, connection.generation)?;
-        (!socket.closing).then_some(&mut socket.outbox)
+        if socket.closing {
+            return None;
+        }
+        if socket.outbox.waiting() >= CLIENT_OUTBOX_BYTES_MAX {
+            self.close(connection.slot, Ticks::ZERO);
+            return None;
+        }
+        self.get(connection.slot).map(|socket| &mut socket.outbox)
     }
 
     fn forward(&mut self, to: ShardId, connection: ConnectionId, frame: &Frame<'_>) -> bool {

@@ -6,7 +6,8 @@
 //!  | taken    | not yet taken | space           |
 //! ```
 //! The buffer is small while nothing but a handshake is expected, 64 KiB afterwards, and grows
-//! only for a frame whose checked header says that it needs more. It shrinks back when idle.
+//! only for a frame whose checked header says that it needs more, and then no faster than its
+//! bytes arrive: a header alone reserves nothing. It shrinks back when idle.
 
 use ringraft_types::limits::{FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES};
 
@@ -116,20 +117,21 @@ impl Inbox {
             self.buffer.copy_within(self.head..self.tail, 0);
             (self.head, self.tail) = (0, held);
         }
-        let need = match (self.open, self.pending) {
+        let whole = match (self.open, self.pending) {
             (false, _) => HANDSHAKE_BYTES,
             (true, None) => INBOX_BYTES,
             (true, Some(header)) => header.frame_bytes().max(INBOX_BYTES),
         };
-        assert!(need <= INBOX_BYTES_MAX, "the header's length was checked");
+        assert!(whole <= INBOX_BYTES_MAX, "the header's length was checked");
+        let need = whole.min((2 * held).max(INBOX_BYTES));
         if self.buffer.len() < need {
             self.buffer.reserve_exact(need - self.buffer.len());
             self.buffer.resize(need, 0);
             self.calm = 0;
-        } else if self.buffer.len() > need && held < need {
+        } else if self.buffer.len() > whole && held < whole {
             self.calm += 1;
             if self.calm == CALM_RECEIVES {
-                self.buffer.truncate(need);
+                self.buffer.truncate(whole);
                 self.buffer.shrink_to_fit();
                 self.calm = 0;
             }

@@ -3,12 +3,14 @@
 //! A reply to a write leaves only after its entry is applied here (I-06). Every entry goes through
 //! the session table, on every replica alike, so that a retry is applied once (V8).
 
-use crate::error::ShardError;
 use crate::event::ShardEvent;
 use crate::group::{Group, Halt, ReadBatch};
-use crate::limits::{APPLY_ENTRIES_PER_TURN, FETCH_BYTES_MAX};
+use crate::limits::{
+    APPLY_ENTRIES_PER_TURN, FETCH_BYTES_MAX, READS_PER_TURN, REPLY_BYTES_PER_TURN,
+};
 use crate::links::{ConnectionId, Links};
 use crate::machine::{Applied, CommandKind};
+use crate::metrics::Metrics;
 use crate::session::{StoredReply, Verdict};
 use crate::shard::{FetchFor, Shard};
 use ringraft_net::client_wire::{self, BatchWriter, Reply, Request};
@@ -40,22 +42,20 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     /// Applies what is committed, within the turn's budget, and serves the reads that waited for
-    /// it. Returns whether something is left.
-    pub(crate) fn apply_all(&mut self, now: Ticks) -> Result<bool, ShardError> {
-        let mut left = false;
+    /// it. Groups of which something is left stay listed.
+    pub(crate) fn apply_all(&mut self, now: Ticks) {
         let mut slots = std::mem::take(&mut self.to_apply);
         for slot in slots.drain(..) {
             self.groups[slot].apply_listed = false;
-            if self.apply_group(now, slot) {
-                left = true;
+            let entries_left = self.apply_group(now, slot);
+            let reads_left = self.serve_reads(slot);
+            if entries_left || reads_left {
                 self.list_for_apply(slot);
             }
-            self.serve_reads(slot);
         }
         // What was listed meanwhile is for the next turn; keep the larger buffer.
         slots.append(&mut self.to_apply);
         self.to_apply = slots;
-        Ok(left)
     }
 
     /// Applies one group's entries. Returns whether its budget ran out before its entries did.
@@ -68,7 +68,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         bodies.clear();
         answers.clear();
         let mut wants_fetch = false;
-        while group.applied < group.committed && group.halt.is_none() && budget > 0 {
+        while group.applied < group.committed
+            && group.halt.is_none()
+            && budget > 0
+            && bodies.len() < REPLY_BYTES_PER_TURN
+        {
             let index = group.applied.next();
             let stocked = group.stocked(index);
             if let Some(at) = stocked {
@@ -89,6 +93,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         metrics.entries_applied += group.applied.0 - start.0;
         group.note_applied(metrics, now, leaving);
         self.answer(slot);
+        self.tell_halt(slot);
         let group = &mut self.groups[slot];
         if wants_fetch {
             group.apply_fetch = true;
@@ -97,7 +102,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             self.fetch(slot, FetchFor::Apply { slot }, first, last, FETCH_BYTES_MAX);
             return false;
         }
-        budget == 0 && group.applied < group.committed
+        group.applied < group.committed && group.halt.is_none() && !group.apply_fetch
     }
 
     /// A read of the log brought entries for apply.
@@ -109,10 +114,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                 let first = group.applied.next();
                 group.apply_stock = Some((first, records, 0));
             }
-            Err(_) => {
-                group.halt = Some(Halt::Damaged);
-                self.events.push(ShardEvent::Halted { group: group.id });
-            }
+            Err(_) => group.halt = Some(Halt::Damaged),
         }
         self.list_for_apply(slot);
     }
@@ -139,8 +141,8 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// A majority confirmed a read's round.
     pub(crate) fn read_confirmed(&mut self, slot: usize, ticket: u64, index: Index) {
         let group = &mut self.groups[slot];
-        if let Some(batch) = group.reads.iter_mut().find(|batch| batch.ticket == ticket) {
-            batch.index = Some(index);
+        if let Ok(at) = group.reads.binary_search_by_key(&ticket, |batch| batch.ticket) {
+            group.reads[at].index = Some(index);
         }
         self.list_for_apply(slot);
     }
@@ -148,36 +150,64 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// Leadership was lost under a read.
     pub(crate) fn read_lost(&mut self, slot: usize, ticket: u64) {
         let group = &mut self.groups[slot];
-        let Some(at) = group.reads.iter().position(|batch| batch.ticket == ticket) else { return };
-        let batch = group.reads.remove(at).expect("it was just found");
+        let found = group.reads.binary_search_by_key(&ticket, |batch| batch.ticket);
+        let Some(batch) = found.ok().and_then(|at| group.reads.remove(at)) else { return };
+        group.reads_bytes -= batch.body.len();
         let hint = group.raft.leader().unwrap_or(NodeId::ZERO);
+        self.refuse_reads(slot, &batch, Status::NotLeader, hint);
+    }
+
+    fn refuse_reads(&mut self, slot: usize, batch: &ReadBatch, status: Status, hint: NodeId) {
         let sender = self.settings.identity;
-        let frame = read_frame(group.id, &batch.body);
+        let frame = read_frame(self.groups[slot].id, &batch.body);
         if let Some(outbox) = self.links.client(batch.connection) {
             let requests = client_wire::reads(&frame).expect("it was checked when it came");
             let mut writer = BatchWriter::begin(outbox, Kind::Replies, frame.header.group, sender);
             for request in requests.iter() {
-                writer.reply(&Reply::refusal(request.call, Status::NotLeader, hint));
+                writer.reply(&Reply::refusal(request.call, status, hint));
             }
             writer.finish();
         }
     }
 
-    /// Serves the reads whose index is applied, in the order in which they came.
-    fn serve_reads(&mut self, slot: usize) {
+    /// A group that halts says so once, to people and to everybody who waits for it: what was
+    /// proposed here may still be applied elsewhere, what was to be read is not.
+    fn tell_halt(&mut self, slot: usize) {
+        let group = &mut self.groups[slot];
+        if group.halt.is_none() || std::mem::replace(&mut group.halt_told, true) {
+            return;
+        }
+        let reads = std::mem::take(&mut group.reads);
+        group.reads_bytes = 0;
+        self.events.push(ShardEvent::Halted { group: group.id });
+        for batch in reads {
+            self.refuse_reads(slot, &batch, Status::Damaged, NodeId::ZERO);
+        }
+        self.writes_unknown(slot);
+    }
+
+    /// Serves the reads whose index is applied, in the order in which they came. Returns whether
+    /// the turn's budget ran out before they did.
+    fn serve_reads(&mut self, slot: usize) -> bool {
         let Self { groups, links, settings, metrics, scratch, read_buffers, .. } = self;
         let group = &mut groups[slot];
+        let mut served = 0;
         while let Some(batch) = group.reads.front()
             && batch.index.is_some_and(|index| index <= group.applied)
         {
+            if served >= READS_PER_TURN {
+                return true;
+            }
             let mut batch = group.reads.pop_front().expect("its front was just seen");
+            group.reads_bytes -= batch.body.len();
             let sender = settings.identity;
-            metrics.reads_served += serve_batch(group, links, sender, &batch, &mut scratch.reply);
+            served += serve_batch(group, links, sender, &batch, metrics, &mut scratch.reply);
             batch.body.clear();
-            if read_buffers.len() < 64 {
+            if read_buffers.len() < READ_BUFFERS_MAX && batch.body.capacity() <= READ_BUFFER_BYTES {
                 read_buffers.push(batch.body);
             }
         }
+        false
     }
 
     /// Leadership is lost: whoever waits for apply is told that the outcome is unknown. A retry
@@ -201,22 +231,35 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 }
 
-/// Answers the reads of one frame, in as many frames as the replies take. Returns how many.
+/// Spare buffers for reads that are kept.
+const READ_BUFFERS_MAX: usize = 64;
+/// The largest that is kept, bytes.
+const READ_BUFFER_BYTES: usize = 64 << 10;
+
+/// Answers the reads of one frame, in as many frames as the replies take. Reads that find the
+/// outbox full are answered "busy": their client asks for more than it takes in. Returns how many
+/// there were.
 fn serve_batch(
     group: &Group,
     links: &mut impl Links,
     sender: Identity,
     batch: &ReadBatch,
+    metrics: &mut Metrics,
     body: &mut Vec<u8>,
 ) -> u64 {
     let frame = read_frame(group.id, &batch.body);
     let requests = client_wire::reads(&frame).expect("it was checked when it came");
+    let count = requests.len() as u64;
     let mut requests = requests.iter();
-    let mut served = 0;
     let mut pending = requests.next().map(|request| query(group, &request, body));
-    while pending.is_some()
+    while let Some((call, _)) = pending
         && let Some(outbox) = links.client(batch.connection)
     {
+        if outbox.is_full() {
+            let rest = requests.by_ref().map(|request| request.call);
+            metrics.refused_busy += refuse_rest(outbox, group.id, sender, call, rest);
+            break;
+        }
         let mut writer = BatchWriter::begin(outbox, Kind::Replies, group.id, sender);
         while let Some((call, applied)) = pending
             && (writer.is_empty() || writer.fits(body.len()))
@@ -230,12 +273,29 @@ fn serve_batch(
                 hint: NodeId::ZERO,
                 body,
             });
-            served += 1;
+            metrics.reads_served += 1;
             pending = requests.next().map(|request| query(group, &request, body));
         }
         writer.finish();
     }
-    served
+    count
+}
+
+/// Answers "busy" to a read and to those after it. Returns how many.
+fn refuse_rest(
+    outbox: &mut ringraft_net::Outbox,
+    group: GroupId,
+    sender: Identity,
+    first: u64,
+    rest: impl Iterator<Item = u64>,
+) -> u64 {
+    let mut writer = BatchWriter::begin(outbox, Kind::Replies, group, sender);
+    for call in std::iter::once(first).chain(rest) {
+        writer.reply(&Reply::refusal(call, Status::Busy, NodeId::ZERO));
+    }
+    let count = writer.len() as u64;
+    writer.finish();
+    count
 }
 
 /// Answers one read from the machine; its body replaces what `body` held.

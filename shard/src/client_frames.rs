@@ -2,6 +2,7 @@
 
 use crate::error::{FrameRefusal, ShardError};
 use crate::group::{ReadBatch, Waiting};
+use crate::limits::UNPROPOSED_PART_OF_CACHE;
 use crate::links::{ConnectionId, Links};
 use crate::machine::{CommandKind, StateMachine};
 use crate::metrics::Stage;
@@ -43,6 +44,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                 };
                 if kind == Kind::Writes {
                     self.take_writes(now, slot, from, &requests);
+                    self.propose_if_many(now)?;
                 } else {
                     self.take_reads(now, slot, from, frame.body, &requests)?;
                 }
@@ -151,9 +153,10 @@ impl<D: Device, L: Links> Shard<D, L> {
             self.refuse_all(from, group, requests, status, hint);
             return;
         }
-        let is_log_full = self.log.pending_bytes() >= self.settings.limits.log_bytes_max;
+        let log_bytes = self.log.pending_bytes() + self.unproposed_bytes;
+        let is_log_full = log_bytes >= self.settings.limits.log_bytes_max;
         let is_disk_full = self.log.space_exhausted();
-        let Self { groups, cache, links, settings, metrics, touched, .. } = self;
+        let Self { groups, cache, links, settings, metrics, touched, unproposed_bytes, .. } = self;
         let limits = settings.limits;
         let state = &mut groups[slot];
         let term = state.raft.term();
@@ -188,6 +191,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                     }
                     state.proposals.push(bytes as u32);
                     state.waiting_bytes += bytes;
+                    *unproposed_bytes += bytes;
                     state.waiting.push_back(Waiting {
                         index,
                         connection: from,
@@ -196,6 +200,9 @@ impl<D: Device, L: Links> Shard<D, L> {
                     });
                 }
                 Err(status) => {
+                    // Without this one, the session's next ones are gaps: not worth a place in
+                    // the log.
+                    blocked = blocked.or(Some(Status::Gap));
                     match status {
                         Status::Busy => metrics.refused_busy += 1,
                         _ => metrics.refused_other += 1,
@@ -234,7 +241,11 @@ impl<D: Device, L: Links> Shard<D, L> {
             self.refuse_all(from, group, requests, status, hint);
             return Ok(());
         }
-        if self.groups[slot].reads.len() >= self.settings.limits.group_reads_max {
+        let limits = &self.settings.limits;
+        let state = &self.groups[slot];
+        if state.reads.len() >= limits.group_reads_max
+            || state.reads_bytes >= limits.group_reads_bytes_max
+        {
             self.metrics.refused_busy += requests.len() as u64;
             self.refuse_all(from, group, requests, Status::Busy, NodeId::ZERO);
             return Ok(());
@@ -243,6 +254,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.next_ticket += 1;
         let mut copy = self.read_buffers.pop().unwrap_or_default();
         copy.extend_from_slice(body);
+        self.groups[slot].reads_bytes += copy.len();
         self.groups[slot].reads.push_back(ReadBatch {
             ticket,
             connection: from,
@@ -251,6 +263,22 @@ impl<D: Device, L: Links> Shard<D, L> {
         });
         self.touch(slot);
         self.step(now, slot, Input::Read { ticket }, crate::peer_frames::Carried::Cache)
+    }
+
+    /// Hands writes over before their turn when they fill too much of the cache: an entry that is
+    /// evicted before it is proposed would be lost.
+    fn propose_if_many(&mut self, now: Ticks) -> Result<(), ShardError> {
+        let most = self.settings.limits.cache_bytes_max / UNPROPOSED_PART_OF_CACHE;
+        if self.unproposed_bytes <= most {
+            return Ok(());
+        }
+        for at in 0..self.touched.len() {
+            let slot = self.touched[at];
+            if !self.groups[slot].proposals.is_empty() {
+                self.propose(now, slot)?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn touch(&mut self, slot: usize) {
@@ -282,6 +310,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     pub(crate) fn propose(&mut self, now: Ticks, slot: usize) -> Result<(), ShardError> {
         let mut proposals = std::mem::take(&mut self.groups[slot].proposals);
         let count = proposals.len() as u64;
+        self.unproposed_bytes -= proposals.iter().map(|&bytes| bytes as usize).sum::<usize>();
         let arrived = self.groups[slot].proposals_arrived;
         self.metrics.writes_proposed += count;
         self.metrics.stage(Stage::Queue, now.since(arrived), count);

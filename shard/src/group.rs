@@ -61,6 +61,8 @@ pub(crate) struct Group {
     /// Everything up to here is committed, as the protocol told.
     pub(crate) committed: Index,
     pub(crate) halt: Option<Halt>,
+    /// Who waits for the group was told that it halts.
+    pub(crate) halt_told: bool,
     /// Rot took what it may have promised: it takes no part in the protocol at all.
     pub(crate) is_muted: bool,
     /// Writes proposed here, ascending by index.
@@ -69,7 +71,9 @@ pub(crate) struct Group {
     /// This turn's proposals: each record's bytes.
     pub(crate) proposals: Vec<u32>,
     pub(crate) proposals_arrived: Ticks,
+    /// Ascending by ticket.
     pub(crate) reads: VecDeque<ReadBatch>,
+    pub(crate) reads_bytes: usize,
     /// Messages that wait for their token.
     pub(crate) gated: VecDeque<Gated>,
     pub(crate) batches: VecDeque<Batch>,
@@ -102,12 +106,14 @@ impl Group {
             applied: Index::ZERO,
             committed: Index::ZERO,
             halt,
+            halt_told: false,
             is_muted: false,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             proposals: Vec::new(),
             proposals_arrived: Ticks::ZERO,
             reads: VecDeque::new(),
+            reads_bytes: 0,
             gated: VecDeque::new(),
             batches: VecDeque::new(),
             apply_fetch: false,

@@ -1,6 +1,6 @@
 //! The bounds of one shard, and what happens when each is reached.
 
-use ringraft_types::limits::{BLOCK_BYTES_MAX, RECORD_BYTES_MAX};
+use ringraft_types::limits::{BLOCK_BYTES_MAX, FRAME_BODY_BYTES_MAX, NODES_MAX};
 
 /// Limits that a configuration may change. Reached means "busy" unless said otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -9,8 +9,11 @@ pub struct Limits {
     pub group_writes_max: usize,
     /// Record bytes of those (FC-02).
     pub group_bytes_max: usize,
-    /// Frames of reads of one group that wait for a round or for apply.
+    /// Frames of reads of one group that wait for a round or for apply. At most what the protocol
+    /// takes (`Settings::reads_waiting_max`).
     pub group_reads_max: usize,
+    /// Bytes of those.
+    pub group_reads_bytes_max: usize,
     /// Bytes that wait for the log's next block; above it writes are refused, and peers are not
     /// read.
     pub log_bytes_max: usize,
@@ -24,6 +27,7 @@ impl Default for Limits {
             group_writes_max: 16_384,
             group_bytes_max: 64 << 20,
             group_reads_max: 16_384,
+            group_reads_bytes_max: 64 << 20,
             log_bytes_max: 16 << 20,
             cache_bytes_max: 32 << 20,
         }
@@ -34,14 +38,34 @@ impl Default for Limits {
 /// the next turn.
 pub const APPLY_ENTRIES_PER_TURN: usize = 4096;
 
+/// Bytes of replies that one group's apply makes in one turn, give or take one reply; the rest
+/// waits for the next turn.
+pub const REPLY_BYTES_PER_TURN: usize = 8 << 20;
+
+/// Reads of one group that are served in one turn, give or take a frame; the rest waits for the
+/// next turn.
+pub const READS_PER_TURN: u64 = 16_384;
+
 /// Bytes of entries that one read of the log brings back, for a lagging follower or for apply.
 pub const FETCH_BYTES_MAX: u64 = 1 << 20;
 
 /// Room that the log keeps above `log_bytes_max` for what is never refused: hard states,
 /// truncations, and the frames that were already taken.
-pub const LOG_RESERVE_BYTES: usize = 16 << 20;
+pub const LOG_RESERVE_BYTES: usize = 40 << 20;
 
-// A turn may always hand the log one more largest record.
-const _: () = assert!(RECORD_BYTES_MAX <= LOG_RESERVE_BYTES);
+/// The smallest entry cache: what one turn brings is still there when it is handed to the log,
+/// even if its records fill only half of their chunks.
+pub const ENTRY_CACHE_BYTES_MIN: usize = 8 << 20;
+
+/// The part of the entry cache that writes may fill before they are handed to the log: no entry is
+/// evicted before it was.
+pub(crate) const UNPROPOSED_PART_OF_CACHE: usize = 8;
+
+const _: () = assert!(
+    2 * (ENTRY_CACHE_BYTES_MIN / UNPROPOSED_PART_OF_CACHE + FRAME_BODY_BYTES_MAX)
+        <= ENTRY_CACHE_BYTES_MIN
+);
+// When the log is full, one frame of each node and of one client may still be taken.
+const _: () = assert!((NODES_MAX + 1) * FRAME_BODY_BYTES_MAX <= LOG_RESERVE_BYTES);
 // What a fetch brings fits an append frame.
 const _: () = assert!(FETCH_BYTES_MAX as usize <= BLOCK_BYTES_MAX);

@@ -349,8 +349,9 @@ impl<T> MeshEnd<T> {
         true
     }
 
-    /// Whether anything waits in a ring, or room came up that was wanted.
-    fn has_cause(&mut self) -> bool {
+    /// Whether anything waits in a ring, or room came up that was wanted: who spins before it
+    /// parks looks here.
+    pub fn has_cause(&mut self) -> bool {
         let requests_max = self.limits.requests;
         self.neighbours.iter_mut().flatten().any(|neighbour| {
             !neighbour.inbox.is_empty()

@@ -67,6 +67,25 @@ fn scan(
     Ok(())
 }
 
+/// Terms and indexes above this come from a broken peer: no log gets there, and counting on from
+/// them would end in an overflow.
+const NUMBER_MAX: u64 = 1 << 62;
+
+/// Whether a message's numbers may be counted on from.
+fn is_within_reach(message: &Message) -> bool {
+    let term = match *message {
+        Message::PreVote { term, .. }
+        | Message::PreVoteReply { term, .. }
+        | Message::Vote { term, .. }
+        | Message::VoteReply { term, .. }
+        | Message::AppendReply { term, .. }
+        | Message::Heartbeat { term, .. }
+        | Message::HeartbeatReply { term, .. } => term,
+        Message::Append(Append { term, .. }) => term,
+    };
+    term.0 <= NUMBER_MAX
+}
+
 impl<D: Device, L: Links> Shard<D, L> {
     /// Takes a frame of a peer. Frames are not believed before the peer's incarnation is durable.
     pub(crate) fn peer_frame(
@@ -181,6 +200,9 @@ impl<D: Device, L: Links> Shard<D, L> {
         message: Message,
     ) -> Result<(), ShardError> {
         let Some(&slot) = self.slots.get(&group) else { return Ok(()) };
+        if !is_within_reach(&message) {
+            return Ok(());
+        }
         self.step(now, slot, Input::Message { from, message, heads: &[] }, Carried::Cache)
     }
 
@@ -201,8 +223,12 @@ impl<D: Device, L: Links> Shard<D, L> {
         let Some(&slot) = self.slots.get(&group) else { return Ok(Ok(())) };
         let mut heads = std::mem::take(&mut self.scratch.heads);
         let mut offsets = std::mem::take(&mut self.scratch.offsets);
-        let first = head.prev_index.next();
-        let mut scanned = scan(group, first, records, &mut heads, &mut offsets);
+        let first = Index(head.prev_index.0.saturating_add(1));
+        let mut scanned = if head.prev_index.0 <= NUMBER_MAX && head.term.0 <= NUMBER_MAX {
+            scan(group, first, records, &mut heads, &mut offsets)
+        } else {
+            Err(String::from("a number that no log reaches"))
+        };
         if scanned.is_ok() && heads.len() != head.count as usize {
             scanned = Err(format!("{} records where {} are promised", heads.len(), head.count));
         }

@@ -10,7 +10,7 @@ use crate::event::ShardEvent;
 use crate::gate::Gates;
 use crate::group::{Group, Halt};
 use crate::heartbeat::Staged;
-use crate::limits::Limits;
+use crate::limits::{ENTRY_CACHE_BYTES_MIN, Limits};
 use crate::links::Links;
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
@@ -120,9 +120,13 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) gates: Gates,
     /// Groups with something to propose or read in this turn.
     pub(crate) touched: Vec<usize>,
+    /// Record bytes of the proposals that no group has handed to the log yet.
+    pub(crate) unproposed_bytes: usize,
     /// Groups with something to apply.
     pub(crate) to_apply: Vec<usize>,
     pub(crate) fetches: BTreeMap<u64, FetchFor>,
+    /// The log was asked for entries since it last had its turn.
+    pub(crate) fetch_asked: bool,
     pub(crate) next_ticket: u64,
     /// No group wants a tick before this.
     pub(crate) next_tick: Ticks,
@@ -161,6 +165,9 @@ impl<D: Device, L: Links> Shard<D, L> {
     ///
     /// # Errors
     /// If a record of the log is unknown to this version.
+    ///
+    /// # Panics
+    /// If the bounds contradict each other.
     pub fn new(
         settings: ShardSettings,
         device: D,
@@ -170,6 +177,10 @@ impl<D: Device, L: Links> Shard<D, L> {
         now: Ticks,
         mut machine: impl FnMut(GroupId) -> Box<dyn StateMachine>,
     ) -> Result<Self, ShardError> {
+        let (reads, waiting) = (settings.limits.group_reads_max, settings.raft.reads_waiting_max);
+        assert!(reads <= waiting, "{reads} reads are taken, the protocol takes {waiting}");
+        let (cache, least) = (settings.limits.cache_bytes_max, ENTRY_CACHE_BYTES_MIN);
+        assert!(cache >= least, "an entry cache of {cache} bytes, {least} are needed");
         let router = Router::new(settings.shards);
         let mut peers: BTreeMap<NodeId, Peer> = settings
             .members
@@ -203,8 +214,10 @@ impl<D: Device, L: Links> Shard<D, L> {
             cache,
             gates: Gates::default(),
             touched: Vec::new(),
+            unproposed_bytes: 0,
             to_apply: Vec::new(),
             fetches: BTreeMap::new(),
+            fetch_asked: false,
             next_ticket: 1,
             next_tick: Ticks::ZERO,
             metrics: Metrics::default(),
@@ -277,9 +290,6 @@ impl<D: Device, L: Links> Shard<D, L> {
             (hard_state, shape, floor) = Default::default();
         }
         let halt = (is_muted || floor.is_some()).then_some(Halt::Damaged);
-        if halt.is_some() {
-            self.events.push(ShardEvent::Halted { group: id });
-        }
         let boot = Boot {
             id: self.settings.identity.node,
             voters: self.settings.members.iter().map(|member| member.node).collect(),

@@ -85,7 +85,9 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.give_ticks(now)?;
         self.take_reads_of_log(now)?;
         self.propose_touched(now)?;
+        self.fetch_asked = false;
         let wake = self.log.turn(now, &mut self.device)?;
+        let handed_over = self.log.pending_bytes();
         let mut wake = match wake {
             ringraft_wal::Wake::Now => Wake::Now,
             ringraft_wal::Wake::At(at) => Wake::At(at),
@@ -94,13 +96,14 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.note_submitted(now);
         self.note_disk();
         self.open_gates(now)?;
-        if self.apply_all(now)? {
-            wake = Wake::Now;
-        }
+        self.apply_all(now);
         self.trim(now)?;
         self.retry_postponed(now)?;
         self.flush_staged(now);
-        if !self.touched.is_empty() {
+        // What came up after the log had its turn isn't under way: nothing would wake us for it.
+        let is_log_behind =
+            self.fetch_asked || self.log.has_reads_done() || self.log.pending_bytes() > handed_over;
+        if is_log_behind || !self.touched.is_empty() || !self.to_apply.is_empty() {
             wake = Wake::Now;
         }
         Ok(wake.earlier(Wake::At(self.next_tick)))
@@ -173,6 +176,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         for fetch in &output.fetch {
             self.fetch_for_peer(slot, fetch);
         }
+        assert!(output.refused.is_none(), "requests are judged before they are stepped");
         if output.role_changed {
             self.role_changed(slot);
         }
@@ -344,6 +348,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.fetches.insert(ticket, what);
+        self.fetch_asked = true;
         let group = self.groups[slot].id;
         let bytes_max = bytes_max as usize;
         self.log.read(ReadRequest { ticket, group, first, last, bytes_max });

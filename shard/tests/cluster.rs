@@ -3,8 +3,9 @@
 
 mod world;
 
-use ringraft_types::{NodeId, Status, Ticks};
-use world::World;
+use ringraft_net::wire::{Ballot, BallotKind};
+use ringraft_types::{Index, LogId, NodeId, Status, Term, Ticks};
+use world::{GROUP, World};
 
 /// Three nodes elect a leader, and a write is answered only after it is applied, everywhere alike.
 #[test]
@@ -141,4 +142,86 @@ fn a_single_node_group_serves() {
     assert_eq!(leader, NodeId(1));
     assert_eq!(world.put(leader, 1, 1, b"key", b"value").status, Status::Ok);
     assert_eq!(world.get(leader, b"key").0, Status::Ok);
+}
+
+/// More writes in one turn than the entry cache and the log's queue hold: each is done or refused
+/// as busy, and the shard goes on.
+#[test]
+fn a_turn_of_many_large_writes_is_survived() {
+    let mut world = World::new(1, 3, 1);
+    let leader = world.elect();
+    let value = vec![7; 1 << 20];
+    let calls: Vec<u64> =
+        (0..40).map(|client| world.send_put(leader, 100 + client, 1, b"large", &value)).collect();
+    world.run_for(Ticks::from_millis(2_000));
+    let mut done = 0;
+    for call in calls {
+        let (status, _) = world.take_reply(leader, call).expect("every write is answered");
+        assert!(matches!(status, Status::Ok | Status::Busy), "{status:?}");
+        done += u32::from(status == Status::Ok);
+    }
+    assert!((8..40).contains(&done), "{done} done");
+    assert_eq!(world.put(leader, 9, 1, b"small", b"x").status, Status::Ok);
+    world.run_for(Ticks::from_millis(500));
+    world.assert_converged();
+}
+
+/// Reads whose replies overflow their connection's outbox are refused as busy, not stored up.
+#[test]
+fn replies_nobody_takes_are_not_stored_up() {
+    let mut world = World::new(2, 3, 1);
+    let leader = world.elect();
+    assert_eq!(world.put(leader, 9, 1, b"large", &vec![7; 1 << 20]).status, Status::Ok);
+    let first = world.send_gets(leader, b"large", 64);
+    world.run_for(Ticks::from_millis(500));
+    let mut statuses = Vec::new();
+    for call in first..first + 64 {
+        statuses.push(world.take_reply(leader, call).expect("every read is answered").0);
+    }
+    let served = statuses.iter().take_while(|&&status| status == Status::Ok).count();
+    assert!((15..=18).contains(&served), "{served} served where 16 MiB is the limit");
+    assert!(statuses[served..].iter().all(|&status| status == Status::Busy));
+    assert_eq!(world.get(leader, b"large").0, Status::Ok);
+}
+
+/// A log of many megabytes is applied again after a start as fast as it can be read: every read of
+/// the log is followed by the next at once, not at the next tick.
+#[test]
+fn replay_does_not_wait_for_ticks() {
+    let mut world = World::new(3, 1, 1);
+    let node = world.elect();
+    let value = vec![7; 1 << 20];
+    let mut last = Index::ZERO;
+    for number in 1..=12 {
+        last = world.put(node, 9, number, b"large", &value).index;
+    }
+    world.kill(node, |_| true);
+    world.start(node);
+    world.run_for(Ticks::from_millis(100));
+    assert!(world.applied(node) >= last, "{} of {last}", world.applied(node));
+}
+
+/// A sole voter leads and serves without any event from outside.
+#[test]
+fn a_sole_voter_leads_at_once() {
+    let mut world = World::new(4, 1, 1);
+    world.run_for(Ticks::from_millis(5));
+    assert_eq!(world.elect(), world.nodes()[0]);
+    assert_eq!(world.put(world.nodes()[0], 9, 1, b"k", b"v").status, Status::Ok);
+}
+
+/// A term that no log reaches, from a broken peer, neither stops a node nor wears the terms out.
+#[test]
+fn a_term_out_of_reach_is_not_adopted() {
+    let mut world = World::new(5, 3, 1);
+    let leader = world.elect();
+    for to in world.nodes() {
+        let from = world.nodes().into_iter().find(|&node| node != to).expect("there are three");
+        let kind = BallotKind::VoteReply;
+        let ballot = Ballot { kind, term: Term(u64::MAX), last: LogId::ZERO, granted: false };
+        world.inject(from, to, |outbox, sender| ballot.write(outbox, GROUP, sender));
+    }
+    world.run_for(Ticks::from_millis(2_000));
+    assert_eq!(world.elect(), leader);
+    assert_eq!(world.put(leader, 9, 1, b"k", b"v").status, Status::Ok);
 }

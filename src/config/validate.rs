@@ -5,6 +5,7 @@ use super::{
     Address, Addresses, Config, ConfigError, Cpu, Layer, Limits, Log, LogLevel, Machine, Member,
     Raft, SyncMethod, Wal,
 };
+use ringraft_shard::limits::ENTRY_CACHE_BYTES_MIN;
 use ringraft_types::limits::{
     BLOCK_ALIGN_MIN, BLOCK_BYTES_MAX, FRAME_BODY_BYTES_MAX, NODES_MAX, RECORD_BYTES_MAX, SHARDS_MAX,
 };
@@ -475,7 +476,7 @@ fn limits(layers: &Layers) -> Result<Limits, ConfigError> {
         pending_reads_max: reads.within(1, 1 << 20)?,
         connections_max: connections.within(1, 1 << 20)?,
         http_connections_max: http.within(1, 65_536)?,
-        entry_cache_bytes: cache.within(RECORD_BYTES_MAX, 64 << 30)?,
+        entry_cache_bytes: cache.within(ENTRY_CACHE_BYTES_MIN, 64 << 30)?,
     })
 }
 

@@ -88,6 +88,11 @@ impl Log {
         });
     }
 
+    /// Whether there is an answer.
+    pub fn has_reads_done(&self) -> bool {
+        !self.reads.done.is_empty()
+    }
+
     /// An answer, if there is one.
     pub fn take_read(&mut self) -> Option<ReadDone> {
         self.reads.done.pop_front()

@@ -17,13 +17,13 @@ use ringraft_wal::{LogSettings, Recovery, RecoveryStep};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
-const GROUP: GroupId = GroupId(1);
+pub(crate) const GROUP: GroupId = GroupId(1);
 /// One way over the network.
 const DELAY: Ticks = Ticks(200);
 
 /// The network door: bytes wait here until the world takes them.
 #[derive(Default)]
-pub struct TestLinks {
+pub(crate) struct TestLinks {
     up: BTreeSet<NodeId>,
     peers: BTreeMap<NodeId, Outbox>,
     clients: BTreeMap<ConnectionId, Outbox>,
@@ -54,15 +54,15 @@ struct Node {
 
 /// What a test looks at of a reply.
 #[derive(Clone, Debug)]
-pub struct Answer {
-    pub status: Status,
-    pub revision: Revision,
-    pub index: Index,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: Status,
+    pub(crate) revision: Revision,
+    pub(crate) index: Index,
+    pub(crate) body: Vec<u8>,
 }
 
 /// A cluster.
-pub struct World {
+pub(crate) struct World {
     now: Ticks,
     seed: u64,
     groups: u64,
@@ -101,7 +101,7 @@ fn feed(inbox: &mut Inbox, mut bytes: &[u8], mut frame: impl FnMut(&Frame<'_>)) 
 
 impl World {
     /// A fresh cluster, all of it running.
-    pub fn new(seed: u64, nodes: u32, groups: u64) -> Self {
+    pub(crate) fn new(seed: u64, nodes: u32, groups: u64) -> Self {
         let nodes = (1..=nodes).map(NodeId);
         let mut world = Self {
             now: Ticks::from_millis(1_000),
@@ -127,7 +127,7 @@ impl World {
     }
 
     /// All nodes, running or not.
-    pub fn nodes(&self) -> Vec<NodeId> {
+    pub(crate) fn nodes(&self) -> Vec<NodeId> {
         self.nodes.keys().copied().collect()
     }
 
@@ -136,7 +136,7 @@ impl World {
     }
 
     /// Starts a node that doesn't run, from what its disk holds.
-    pub fn start(&mut self, id: NodeId) {
+    pub(crate) fn start(&mut self, id: NodeId) {
         let members: Vec<Member> = self
             .nodes
             .keys()
@@ -172,7 +172,11 @@ impl World {
                 inflight_bytes_max: 4 << 20,
                 reads_waiting_max: 1024,
             },
-            limits: Limits { cache_bytes_max: 2 << 20, ..Limits::default() },
+            limits: Limits {
+                cache_bytes_max: 16 << 20,
+                group_reads_max: 1024,
+                ..Limits::default()
+            },
             slow_write: None,
             seed: self.seed ^ (u64::from(id.0) << 32),
             name: format!("node-{id}"),
@@ -223,20 +227,20 @@ impl World {
     }
 
     /// Cuts the link between two nodes.
-    pub fn cut(&mut self, a: NodeId, b: NodeId) {
+    pub(crate) fn cut(&mut self, a: NodeId, b: NodeId) {
         self.cuts.insert((a, b));
         self.disconnect(a, b);
     }
 
     /// Mends every link.
-    pub fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         for (a, _) in std::mem::take(&mut self.cuts) {
             self.connect(a);
         }
     }
 
     /// Kills a node and cuts its power: of the unflushed sectors those survive that `keep` says.
-    pub fn kill(&mut self, id: NodeId, keep: impl Fn(usize) -> bool) {
+    pub(crate) fn kill(&mut self, id: NodeId, keep: impl Fn(usize) -> bool) {
         for other in self.nodes() {
             if other != id {
                 self.disconnect(id, other);
@@ -258,12 +262,12 @@ impl World {
     }
 
     /// A hash over everything that travelled.
-    pub fn trace_hash(&self) -> u64 {
+    pub(crate) fn trace_hash(&self) -> u64 {
         self.hash
     }
 
     /// Lets time pass.
-    pub fn run_for(&mut self, span: Ticks) {
+    pub(crate) fn run_for(&mut self, span: Ticks) {
         let until = self.now.after(span);
         while self.now < until {
             self.advance(until);
@@ -300,6 +304,19 @@ impl World {
         self.note(bytes.len() as u64);
     }
 
+    /// Delivers a frame that no shard wrote, over the link of a peer.
+    pub(crate) fn inject(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        write: impl FnOnce(&mut Outbox, Identity),
+    ) {
+        let mut outbox = Outbox::new(1 << 20);
+        write(&mut outbox, Self::identity(from));
+        let bytes = drain(&mut outbox);
+        self.deliver(from, to, &bytes);
+    }
+
     fn turn(&mut self, id: NodeId) {
         let now = self.now;
         let node = self.nodes.get_mut(&id).expect("a node");
@@ -307,7 +324,7 @@ impl World {
         node.wake = match shard.turn(now).expect("no fault is injected") {
             Wake::Now => now.after(Ticks(1)),
             Wake::At(at) => at.max(now.after(Ticks(1))),
-            Wake::OnEvent => now.after(Ticks::from_millis(10)),
+            Wake::OnEvent => Ticks::NEVER,
         };
         let mut out = Vec::new();
         for (&peer, outbox) in &mut shard.links.peers {
@@ -342,12 +359,12 @@ impl World {
     }
 
     /// Runs until some node leads every group and is ready, and returns the leader of the first.
-    pub fn elect(&mut self) -> NodeId {
+    pub(crate) fn elect(&mut self) -> NodeId {
         self.elect_among(|_| true)
     }
 
     /// As [`World::elect`], among some of the nodes.
-    pub fn elect_among(&mut self, among: impl Fn(NodeId) -> bool) -> NodeId {
+    pub(crate) fn elect_among(&mut self, among: impl Fn(NodeId) -> bool) -> NodeId {
         for _ in 0..2_000 {
             self.run_for(Ticks::from_millis(10));
             let mut ready: BTreeMap<GroupId, NodeId> = BTreeMap::new();
@@ -363,11 +380,18 @@ impl World {
     }
 
     fn send(&mut self, to: NodeId, kind: Kind, payload: [&[u8]; 2]) -> u64 {
+        self.send_many(to, kind, payload, 1)
+    }
+
+    /// Sends the same request so many times in one frame. Returns the first one's call.
+    fn send_many(&mut self, to: NodeId, kind: Kind, payload: [&[u8]; 2], count: u64) -> u64 {
         let call = self.next_call;
-        self.next_call += 1;
+        self.next_call += count;
         let mut outbox = Outbox::new(16 << 20);
         let mut batch = BatchWriter::begin(&mut outbox, kind, GROUP, Identity::default());
-        batch.request(call, payload);
+        for call in call..call + count {
+            batch.request(call, payload);
+        }
         batch.finish();
         let bytes = drain(&mut outbox);
         let now = self.now;
@@ -383,7 +407,7 @@ impl World {
     }
 
     /// The reply to a call, if it came.
-    pub fn take_reply(&mut self, from: NodeId, call: u64) -> Option<(Status, Vec<u8>)> {
+    pub(crate) fn take_reply(&mut self, from: NodeId, call: u64) -> Option<(Status, Vec<u8>)> {
         self.answers.remove(&(from, call)).map(|answer| (answer.status, answer.body))
     }
 
@@ -398,7 +422,7 @@ impl World {
     }
 
     /// Writes under a session and waits for the reply.
-    pub fn put(
+    pub(crate) fn put(
         &mut self,
         to: NodeId,
         client: u128,
@@ -406,17 +430,34 @@ impl World {
         key: &[u8],
         value: &[u8],
     ) -> Answer {
+        let call = self.send_put(to, client, sequence, key, value);
+        self.await_answer(to, call)
+    }
+
+    /// Sends a write under a session.
+    pub(crate) fn send_put(
+        &mut self,
+        to: NodeId,
+        client: u128,
+        sequence: u64,
+        key: &[u8],
+        value: &[u8],
+    ) -> u64 {
         let mut envelope = Vec::new();
         let client = ClientId(client);
         Envelope { client, sequence, received: 0, opened: Index::ZERO }.encode(&mut envelope);
         let mut command = Vec::new();
         PutCommand { key, value, previous: false }.encode(&mut command).expect("within limits");
-        let call = self.send(to, Kind::Writes, [&envelope, &command]);
-        self.await_answer(to, call)
+        self.send(to, Kind::Writes, [&envelope, &command])
     }
 
     /// Sends a linearizable read.
-    pub fn send_get(&mut self, to: NodeId, key: &[u8]) -> u64 {
+    pub(crate) fn send_get(&mut self, to: NodeId, key: &[u8]) -> u64 {
+        self.send_gets(to, key, 1)
+    }
+
+    /// Sends so many linearizable reads of a key in one frame. Returns the first one's call.
+    pub(crate) fn send_gets(&mut self, to: NodeId, key: &[u8], count: u64) -> u64 {
         let mut command = Vec::new();
         let range = RangeCommand {
             keys: Keys::One(key),
@@ -427,18 +468,24 @@ impl World {
             count_only: false,
         };
         range.encode(&mut command).expect("within limits");
-        self.send(to, Kind::Reads, [&command, b""])
+        self.send_many(to, Kind::Reads, [&command, b""], count)
     }
 
     /// Reads a key, linearizably, and waits for the reply.
-    pub fn get(&mut self, to: NodeId, key: &[u8]) -> (Status, Vec<u8>) {
+    pub(crate) fn get(&mut self, to: NodeId, key: &[u8]) -> (Status, Vec<u8>) {
         let call = self.send_get(to, key);
         let answer = self.await_answer(to, call);
         (answer.status, answer.body)
     }
 
+    /// How far a running node has applied the first group.
+    pub(crate) fn applied(&self, id: NodeId) -> Index {
+        let shard = self.nodes[&id].shard.as_ref().expect("it runs");
+        shard.status(self.now).groups[0].applied
+    }
+
     /// All running nodes have applied the same, and have the same state (V7).
-    pub fn assert_converged(&self) {
+    pub(crate) fn assert_converged(&self) {
         let mut seen: BTreeMap<GroupId, (Index, u64)> = BTreeMap::new();
         for (id, node) in &self.nodes {
             let Some(shard) = &node.shard else { continue };

@@ -1,0 +1,125 @@
+//! Who may use a data directory, and who may come back with which.
+
+use crate::cluster::{Cluster, Shape, text_of, wait_until};
+use crate::load::{Load, Writer, check};
+use ringraft_types::GroupId;
+use std::net::TcpListener;
+use std::process::Output;
+use std::time::Duration;
+
+const GROUP: GroupId = GroupId(1);
+/// Exit codes, as `ringraft exit-codes` explains them.
+const DATA_DIR: i32 = 8;
+const ENVIRONMENT: i32 = 10;
+
+#[track_caller]
+fn assert_refused(output: &Output, code: i32, sentences: &[&str]) {
+    let text = text_of(output);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    for sentence in sentences {
+        assert!(text.contains(sentence), "{sentence:?} is missing: {text}");
+    }
+}
+
+/// Goal: a node refuses a directory that is missing, empty, another node's or another cluster's,
+/// says which it is, and leaves it as it was.
+#[test]
+fn a_wrong_data_directory_is_refused() {
+    let test = "a_wrong_data_directory_is_refused";
+    let shape = Shape::default();
+    let cluster = Cluster::configured(test, &shape);
+    let other = Cluster::configured("a_wrong_data_directory_is_refused-other", &shape);
+    let node = &cluster.nodes[0];
+    let missing = node.run("node");
+    assert_refused(&missing, DATA_DIR, &["is not formatted", "ringraft format"]);
+    assert!(!node.data_dir.exists(), "a refusal makes nothing");
+
+    std::fs::create_dir(&node.data_dir).expect("a directory");
+    let empty = node.run("node");
+    assert_refused(&empty, DATA_DIR, &["is not formatted", "ringraft format"]);
+    let entries = std::fs::read_dir(&node.data_dir).expect("it is there").count();
+    assert_eq!(entries, 0, "a refusal makes nothing");
+
+    node.format();
+    assert_refused(&node.run("format"), DATA_DIR, &["is formatted already"]);
+    cluster.nodes[1].set("data_dir", &format!("{:?}", node.data_dir.display().to_string()));
+    let foreign = cluster.nodes[1].run("node");
+    assert_refused(&foreign, DATA_DIR, &["belongs to node 1, the configuration says 2"]);
+
+    other.nodes[0].set("data_dir", &format!("{:?}", node.data_dir.display().to_string()));
+    let foreign = other.nodes[0].run("node");
+    assert_refused(&foreign, DATA_DIR, &["belongs to cluster", "the configuration says"]);
+}
+
+/// Goal: a second process on the same directory is refused, with the first one's number, and does
+/// not disturb the first.
+#[test]
+fn a_directory_in_use_is_refused() {
+    let shape = Shape { nodes: 1, ..Shape::default() };
+    let cluster = Cluster::start("a_directory_in_use_is_refused", &shape);
+    cluster.leader(GROUP);
+    let load = Load::start(vec![Writer::new(&cluster, "w", GROUP, Duration::from_secs(30))]);
+    load.wait_more(10);
+    let second = cluster.nodes[0].run("node");
+    let process = format!("is in use by process {}", cluster.nodes[0].id());
+    assert_refused(&second, DATA_DIR, &[&process]);
+    load.wait_more(10);
+    check(&cluster, &load.stop());
+}
+
+/// Goal: each of a node's three ports that somebody else has is named, and the node doesn't start
+/// without it.
+#[test]
+fn a_taken_port_is_refused_and_named() {
+    let cluster = Cluster::configured("a_taken_port_is_refused_and_named", &Shape::default());
+    let node = &cluster.nodes[0];
+    node.format();
+    for (what, port) in ["client", "peer", "http"].iter().zip(node.ports) {
+        let taken = TcpListener::bind(("127.0.0.1", port)).expect("it was free");
+        let sentence = format!("{what} port 127.0.0.1:{port} is taken");
+        assert_refused(&node.run("node"), ENVIRONMENT, &[&sentence]);
+        drop(taken);
+    }
+}
+
+/// A node loses its directory while the others go on; formatted anew it must not count.
+fn a_node_formatted_anew(test: &'static str, anew: usize) {
+    let mut cluster = Cluster::start(test, &Shape::default());
+    cluster.leader(GROUP);
+    let load = Load::start(vec![Writer::new(&cluster, "w", GROUP, Duration::from_secs(30))]);
+    load.wait_more(50);
+    // All three must know each other: then the identity of each is durable with the others.
+    (0..3).for_each(|node| cluster.wait_caught_up(node, GROUP));
+    cluster.nodes[anew].kill();
+    std::fs::remove_dir_all(&cluster.nodes[anew].data_dir).expect("the directory is ours");
+    cluster.nodes[anew].format();
+    cluster.nodes[anew].start();
+    let sentence = "its data directory was formatted anew, so it forgot its votes";
+    for node in (0..3).filter(|&node| node != anew) {
+        let what = format!("{} to say that it refused", cluster.nodes[node].name);
+        wait_until(&what, || cluster.nodes[node].log().contains(sentence));
+    }
+    load.wait_more(50);
+    // What it knows is what it was given: nothing.
+    let reply = cluster.locate(anew, GROUP);
+    assert_eq!(reply.applied.0, 0, "a node that nobody talks to applied something");
+    assert!(!reply.ready, "it leads");
+    check(&cluster, &load.stop());
+    for node in (0..3).filter(|&node| node != anew) {
+        let times = cluster.nodes[node].log().matches(sentence).count();
+        assert_eq!(times, 1, "{} says it once, not at every dial", cluster.nodes[node].name);
+    }
+}
+
+/// Goal: a node that comes back with a new directory, and is dialled by the others, is refused by
+/// both with a sentence that says so, and the cluster goes on without it.
+#[test]
+fn a_dialled_node_formatted_anew_is_refused() {
+    a_node_formatted_anew("a_dialled_node_formatted_anew_is_refused", 2);
+}
+
+/// Goal: the same of a node that dials the others.
+#[test]
+fn a_dialling_node_formatted_anew_is_refused() {
+    a_node_formatted_anew("a_dialling_node_formatted_anew_is_refused", 0);
+}
