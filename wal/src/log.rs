@@ -128,6 +128,8 @@ pub struct Log {
     pub(crate) life_begun: bool,
     pub(crate) needs_seal: bool,
     pub(crate) idle_since: Ticks,
+    /// Bytes in the block that was sealed last, padding not counted.
+    pub(crate) sealed_bytes: usize,
     pub(crate) stats: LogStats,
     pub(crate) failed: Option<WalFatal>,
 }
@@ -178,6 +180,7 @@ impl Log {
             life_begun: false,
             needs_seal: false,
             idle_since: Ticks::ZERO,
+            sealed_bytes: 0,
             stats: LogStats::new(),
             failed: None,
             settings,
@@ -335,6 +338,7 @@ impl Log {
     /// Ends the filling block and queues it.
     fn seal(&mut self) {
         let filling = self.filling.take().expect("there is a block to seal");
+        self.sealed_bytes = filling.bytes();
         let sealed = filling.seal(self.align);
         self.repeat.clear();
         self.repeat.extend_from_slice(&sealed.directory.items);
@@ -395,7 +399,7 @@ impl Log {
         if self.flights.len() < self.settings.inflight_max
             && let Some(since) = self.filling.as_ref().and_then(|filling| filling.since)
         {
-            let ready = since.after(self.settings.group_commit_wait);
+            let ready = since.after(self.settings.group_commit_wait).max(self.company_until());
             if ready > now {
                 at = at.min(ready);
             }

@@ -249,6 +249,30 @@ fn group_commit_waits_and_wakes() {
     assert_eq!(bench.log.durable(), sequence.next(), "one seal is enough");
 }
 
+/// A block much shorter than the one before it waits for company, a quarter of that one's time to
+/// the disk; one like the one before it leaves at once.
+#[test]
+fn a_short_block_after_a_long_one_waits_for_company() {
+    let mut bench = Bench::new(settings());
+    bench.flush();
+    bench.device.hold(true);
+    bench.append_run(1, 1, 100, 1, 100);
+    let began = bench.now;
+    bench.log.turn(began, &mut bench.device).expect("goes on");
+    bench.device.hold(false);
+    let now = began.after(Ticks(400));
+    bench.log.turn(now, &mut bench.device).expect("goes on");
+    let short = bench.append(&entry(1, 101, 1, 10));
+    let until = now.after(Ticks(100));
+    assert_eq!(bench.log.turn(now, &mut bench.device), Ok(Wake::At(until)));
+    assert!(bench.log.durable() < short);
+    bench.log.turn(until, &mut bench.device).expect("goes on");
+    assert_eq!(bench.log.durable(), short);
+    let alike = bench.append(&entry(1, 102, 1, 10));
+    bench.log.turn(until, &mut bench.device).expect("goes on");
+    assert_eq!(bench.log.durable(), alike);
+}
+
 /// Answers hold at least one entry and respect the limit; entries not durable are waited for;
 /// entries of two histories are never joined; rot is reported.
 #[test]

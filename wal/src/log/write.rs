@@ -5,7 +5,11 @@ use crate::buffer::Buffer;
 use crate::device::{Completion, Device, Durability, FileId, Operation};
 use crate::error::WalFatal;
 use crate::format::{BlockHeader, Directory, FLAG_LIFE, FLAG_SEAL, SEGMENT_HEADER_BYTES};
+use crate::pack::Filling;
 use ringraft_types::{Sequence, Ticks};
+
+/// The longest wait for company, however slow the disk is.
+const COMPANY_MAX: Ticks = Ticks(200);
 
 /// A block in flight.
 #[derive(Debug)]
@@ -53,11 +57,27 @@ impl Log {
         }
     }
 
+    /// Until when the filling block waits for company: while it is less than half as long as the
+    /// block before it, and no longer than a quarter of that one's time to the disk. Under load a
+    /// batch's writers come back one after the other; a block that leaves with the first of them
+    /// makes all others wait for another sync. A lone writer's blocks are alike, and never wait.
+    pub(crate) fn company_until(&self) -> Ticks {
+        let filling = self.filling.as_ref().map_or(0, Filling::bytes);
+        if filling * 2 >= self.sealed_bytes {
+            return Ticks::ZERO;
+        }
+        self.idle_since.after(Ticks((self.stats.latency_newest.0 / 4).min(COMPANY_MAX.0)))
+    }
+
+    fn awaits_company(&self, now: Ticks) -> bool {
+        now < self.company_until()
+    }
+
     /// Queues the filling block if it is time for it, or a seal. False: nothing to write now.
     fn queue_filling(&mut self, now: Ticks) -> bool {
         let filling = self.filling.as_ref().filter(|filling| !filling.is_empty());
         if let Some(since) = filling.and_then(|filling| filling.since) {
-            if now.since(since) < self.settings.group_commit_wait {
+            if now.since(since) < self.settings.group_commit_wait || self.awaits_company(now) {
                 return false;
             }
             self.seal();
