@@ -34,9 +34,10 @@ impl Default for Limits {
     }
 }
 
-/// Entries that one group applies in one turn before the others have theirs; the rest waits for
-/// the next turn.
-pub const APPLY_ENTRIES_PER_TURN: usize = 4096;
+/// Entries that one group applies in one turn; the rest waits for the next turn. Few enough that
+/// the first replies of a large commit are on their way, and their clients at work, while the rest
+/// is applied; many enough that a turn's system call is shared.
+pub const APPLY_ENTRIES_PER_TURN: usize = 256;
 
 /// Bytes of replies that one group's apply makes in one turn, give or take one reply; the rest
 /// waits for the next turn.
