@@ -8,28 +8,31 @@
 //! request. The reactor only translates; what a frame or a completion means is decided by the
 //! shard.
 
+mod frames;
+mod meet;
+mod ring;
+
+pub use ring::{RingError, hold_lock, ring};
+
+use meet::{prepare, send_last};
+
 use crate::clock;
 use crate::control::LogEvent;
 use crate::snapshot;
 use crate::wires::{Parcel, State, Wires};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use ringraft_net::client_wire::ErrorFrame;
-use ringraft_net::handshake::{Hello, Host, RefusalCode, Role, Welcome};
+use ringraft_net::handshake::{RefusalCode, Role};
 use ringraft_net::{Frame, Inbox};
 use ringraft_shard::event::{Event, Wake};
-use ringraft_shard::shard::PeerAdmission;
 use ringraft_shard::{Shard, ShardError};
+use ringraft_types::Ticks;
 use ringraft_types::tag::{Owner, Tag};
-use ringraft_types::{Incarnation, NodeId, Ticks};
 use ringraft_wal::device::uring::UringDevice;
 use ringraft_wal::{Log, LogSettings, Recovered, Recovery, RecoveryStep, WalError};
-use rustix::net::sockopt;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 /// Entries of a submission queue; more are submitted in several calls.
 pub const RING_ENTRIES: u32 = 1024;
@@ -37,74 +40,6 @@ pub const RING_ENTRIES: u32 = 1024;
 const SWEEP_TIME: Ticks = Ticks::from_millis(500);
 /// How long a stopping shard waits for what it promised to reach the disk.
 const STOP_TIME: Ticks = Ticks::from_millis(3_000);
-/// A host that acknowledges nothing for this long is gone.
-const GONE_TIME: Duration = Duration::from_secs(8);
-
-/// Makes a ring, or says what is missing and how to get it.
-///
-/// # Errors
-/// If the kernel refuses: too old (6.1 is the floor), switched off, or filtered.
-pub fn ring(entries: u32) -> Result<IoUring, RingError> {
-    IoUring::builder()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        // Without the flag nobody who spins would see that completions wait to be fetched.
-        .setup_taskrun_flag()
-        .setup_submit_all()
-        .setup_cqsize(entries * 4)
-        .build(entries)
-        .map_err(RingError::diagnose)
-}
-
-/// io_uring can't be used here.
-#[derive(Debug, thiserror::Error)]
-#[error("io_uring can't be used: {what}; {cure}")]
-pub struct RingError {
-    what: String,
-    cure: String,
-}
-
-impl RingError {
-    fn diagnose(error: std::io::Error) -> Self {
-        let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
-        let disabled = disabled.map(|text| text.trim().to_owned()).unwrap_or_default();
-        let release = rustix::system::uname().release().to_string_lossy().into_owned();
-        let (what, cure) = match error.raw_os_error() {
-            Some(libc::ENOSYS) => (
-                format!("the kernel ({release}) has no io_uring, or a seccomp filter hides it"),
-                "run on Linux 6.1 or newer, and allow io_uring_setup, io_uring_enter and \
-                 io_uring_register in the container's seccomp profile",
-            ),
-            Some(libc::EPERM) if disabled == "1" || disabled == "2" => (
-                format!("it is switched off, kernel.io_uring_disabled={disabled}"),
-                "set it to 0: sysctl -w kernel.io_uring_disabled=0",
-            ),
-            Some(libc::EPERM | libc::EACCES) => (
-                String::from("the system refuses it, most likely a container's seccomp filter"),
-                "allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile",
-            ),
-            Some(libc::EINVAL) => (
-                format!("the kernel ({release}) lacks SINGLE_ISSUER or DEFER_TASKRUN"),
-                "run on Linux 6.1 or newer",
-            ),
-            Some(libc::ENOMEM) => (
-                String::from("the limit of locked memory (memlock) is too small for its rings"),
-                "raise it: ulimit -l unlimited, or LimitMEMLOCK=infinity in the unit",
-            ),
-            _ => (error.to_string(), "see dmesg, and io_uring_setup(2) for this error"),
-        };
-        Self { what, cure: cure.to_owned() }
-    }
-}
-
-/// Keeps the data directory's lock with the ring: a ring outlives its killed process until its
-/// last operation is done, and so does what is registered with it (S22).
-///
-/// # Errors
-/// If the kernel refuses to register the file.
-pub fn hold_lock(ring: &IoUring, lock: &OwnedFd) -> std::io::Result<()> {
-    ring.submitter().register_files(&[lock.as_raw_fd()])
-}
 
 /// Why a log could not be recovered.
 #[derive(Debug)]
@@ -401,28 +336,6 @@ impl Reactor {
         }
     }
 
-    fn take_connected(&mut self) -> Result<(), LaneError> {
-        for (slot, generation, result) in std::mem::take(&mut self.connected) {
-            let Some(socket) = self.shard.links.get_generation(slot, generation) else { continue };
-            socket.sending = false;
-            socket.address = None;
-            let State::Dialing(node) = socket.state else { continue };
-            let failed = result < 0 || socket.closing;
-            // A dial that was given up meanwhile is freed from the list.
-            self.shard.links.list(slot);
-            if failed {
-                self.close(slot)?;
-                continue;
-            }
-            let greeting = self.shard.links.greeting(node);
-            if let Some(socket) = self.shard.links.get(slot) {
-                socket.state = State::Dialed(node);
-                socket.outbox.push(&greeting);
-            }
-        }
-        Ok(())
-    }
-
     fn close(&mut self, slot: u32) -> Result<(), LaneError> {
         if let Some(State::Peer(node)) = self.shard.links.close(slot, self.now)
             && self.shard.links.peers.get(&node).is_some_and(|link| link.up.is_none())
@@ -449,338 +362,6 @@ impl Reactor {
         for event in self.shard.take_events() {
             self.say(LogEvent::of_shard(shard, event));
         }
-    }
-
-    /// Looks at every socket that received something.
-    fn take_frames(&mut self) -> Result<(), LaneError> {
-        let mut ready = std::mem::take(&mut self.ready);
-        for slot in ready.drain(..) {
-            if slot & CLOSED != 0 {
-                self.close(slot & !CLOSED)?;
-                self.shard.links.list(slot & !CLOSED);
-            } else {
-                self.take_frames_of(slot)?;
-                self.shard.links.list(slot);
-            }
-        }
-        self.ready = ready;
-        Ok(())
-    }
-
-    fn take_frames_of(&mut self, slot: u32) -> Result<(), LaneError> {
-        let Some(socket) = self.shard.links.get(slot) else { return Ok(()) };
-        if socket.closing {
-            return Ok(());
-        }
-        match socket.state {
-            State::Greeting { port } => {
-                let Some(bytes) = socket.inbox.take_handshake() else { return Ok(()) };
-                let hello = Hello::decode(&bytes);
-                self.greeted(slot, port, hello)?;
-            }
-            State::Dialed(node) => {
-                let Some(bytes) = socket.inbox.take_handshake() else { return Ok(()) };
-                let welcome = Welcome::decode(&bytes);
-                self.welcomed(slot, node, welcome)?;
-            }
-            State::Peer(_) | State::Client | State::Dialing(_) => {}
-        }
-        let Some(socket) = self.shard.links.get(slot) else { return Ok(()) };
-        let state = socket.state;
-        if !matches!(state, State::Peer(_) | State::Client) || socket.closing {
-            return Ok(());
-        }
-        self.take_frames_of_inbox(slot, state)
-    }
-
-    fn take_frames_of_inbox(&mut self, slot: u32, state: State) -> Result<(), LaneError> {
-        let Some(socket) = self.shard.links.get(slot) else { return Ok(()) };
-        // The inbox leaves its socket while its frames are looked at: they borrow it, and the
-        // shard may write to the same socket's outbox meanwhile.
-        let mut inbox = std::mem::take(&mut socket.inbox);
-        let connection = self.shard.links.connection_id(slot);
-        let mut refusal = None;
-        loop {
-            if state == State::Client
-                && let Some(socket) = self.shard.links.get(slot)
-            {
-                // Its answers would have no place to wait.
-                socket.stalled = socket.outbox.is_full();
-                if socket.stalled || socket.closing {
-                    break;
-                }
-            }
-            let frame = match inbox.next_frame() {
-                Ok(Some(frame)) => {
-                    self.shard.links.give_time(slot, self.now);
-                    frame
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    refusal = Some(("bytes that are no frame", error.to_string()));
-                    break;
-                }
-            };
-            let event = match state {
-                State::Peer(from) => Event::PeerFrame { from, frame },
-                _ => Event::ClientFrame { from: connection, frame },
-            };
-            if let Err(error) = self.shard.collect(self.now, event)? {
-                refusal = Some(("a frame that breaks the protocol", error.to_string()));
-                break;
-            }
-        }
-        if let Some(socket) = self.shard.links.get(slot) {
-            socket.inbox = inbox;
-        }
-        if let Some((reason, sentence)) = refusal {
-            self.refuse(slot, state, reason, &sentence)?;
-        }
-        Ok(())
-    }
-
-    /// A stream that broke the rules is closed; a client is told why first.
-    fn refuse(
-        &mut self,
-        slot: u32,
-        state: State,
-        reason: &'static str,
-        sentence: &str,
-    ) -> Result<(), LaneError> {
-        let sender = self.shard.settings().identity;
-        if state == State::Client
-            && let Some(socket) = self.shard.links.get(slot)
-            && !socket.sending
-        {
-            ErrorFrame { code: 1, sentence }.write(&mut socket.outbox, sender);
-            if let Some(bytes) = socket.outbox.take_for_send() {
-                send_last(&socket.fd, bytes);
-            }
-        }
-        let shard = self.shard.links.shard;
-        self.shard.links.frames_refused += 1;
-        self.say(LogEvent::FrameRefused { shard, reason });
-        self.close(slot)
-    }
-
-    fn greeted(
-        &mut self,
-        slot: u32,
-        port: Role,
-        hello: Result<Hello, RefusalCode>,
-    ) -> Result<(), LaneError> {
-        let host = Host { port, ..self.shard.links.host };
-        let judged = hello.and_then(|hello| hello.judge(&host).map(|version| (hello, version)));
-        let (hello, version) = match judged {
-            Ok(judged) => judged,
-            Err(code) => {
-                return self.turn_away(slot, port, code);
-            }
-        };
-        self.shard.links.give_time(slot, self.now);
-        let wanted = hello.wanted_shard.unwrap_or(self.shard.links.shard);
-        if wanted != self.shard.links.shard {
-            return self.hand_off(slot, hello, usize::from(wanted.0));
-        }
-        self.seat(slot, &hello, version)
-    }
-
-    /// Gives a connection that greeted another shard to that shard.
-    fn hand_off(&mut self, slot: u32, hello: Hello, lane: usize) -> Result<(), LaneError> {
-        let socket = self.shard.links.get(slot).expect("it just greeted");
-        let inbox = std::mem::take(&mut socket.inbox);
-        let Ok(fd) = socket.fd.try_clone() else { return self.close(slot) };
-        self.shard.links.release(slot);
-        // A full ring drops the descriptor, which closes it: the other side dials again.
-        let _ = self.shard.links.mesh.send(lane, Parcel::Handoff { socket: fd, hello, inbox });
-        Ok(())
-    }
-
-    fn adopt(&mut self, fd: OwnedFd, hello: &Hello, inbox: Inbox) -> Result<(), LaneError> {
-        let state = match hello.role {
-            Role::Peer => State::Peer(hello.sender.node),
-            Role::Client => State::Client,
-        };
-        let slot = match self.shard.links.insert(fd, state, inbox, self.now) {
-            Ok(slot) => slot,
-            Err(fd) => {
-                send_last(&fd, &self.shard.links.refusal(hello.role, RefusalCode::Busy));
-                return Ok(());
-            }
-        };
-        let host = Host { port: hello.role, ..self.shard.links.host };
-        match hello.judge(&host) {
-            Ok(version) => self.seat(slot, hello, version)?,
-            Err(code) => self.turn_away(slot, hello.role, code)?,
-        }
-        self.ready.push(slot);
-        Ok(())
-    }
-
-    /// Answers a greeting that is meant for this shard.
-    fn seat(&mut self, slot: u32, hello: &Hello, version: u8) -> Result<(), LaneError> {
-        if hello.role == Role::Client {
-            self.shard.links.get(slot).expect("it just greeted").state = State::Client;
-            self.shard.links.answer(slot, Role::Client, Ok(version));
-            return Ok(());
-        }
-        let node = hello.sender.node;
-        match self.shard.admit_peer(node, hello.sender.incarnation)? {
-            PeerAdmission::Welcome => {
-                self.shard.links.answer(slot, Role::Peer, Ok(version));
-                self.peer_is_up(slot, node)?;
-            }
-            PeerAdmission::WrongIncarnation { known } => {
-                self.say_incarnation_changed(node, known, hello.sender.incarnation);
-                self.turn_away(slot, Role::Peer, RefusalCode::WrongIncarnation)?;
-            }
-            PeerAdmission::NotAMember => {
-                self.turn_away(slot, Role::Peer, RefusalCode::WrongNode)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A peer has another directory than the one on record. Said once: it dials, or is dialled, on.
-    fn say_incarnation_changed(&mut self, peer: NodeId, known: Incarnation, shown: Incarnation) {
-        let link = self.shard.links.peers.get_mut(&peer).expect("only members are on record");
-        if link.shown.replace(shown) != Some(shown) {
-            self.say(LogEvent::IncarnationChanged { peer, known, shown });
-        }
-    }
-
-    fn turn_away(&mut self, slot: u32, port: Role, code: RefusalCode) -> Result<(), LaneError> {
-        let refusal = self.shard.links.refusal(port, code);
-        if let Some(socket) = self.shard.links.get(slot) {
-            send_last(&socket.fd, &refusal);
-        }
-        self.close(slot)
-    }
-
-    fn welcomed(
-        &mut self,
-        slot: u32,
-        node: NodeId,
-        welcome: Result<Welcome, RefusalCode>,
-    ) -> Result<(), LaneError> {
-        let host = self.shard.links.host;
-        let verdict = welcome.and_then(|welcome| {
-            welcome.verdict?;
-            if welcome.sender.cluster != host.identity.cluster {
-                return Err(RefusalCode::WrongCluster);
-            }
-            if welcome.sender.node != node {
-                return Err(RefusalCode::WrongNode);
-            }
-            if welcome.shards != host.shards {
-                return Err(RefusalCode::NoSuchShard);
-            }
-            Ok(welcome)
-        });
-        let verdict = match verdict {
-            Ok(welcome) => match self.shard.admit_peer(node, welcome.sender.incarnation)? {
-                PeerAdmission::Welcome => Ok(()),
-                PeerAdmission::WrongIncarnation { known } => {
-                    self.say_incarnation_changed(node, known, welcome.sender.incarnation);
-                    self.close(slot)?;
-                    return Ok(());
-                }
-                PeerAdmission::NotAMember => Err(RefusalCode::WrongNode),
-            },
-            Err(code) => Err(code),
-        };
-        match verdict {
-            Ok(()) => self.peer_is_up(slot, node)?,
-            Err(code) => {
-                let link = self.shard.links.peers.get_mut(&node).expect("we dialed a member");
-                if link.refused.replace(code) != Some(code) {
-                    self.say(LogEvent::PeerRefused { peer: node, reason: code.sentence() });
-                }
-                self.close(slot)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn peer_is_up(&mut self, slot: u32, node: NodeId) -> Result<(), LaneError> {
-        if let Some(old) = self.shard.links.peer_up(node, slot) {
-            self.shard.links.close(old, self.now);
-            let down = self.shard.collect(self.now, Event::PeerDown(node))?;
-            down.expect("a lost link is no frame");
-        }
-        self.say(LogEvent::PeerConnected { shard: self.shard.links.shard, peer: node });
-        self.shard.collect(self.now, Event::PeerUp(node))?.expect("a link is no frame");
-        Ok(())
-    }
-
-    fn dial(&mut self) {
-        if self.stopping.is_some() {
-            return;
-        }
-        let now = self.now;
-        let due: Vec<(NodeId, String)> = self
-            .shard
-            .links
-            .peers
-            .iter_mut()
-            .filter(|(_, link)| {
-                link.dials
-                    && link.up.is_none()
-                    && link.dialing.is_none()
-                    && !link.resolving
-                    && link.next_dial <= now
-            })
-            .map(|(&node, link)| (node, link.address.clone()))
-            .collect();
-        for (node, address) in due {
-            match address.parse::<SocketAddr>() {
-                Ok(address) => self.dial_address(node, address),
-                Err(_) => {
-                    let link = self.shard.links.peers.get_mut(&node).expect("it was just found");
-                    link.resolving = true;
-                    self.lane.resolver.ask(node, address);
-                }
-            }
-        }
-    }
-
-    fn take_resolved(&mut self) {
-        while let Some((node, found)) = self.lane.resolver.answer() {
-            let Some(link) = self.shard.links.peers.get_mut(&node) else { continue };
-            link.resolving = false;
-            match found {
-                Ok(address) => self.dial_address(node, address),
-                Err(_) => {
-                    link.next_dial = self.now.after(Ticks::from_millis(1_000));
-                    self.say(LogEvent::PeerNotFound { peer: node });
-                }
-            }
-        }
-    }
-
-    fn dial_address(&mut self, node: NodeId, address: SocketAddr) {
-        let later = self.now.after(Ticks::from_millis(200));
-        let link = self.shard.links.peers.get_mut(&node).expect("only members are dialed");
-        link.next_dial = later;
-        let domain = socket2::Domain::for_address(address);
-        let Ok(socket) = socket2::Socket::new(domain, socket2::Type::STREAM, None) else { return };
-        let fd = OwnedFd::from(socket);
-        prepare(&fd);
-        let Ok(slot) = self.shard.links.insert(fd, State::Dialing(node), Inbox::new(), self.now)
-        else {
-            return;
-        };
-        self.shard.links.peers.get_mut(&node).expect("a member").dialing = Some(slot);
-        let socket = self.shard.links.get(slot).expect("just inserted");
-        let address = Box::new(socket2::SockAddr::from(address));
-        let (pointer, length) = (address.as_ptr(), address.len());
-        socket.address = Some(address);
-        socket.sending = true;
-        let generation = socket.generation;
-        let entry = opcode::Connect::new(Fd(socket.fd.as_raw_fd()), pointer.cast(), length)
-            .build()
-            .user_data(Tag::new(Owner::Connect, join(slot, generation)).0);
-        self.push(entry);
     }
 
     fn sweep(&mut self) -> Result<(), LaneError> {
@@ -969,23 +550,6 @@ fn busy_is_fine(error: std::io::Error) -> Result<(), std::io::Error> {
         Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
         _ => Err(error),
     }
-}
-
-/// Small frames leave at once, and a host that is gone is noticed, whether something waits to be
-/// acknowledged or not. A socket that refuses an option is slower at that, nothing else.
-fn prepare(fd: &OwnedFd) {
-    let _ = sockopt::set_tcp_nodelay(fd, true);
-    let _ = sockopt::set_socket_keepalive(fd, true);
-    let _ = sockopt::set_tcp_keepidle(fd, GONE_TIME / 2);
-    let _ = sockopt::set_tcp_keepintvl(fd, GONE_TIME / 4);
-    let _ = sockopt::set_tcp_keepcnt(fd, 2);
-    let _ = sockopt::set_tcp_user_timeout(fd, GONE_TIME.as_millis() as u32);
-}
-
-/// The last words on a connection. What the socket doesn't take at once is lost: it is closed.
-fn send_last(fd: &OwnedFd, bytes: &[u8]) {
-    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
-    let _ = rustix::net::send(fd, bytes, flags);
 }
 
 /// What ends a lane, and the node with it.

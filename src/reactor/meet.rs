@@ -1,0 +1,301 @@
+//! How connections begin: greetings judged, handed to the shard they are meant for, peers dialled.
+
+use super::{LaneError, Reactor, join};
+use crate::control::LogEvent;
+use crate::wires::{Parcel, State};
+use io_uring::opcode;
+use io_uring::types::Fd;
+use ringraft_net::Inbox;
+use ringraft_net::handshake::{Hello, Host, RefusalCode, Role, Welcome};
+use ringraft_shard::event::Event;
+use ringraft_shard::shard::PeerAdmission;
+use ringraft_types::tag::{Owner, Tag};
+use ringraft_types::{Incarnation, NodeId, Ticks};
+use rustix::net::sockopt;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+/// A host that acknowledges nothing for this long is gone.
+const GONE_TIME: Duration = Duration::from_secs(8);
+
+impl Reactor {
+    pub(super) fn take_connected(&mut self) -> Result<(), LaneError> {
+        for (slot, generation, result) in std::mem::take(&mut self.connected) {
+            let Some(socket) = self.shard.links.get_generation(slot, generation) else { continue };
+            socket.sending = false;
+            socket.address = None;
+            let State::Dialing(node) = socket.state else { continue };
+            let failed = result < 0 || socket.closing;
+            // A dial that was given up meanwhile is freed from the list.
+            self.shard.links.list(slot);
+            if failed {
+                self.close(slot)?;
+                continue;
+            }
+            let greeting = self.shard.links.greeting(node);
+            if let Some(socket) = self.shard.links.get(slot) {
+                socket.state = State::Dialed(node);
+                socket.outbox.push(&greeting);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn greeted(
+        &mut self,
+        slot: u32,
+        port: Role,
+        hello: Result<Hello, RefusalCode>,
+    ) -> Result<(), LaneError> {
+        let host = Host { port, ..self.shard.links.host };
+        let judged = hello.and_then(|hello| hello.judge(&host).map(|version| (hello, version)));
+        let (hello, version) = match judged {
+            Ok(judged) => judged,
+            Err(code) => {
+                return self.turn_away(slot, port, code);
+            }
+        };
+        self.shard.links.give_time(slot, self.now);
+        let wanted = hello.wanted_shard.unwrap_or(self.shard.links.shard);
+        if wanted != self.shard.links.shard {
+            return self.hand_off(slot, hello, usize::from(wanted.0));
+        }
+        self.seat(slot, &hello, version)
+    }
+
+    /// Gives a connection that greeted another shard to that shard.
+    pub(super) fn hand_off(
+        &mut self,
+        slot: u32,
+        hello: Hello,
+        lane: usize,
+    ) -> Result<(), LaneError> {
+        let socket = self.shard.links.get(slot).expect("it just greeted");
+        let inbox = std::mem::take(&mut socket.inbox);
+        let Ok(fd) = socket.fd.try_clone() else { return self.close(slot) };
+        self.shard.links.release(slot);
+        // A full ring drops the descriptor, which closes it: the other side dials again.
+        let _ = self.shard.links.mesh.send(lane, Parcel::Handoff { socket: fd, hello, inbox });
+        Ok(())
+    }
+
+    pub(super) fn adopt(
+        &mut self,
+        fd: OwnedFd,
+        hello: &Hello,
+        inbox: Inbox,
+    ) -> Result<(), LaneError> {
+        let state = match hello.role {
+            Role::Peer => State::Peer(hello.sender.node),
+            Role::Client => State::Client,
+        };
+        let slot = match self.shard.links.insert(fd, state, inbox, self.now) {
+            Ok(slot) => slot,
+            Err(fd) => {
+                send_last(&fd, &self.shard.links.refusal(hello.role, RefusalCode::Busy));
+                return Ok(());
+            }
+        };
+        let host = Host { port: hello.role, ..self.shard.links.host };
+        match hello.judge(&host) {
+            Ok(version) => self.seat(slot, hello, version)?,
+            Err(code) => self.turn_away(slot, hello.role, code)?,
+        }
+        self.ready.push(slot);
+        Ok(())
+    }
+
+    /// Answers a greeting that is meant for this shard.
+    pub(super) fn seat(&mut self, slot: u32, hello: &Hello, version: u8) -> Result<(), LaneError> {
+        if hello.role == Role::Client {
+            self.shard.links.get(slot).expect("it just greeted").state = State::Client;
+            self.shard.links.answer(slot, Role::Client, Ok(version));
+            return Ok(());
+        }
+        let node = hello.sender.node;
+        match self.shard.admit_peer(node, hello.sender.incarnation)? {
+            PeerAdmission::Welcome => {
+                self.shard.links.answer(slot, Role::Peer, Ok(version));
+                self.peer_is_up(slot, node)?;
+            }
+            PeerAdmission::WrongIncarnation { known } => {
+                self.say_incarnation_changed(node, known, hello.sender.incarnation);
+                self.turn_away(slot, Role::Peer, RefusalCode::WrongIncarnation)?;
+            }
+            PeerAdmission::NotAMember => {
+                self.turn_away(slot, Role::Peer, RefusalCode::WrongNode)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A peer has another directory than the one on record. Said once: it dials, or is dialled, on.
+    pub(super) fn say_incarnation_changed(
+        &mut self,
+        peer: NodeId,
+        known: Incarnation,
+        shown: Incarnation,
+    ) {
+        let link = self.shard.links.peers.get_mut(&peer).expect("only members are on record");
+        if link.shown.replace(shown) != Some(shown) {
+            self.say(LogEvent::IncarnationChanged { peer, known, shown });
+        }
+    }
+
+    pub(super) fn turn_away(
+        &mut self,
+        slot: u32,
+        port: Role,
+        code: RefusalCode,
+    ) -> Result<(), LaneError> {
+        let refusal = self.shard.links.refusal(port, code);
+        if let Some(socket) = self.shard.links.get(slot) {
+            send_last(&socket.fd, &refusal);
+        }
+        self.close(slot)
+    }
+
+    pub(super) fn welcomed(
+        &mut self,
+        slot: u32,
+        node: NodeId,
+        welcome: Result<Welcome, RefusalCode>,
+    ) -> Result<(), LaneError> {
+        let host = self.shard.links.host;
+        let verdict = welcome.and_then(|welcome| {
+            welcome.verdict?;
+            if welcome.sender.cluster != host.identity.cluster {
+                return Err(RefusalCode::WrongCluster);
+            }
+            if welcome.sender.node != node {
+                return Err(RefusalCode::WrongNode);
+            }
+            if welcome.shards != host.shards {
+                return Err(RefusalCode::NoSuchShard);
+            }
+            Ok(welcome)
+        });
+        let verdict = match verdict {
+            Ok(welcome) => match self.shard.admit_peer(node, welcome.sender.incarnation)? {
+                PeerAdmission::Welcome => Ok(()),
+                PeerAdmission::WrongIncarnation { known } => {
+                    self.say_incarnation_changed(node, known, welcome.sender.incarnation);
+                    self.close(slot)?;
+                    return Ok(());
+                }
+                PeerAdmission::NotAMember => Err(RefusalCode::WrongNode),
+            },
+            Err(code) => Err(code),
+        };
+        match verdict {
+            Ok(()) => self.peer_is_up(slot, node)?,
+            Err(code) => {
+                let link = self.shard.links.peers.get_mut(&node).expect("we dialed a member");
+                if link.refused.replace(code) != Some(code) {
+                    self.say(LogEvent::PeerRefused { peer: node, reason: code.sentence() });
+                }
+                self.close(slot)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn peer_is_up(&mut self, slot: u32, node: NodeId) -> Result<(), LaneError> {
+        if let Some(old) = self.shard.links.peer_up(node, slot) {
+            self.shard.links.close(old, self.now);
+            let down = self.shard.collect(self.now, Event::PeerDown(node))?;
+            down.expect("a lost link is no frame");
+        }
+        self.say(LogEvent::PeerConnected { shard: self.shard.links.shard, peer: node });
+        self.shard.collect(self.now, Event::PeerUp(node))?.expect("a link is no frame");
+        Ok(())
+    }
+
+    pub(super) fn dial(&mut self) {
+        if self.stopping.is_some() {
+            return;
+        }
+        let now = self.now;
+        let due: Vec<(NodeId, String)> = self
+            .shard
+            .links
+            .peers
+            .iter_mut()
+            .filter(|(_, link)| {
+                link.dials
+                    && link.up.is_none()
+                    && link.dialing.is_none()
+                    && !link.resolving
+                    && link.next_dial <= now
+            })
+            .map(|(&node, link)| (node, link.address.clone()))
+            .collect();
+        for (node, address) in due {
+            match address.parse::<SocketAddr>() {
+                Ok(address) => self.dial_address(node, address),
+                Err(_) => {
+                    let link = self.shard.links.peers.get_mut(&node).expect("it was just found");
+                    link.resolving = true;
+                    self.lane.resolver.ask(node, address);
+                }
+            }
+        }
+    }
+
+    pub(super) fn take_resolved(&mut self) {
+        while let Some((node, found)) = self.lane.resolver.answer() {
+            let Some(link) = self.shard.links.peers.get_mut(&node) else { continue };
+            link.resolving = false;
+            match found {
+                Ok(address) => self.dial_address(node, address),
+                Err(_) => {
+                    link.next_dial = self.now.after(Ticks::from_millis(1_000));
+                    self.say(LogEvent::PeerNotFound { peer: node });
+                }
+            }
+        }
+    }
+
+    pub(super) fn dial_address(&mut self, node: NodeId, address: SocketAddr) {
+        let later = self.now.after(Ticks::from_millis(200));
+        let link = self.shard.links.peers.get_mut(&node).expect("only members are dialed");
+        link.next_dial = later;
+        let domain = socket2::Domain::for_address(address);
+        let Ok(socket) = socket2::Socket::new(domain, socket2::Type::STREAM, None) else { return };
+        let fd = OwnedFd::from(socket);
+        prepare(&fd);
+        let Ok(slot) = self.shard.links.insert(fd, State::Dialing(node), Inbox::new(), self.now)
+        else {
+            return;
+        };
+        self.shard.links.peers.get_mut(&node).expect("a member").dialing = Some(slot);
+        let socket = self.shard.links.get(slot).expect("just inserted");
+        let address = Box::new(socket2::SockAddr::from(address));
+        let (pointer, length) = (address.as_ptr(), address.len());
+        socket.address = Some(address);
+        socket.sending = true;
+        let generation = socket.generation;
+        let entry = opcode::Connect::new(Fd(socket.fd.as_raw_fd()), pointer.cast(), length)
+            .build()
+            .user_data(Tag::new(Owner::Connect, join(slot, generation)).0);
+        self.push(entry);
+    }
+}
+
+/// Small frames leave at once, and a host that is gone is noticed, whether something waits to be
+/// acknowledged or not. A socket that refuses an option is slower at that, nothing else.
+pub(super) fn prepare(fd: &OwnedFd) {
+    let _ = sockopt::set_tcp_nodelay(fd, true);
+    let _ = sockopt::set_socket_keepalive(fd, true);
+    let _ = sockopt::set_tcp_keepidle(fd, GONE_TIME / 2);
+    let _ = sockopt::set_tcp_keepintvl(fd, GONE_TIME / 4);
+    let _ = sockopt::set_tcp_keepcnt(fd, 2);
+    let _ = sockopt::set_tcp_user_timeout(fd, GONE_TIME.as_millis() as u32);
+}
+
+/// The last words on a connection. What the socket doesn't take at once is lost: it is closed.
+pub(super) fn send_last(fd: &OwnedFd, bytes: &[u8]) {
+    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+    let _ = rustix::net::send(fd, bytes, flags);
+}
