@@ -1,7 +1,7 @@
 //! One core's worth of groups: turn, gates, mesh, apply, sessions, machines, limits.
 //!
 //! A shard is a plain synchronous object. It reaches the world through two doors only:
-//! [`ringraft_wal::Device`] and [`links::Links`]. Nothing here reads a clock, opens a file or a
+//! [`ringraft_wal::device::Device`] and [`links::Links`]. Nothing here reads a clock, opens a file or a
 //! socket, or starts a thread; `ring.rs` and `mesh.rs` are how the shards of one node reach each
 //! other.
 #![deny(unsafe_code)]

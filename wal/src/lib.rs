@@ -1,6 +1,6 @@
 //! The write-ahead log: one per shard, shared by its groups.
 //!
-//! Records of many groups are packed into aligned blocks ([`format`] has every byte), a block is
+//! Records of many groups are packed into aligned blocks ([`mod@format`] has every byte), a block is
 //! one write, and one sync commits them all. A gate waits for the block's sequence to be durable,
 //! which means: it and every block before it. [`Recovery`] reads what is on the disk and tells rot
 //! from a torn tail; it drops only what nobody was told of, and reports everything else (I-11).

@@ -1,6 +1,6 @@
 //! Reading a log back after a start: step by step, through the device only.
 //!
-//! Every segment is read whole and verified, then [`crate::replay`] decides. Before the result is
+//! Every segment is read whole and verified, then `replay.rs` decides. Before the result is
 //! handed over, the segments that hold blocks not known as durable are synced: what is returned
 //! from here is durable.
 
