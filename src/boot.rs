@@ -26,7 +26,7 @@ use ringraft_wal::{LogSettings, Recovered, RecoveredGroup, WalError, lock};
 use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -447,9 +447,4 @@ fn seed(identity: Identity, shard: ShardId) -> u64 {
         ^ u64::from(identity.node.0).rotate_left(40)
         ^ u64::from(shard.0).rotate_left(56)
         ^ now.since(Ticks::ZERO).0
-}
-
-/// The folder of a node's logs.
-pub fn log_folder(data_dir: &Path) -> PathBuf {
-    data_dir.join(LOG_FOLDER)
 }

@@ -122,7 +122,6 @@ pub struct Reactor {
     next_sweep: Ticks,
     stopping: Option<Ticks>,
     events_dropped: u64,
-    inflight: usize,
     scratch: Vec<u32>,
 }
 
@@ -143,7 +142,6 @@ impl Reactor {
             next_sweep: Ticks::ZERO,
             stopping: None,
             events_dropped: 0,
-            inflight: 0,
             scratch: Vec::new(),
         }
     }
@@ -186,19 +184,15 @@ impl Reactor {
     }
 
     fn push(&mut self, entry: squeue::Entry) {
-        self.inflight += 1;
         self.backlog.push_back(entry);
     }
 
     fn reap(&mut self) {
-        let Self { lane, shard, ready, accepted, connected, inflight, deaf, .. } = self;
+        let Self { lane, shard, ready, accepted, connected, deaf, .. } = self;
         let mut rearm_doorbell = false;
         let mut rearm_accept = [false; 2];
         for completion in lane.ring.completion() {
             let more = cqueue::more(completion.flags());
-            if !more {
-                *inflight -= 1;
-            }
             let tag = Tag(completion.user_data());
             let (slot, generation) = split(tag.number());
             match tag.owner() {
@@ -454,13 +448,18 @@ impl Reactor {
         self.shard.links.mesh.ring_doorbells(&self.lane.ringer);
         match sleeps {
             Some(span) if span > Ticks::ZERO => self.sleep(span.min(SWEEP_TIME)),
-            _ => self.lane.ring.submit().map(drop).or_else(busy_is_fine).map_err(LaneError::Ring),
+            _ => self.enter(),
         }
+    }
+
+    /// Submits what is queued, without waiting.
+    fn enter(&mut self) -> Result<(), LaneError> {
+        self.lane.ring.submit().map(drop).or_else(busy_is_fine).map_err(LaneError::Ring)
     }
 
     fn sleep(&mut self, span: Ticks) -> Result<(), LaneError> {
         if self.lane.spin > Ticks::ZERO {
-            self.lane.ring.submit().map(drop).or_else(busy_is_fine).map_err(LaneError::Ring)?;
+            self.enter()?;
             let until = clock::now().after(self.lane.spin.min(span));
             loop {
                 if self.lane.ring.submission().taskrun() {
@@ -482,13 +481,7 @@ impl Reactor {
             }
         }
         if !self.shard.links.mesh.may_park() {
-            return self
-                .lane
-                .ring
-                .submit()
-                .map(drop)
-                .or_else(busy_is_fine)
-                .map_err(LaneError::Ring);
+            return self.enter();
         }
         let timeout =
             Timespec::new().sec(span.0 / 1_000_000).nsec((span.0 % 1_000_000) as u32 * 1_000);
@@ -514,16 +507,15 @@ impl Reactor {
             }
             let room = queue.capacity() - queue.len();
             let device = &mut self.shard.device;
-            let drained = device.drain(room, &mut |entry| {
+            device.drain(room, &mut |entry| {
                 // SAFETY: the device keeps the operation's buffer until its completion (I-08).
                 unsafe { queue.push(&entry) }.expect("there is room for as many");
             });
-            self.inflight += drained;
             drop(queue);
             if self.backlog.is_empty() && self.shard.device.pending() == 0 {
                 return Ok(());
             }
-            self.lane.ring.submit().map(drop).or_else(busy_is_fine).map_err(LaneError::Ring)?;
+            self.enter()?;
         }
     }
 }

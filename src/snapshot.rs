@@ -41,7 +41,7 @@ pub fn take(shard: &Shard<UringDevice, Wires>, now: Ticks) -> Taken {
         peer_frames_received: metrics.peer_frames,
         peer_bytes_received: metrics.peer_bytes,
         peer_bytes_sent: shard.links.peer_bytes_sent,
-        frames_refused: metrics.frames_refused + shard.links.frames_refused,
+        frames_refused: shard.links.frames_refused,
         slow_writes: metrics.slow_writes,
         clients_connected: shard.links.clients() as u64,
         peers_connected,

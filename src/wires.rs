@@ -384,14 +384,6 @@ impl Wires {
         }
     }
 
-    /// Every slot in use.
-    pub fn slots(&self) -> impl Iterator<Item = u32> + use<> {
-        let used: Vec<u32> = (0..self.sockets.len() as u32)
-            .filter(|&slot| self.sockets[slot as usize].is_some())
-            .collect();
-        used.into_iter()
-    }
-
     /// Clients there are, those included that have not greeted yet.
     pub fn clients(&self) -> usize {
         self.clients

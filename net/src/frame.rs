@@ -102,14 +102,6 @@ impl Kind {
             Self::Error => 1 << 10,
         }
     }
-
-    /// Whether nodes send it to each other; all other kinds belong to the client port.
-    pub const fn is_peer(self) -> bool {
-        matches!(
-            self,
-            Self::Beats | Self::BeatReplies | Self::Append | Self::AppendReplies | Self::Ballot
-        )
-    }
 }
 
 /// Who sends: goes into the header of every frame.
@@ -139,11 +131,6 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Appends the header's 64 bytes to `out`.
-    pub fn encode_into(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.encode());
-    }
-
     /// The header as it travels.
     pub fn encode(&self) -> [u8; FRAME_HEADER_BYTES] {
         let mut bytes = [0u8; FRAME_HEADER_BYTES];

@@ -3,6 +3,7 @@
 //! A reply to a write leaves only after its entry is applied here (I-06). Every entry goes through
 //! the session table, on every replica alike, so that a retry is applied once (V8).
 
+use crate::client_frames::write_refusals;
 use crate::event::ShardEvent;
 use crate::group::{Group, Halt, ReadBatch};
 use crate::limits::{
@@ -74,12 +75,10 @@ impl<D: Device, L: Links> Shard<D, L> {
             && bodies.len() < REPLY_BYTES_PER_TURN
         {
             let index = group.applied.next();
-            let stocked = group.stocked(index);
-            if let Some(at) = stocked {
-                let (first, records, _) = group.apply_stock.take().expect("it was just found");
-                let bytes = at.1;
-                apply_entry(group, index, &records[at.0..at.0 + bytes], answers, bodies);
-                group.apply_stock = Some((first, records, at.0 + bytes));
+            if let Some((from, to)) = group.stocked(index) {
+                let (records, _) = group.apply_stock.take().expect("it was just found");
+                apply_entry(group, index, &records[from..to], answers, bodies);
+                group.apply_stock = Some((records, to));
             } else if let Some(record) = cache.get(slot, index) {
                 apply_entry(group, index, record, answers, bodies);
             } else {
@@ -110,10 +109,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let group = &mut self.groups[slot];
         group.apply_fetch = false;
         match result {
-            Ok(records) => {
-                let first = group.applied.next();
-                group.apply_stock = Some((first, records, 0));
-            }
+            Ok(records) => group.apply_stock = Some((records, 0)),
             Err(_) => group.halt = Some(Halt::Damaged),
         }
         self.list_for_apply(slot);
@@ -162,11 +158,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         let frame = read_frame(self.groups[slot].id, &batch.body);
         if let Some(outbox) = self.links.client(batch.connection) {
             let requests = client_wire::reads(&frame).expect("it was checked when it came");
-            let mut writer = BatchWriter::begin(outbox, Kind::Replies, frame.header.group, sender);
-            for request in requests.iter() {
-                writer.reply(&Reply::refusal(request.call, status, hint));
-            }
-            writer.finish();
+            let calls = requests.iter().map(|request| request.call);
+            write_refusals(outbox, frame.header.group, sender, calls, status, hint);
         }
     }
 
@@ -256,8 +249,9 @@ fn serve_batch(
         && let Some(outbox) = links.client(batch.connection)
     {
         if outbox.is_full() {
-            let rest = requests.by_ref().map(|request| request.call);
-            metrics.refused_busy += refuse_rest(outbox, group.id, sender, call, rest);
+            let calls = std::iter::once(call).chain(requests.map(|request| request.call));
+            let (status, hint) = (Status::Busy, NodeId::ZERO);
+            metrics.refused_busy += write_refusals(outbox, group.id, sender, calls, status, hint);
             break;
         }
         let mut writer = BatchWriter::begin(outbox, Kind::Replies, group.id, sender);
@@ -278,23 +272,6 @@ fn serve_batch(
         }
         writer.finish();
     }
-    count
-}
-
-/// Answers "busy" to a read and to those after it. Returns how many.
-fn refuse_rest(
-    outbox: &mut ringraft_net::Outbox,
-    group: GroupId,
-    sender: Identity,
-    first: u64,
-    rest: impl Iterator<Item = u64>,
-) -> u64 {
-    let mut writer = BatchWriter::begin(outbox, Kind::Replies, group, sender);
-    for call in std::iter::once(first).chain(rest) {
-        writer.reply(&Reply::refusal(call, Status::Busy, NodeId::ZERO));
-    }
-    let count = writer.len() as u64;
-    writer.finish();
     count
 }
 
@@ -437,9 +414,9 @@ fn apply_command(
 impl Group {
     /// Where the record at `index` lies in what the log brought back, if it is there.
     fn stocked(&self, index: Index) -> Option<(usize, usize)> {
-        let (_, records, at) = self.apply_stock.as_ref()?;
+        let (records, at) = self.apply_stock.as_ref()?;
         let header = record::peek(records.get(*at..)?).ok()?;
-        (header.index == index).then(|| (*at, record::encoded_bytes(header.length as usize)))
+        (header.index == index).then(|| (*at, at + record::encoded_bytes(header.length as usize)))
     }
 
     /// The machine's and the sessions' hash as one.

@@ -6,10 +6,11 @@ use crate::limits::UNPROPOSED_PART_OF_CACHE;
 use crate::links::{ConnectionId, Links};
 use crate::machine::{CommandKind, StateMachine};
 use crate::metrics::Stage;
+use crate::peer_frames::Carried;
 use crate::shard::Shard;
 use ringraft_net::client_wire::{self, BatchWriter, LocateReply, Reply, Requests};
 use ringraft_net::status::{GroupRole, GroupStatus, NodeStatus};
-use ringraft_net::{Frame, Kind, WireError};
+use ringraft_net::{Frame, Identity, Kind, Outbox, WireError};
 use ringraft_raft::{Input, RoleKind};
 use ringraft_types::command::Envelope;
 use ringraft_types::record::{self, RecordKind};
@@ -126,12 +127,10 @@ impl<D: Device, L: Links> Shard<D, L> {
         hint: NodeId,
     ) {
         let sender = self.settings.identity;
-        let Some(outbox) = self.links.client(from) else { return };
-        let mut batch = BatchWriter::begin(outbox, Kind::Replies, group, sender);
-        for request in requests.iter() {
-            batch.reply(&Reply::refusal(request.call, status, hint));
+        if let Some(outbox) = self.links.client(from) {
+            let calls = requests.iter().map(|request| request.call);
+            write_refusals(outbox, group, sender, calls, status, hint);
         }
-        batch.finish();
     }
 
     /// Encodes writes into the cache, in order; they are proposed together in this turn. From the
@@ -262,7 +261,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             body: copy,
         });
         self.touch(slot);
-        self.step(now, slot, Input::Read { ticket }, crate::peer_frames::Carried::Cache)
+        self.step(now, slot, Input::Read { ticket }, Carried::Cache)
     }
 
     /// Hands writes over before their turn when they fill too much of the cache: an entry that is
@@ -299,7 +298,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             let mut output = std::mem::take(&mut self.scratch.output);
             output.clear();
             self.groups[slot].raft.flush_reads(now, &mut output);
-            let result = self.carry_out(now, slot, &output, crate::peer_frames::Carried::Cache);
+            let result = self.carry_out(now, slot, &output, Carried::Cache);
             self.scratch.output = output;
             result?;
         }
@@ -314,12 +313,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let arrived = self.groups[slot].proposals_arrived;
         self.metrics.writes_proposed += count;
         self.metrics.stage(Stage::Queue, now.since(arrived), count);
-        self.step(
-            now,
-            slot,
-            Input::Propose { bytes: &proposals },
-            crate::peer_frames::Carried::Cache,
-        )?;
+        self.step(now, slot, Input::Propose { bytes: &proposals }, Carried::Cache)?;
         proposals.clear();
         let sequence = self.gates.newest().expect("the proposal's batch was just handed over");
         let group = &mut self.groups[slot];
@@ -407,6 +401,24 @@ impl<D: Device, L: Links> Shard<D, L> {
             groups: groups.collect(),
         }
     }
+}
+
+/// Writes the same refusal to every one of these calls. Returns how many there are.
+pub(crate) fn write_refusals(
+    outbox: &mut Outbox,
+    group: GroupId,
+    sender: Identity,
+    calls: impl Iterator<Item = u64>,
+    status: Status,
+    hint: NodeId,
+) -> u64 {
+    let mut batch = BatchWriter::begin(outbox, Kind::Replies, group, sender);
+    for call in calls {
+        batch.reply(&Reply::refusal(call, status, hint));
+    }
+    let count = batch.len() as u64;
+    batch.finish();
+    count
 }
 
 /// Whether a write's payload may enter the log: what is in the log must apply everywhere.

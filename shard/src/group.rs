@@ -79,8 +79,8 @@ pub(crate) struct Group {
     pub(crate) batches: VecDeque<Batch>,
     /// A read of the log for apply is under way.
     pub(crate) apply_fetch: bool,
-    /// Records that a read of the log brought for apply, and the first one's index.
-    pub(crate) apply_stock: Option<(Index, Vec<u8>, usize)>,
+    /// Records that a read of the log brought for apply, and where the next one begins.
+    pub(crate) apply_stock: Option<(Vec<u8>, usize)>,
     /// Who led when somebody last looked, for the count of changes.
     pub(crate) leader_seen: Option<NodeId>,
     /// The role when somebody last looked.

@@ -68,8 +68,6 @@ pub struct Metrics {
     pub refused_not_leader: u64,
     /// Requests refused for any other reason.
     pub refused_other: u64,
-    /// Frames that were malformed above the frame layer; the connection is closed.
-    pub frames_refused: u64,
     /// Frames taken from peers.
     pub peer_frames: u64,
     /// Bytes of those.
@@ -98,7 +96,6 @@ impl Default for Metrics {
             refused_busy: 0,
             refused_not_leader: 0,
             refused_other: 0,
-            frames_refused: 0,
             peer_frames: 0,
             peer_bytes: 0,
             elections: 0,

@@ -238,7 +238,11 @@ impl<D: Device, L: Links> Shard<D, L> {
                 return Err(ShardError::Shards { found, configured: shard.settings.shards });
             }
             Some(_) => {}
-            None => shard.note_shards()?,
+            // A group's home depends on it.
+            None => {
+                let shards = Index(u64::from(shard.settings.shards));
+                shard.append_record(RecordKind::Shards, GroupId::ZERO, shards, Term::ZERO, b"")?;
+            }
         }
         // Rot that took the node's own records, or nobody knows what: a peer's other life could
         // pass for the one that was known, or a vote be given twice. Every group stays silent.
@@ -309,21 +313,6 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.list_for_apply(slot);
     }
 
-    /// Writes down how many shards the node has: a group's home depends on it.
-    fn note_shards(&mut self) -> Result<(), ShardError> {
-        self.scratch.record.clear();
-        record::encode(
-            &mut self.scratch.record,
-            RecordKind::Shards,
-            GroupId::ZERO,
-            Index(u64::from(self.settings.shards)),
-            Term::ZERO,
-            [b"", b""],
-        );
-        self.log.append(&self.scratch.record)?;
-        Ok(())
-    }
-
     /// Judges a peer's handshake. An incarnation that is new here is written to the log; until it
     /// is durable the peer's frames are not read.
     ///
@@ -334,33 +323,22 @@ impl<D: Device, L: Links> Shard<D, L> {
         node: NodeId,
         incarnation: Incarnation,
     ) -> Result<PeerAdmission, ShardError> {
-        let Some(peer) = self.peers.get_mut(&node) else {
+        let Some(peer) = self.peers.get(&node) else {
             return Ok(PeerAdmission::NotAMember);
         };
         match peer.incarnation {
             Some(known) if known != incarnation => Ok(PeerAdmission::WrongIncarnation { known }),
             Some(_) => Ok(PeerAdmission::Welcome),
             None => {
-                self.scratch.record.clear();
-                record::encode(
-                    &mut self.scratch.record,
-                    RecordKind::Peer,
-                    GroupId::ZERO,
-                    Index(u64::from(node.0)),
-                    Term(incarnation.0),
-                    [b"", b""],
-                );
-                let sequence = self.log.append(&self.scratch.record)?;
+                let (index, term) = (Index(u64::from(node.0)), Term(incarnation.0));
+                let sequence =
+                    self.append_record(RecordKind::Peer, GroupId::ZERO, index, term, b"")?;
+                let peer = self.peers.get_mut(&node).expect("it was just found");
                 peer.incarnation = Some(incarnation);
                 peer.awaits = Some(sequence);
                 Ok(PeerAdmission::Welcome)
             }
         }
-    }
-
-    /// The incarnation on record for a peer, if it was ever met.
-    pub fn peer_incarnation(&self, node: NodeId) -> Option<Incarnation> {
-        self.peers.get(&node)?.incarnation
     }
 
     /// Whether frames of peers should be read now: not while the log has more than it may hold.

@@ -24,7 +24,7 @@ use crate::peer_frames::Carried;
 use crate::shard::{FetchFor, Shard};
 use ringraft_raft::{Fetch, HardState, Input, Output, RoleKind, Span};
 use ringraft_types::record::{self, RecordKind};
-use ringraft_types::{Index, NodeId, Sequence, Term, Ticks};
+use ringraft_types::{GroupId, Index, NodeId, Sequence, Term, Ticks};
 use ringraft_wal::ReadRequest;
 use ringraft_wal::device::Device;
 
@@ -200,13 +200,13 @@ impl<D: Device, L: Links> Shard<D, L> {
             self.cache.truncate(slot, from);
             if output.append.is_none_or(|span| span.first > from) {
                 let term = self.groups[slot].raft.term();
-                sequence = self.append_record(slot, RecordKind::Truncate, from, term, &[])?;
+                sequence = self.append_record(RecordKind::Truncate, id, from, term, &[])?;
             }
         }
         if let Some(HardState { term, vote, commit }) = output.hard_state {
             let mut payload = [0u8; 8];
             payload[..4].copy_from_slice(&vote.map_or(0, |node| node.0).to_le_bytes());
-            sequence = self.append_record(slot, RecordKind::HardState, commit, term, &payload)?;
+            sequence = self.append_record(RecordKind::HardState, id, commit, term, &payload)?;
         }
         if let Some(span) = output.append {
             if let Some(term) = output.new_term_entry {
@@ -224,15 +224,15 @@ impl<D: Device, L: Links> Shard<D, L> {
         Ok(sequence)
     }
 
-    fn append_record(
+    /// Hands the log a record of its own kind: of a group, or of the node (group zero).
+    pub(crate) fn append_record(
         &mut self,
-        slot: usize,
         kind: RecordKind,
+        id: GroupId,
         index: Index,
         term: Term,
         payload: &[u8],
     ) -> Result<Sequence, ShardError> {
-        let id = self.groups[slot].id;
         self.scratch.record.clear();
         record::encode(&mut self.scratch.record, kind, id, index, term, [payload, b""]);
         Ok(self.log.append(&self.scratch.record)?)

@@ -176,12 +176,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
-/// Reads the header of the record at the start of `bytes` without verifying its checksum: for
-/// bytes that were verified already by [`decode`].
-///
-/// # Errors
-/// If the bytes can't be a record's header.
-pub fn peek(bytes: &[u8]) -> Result<RecordHeader, RecordError> {
+/// The payload's length that the record at the start of `bytes` claims, if all of it is there.
+fn measure(bytes: &[u8]) -> Result<u32, RecordError> {
     if bytes.len() < RECORD_HEADER_BYTES {
         return Err(RecordError::Short { have: bytes.len(), need: RECORD_HEADER_BYTES });
     }
@@ -193,6 +189,16 @@ pub fn peek(bytes: &[u8]) -> Result<RecordHeader, RecordError> {
     if bytes.len() < need {
         return Err(RecordError::Short { have: bytes.len(), need });
     }
+    Ok(length)
+}
+
+/// Reads the header of the record at the start of `bytes` without verifying its checksum: for
+/// bytes that were verified already by [`decode`].
+///
+/// # Errors
+/// If the bytes can't be a record's header.
+pub fn peek(bytes: &[u8]) -> Result<RecordHeader, RecordError> {
+    let length = measure(bytes)?;
     let kind = RecordKind::from_u8(bytes[8]).ok_or(RecordError::Kind { kind: bytes[8] })?;
     Ok(RecordHeader {
         kind,
@@ -209,17 +215,8 @@ pub fn peek(bytes: &[u8]) -> Result<RecordHeader, RecordError> {
 /// If it isn't a whole, intact record; the checksum is judged before the kind, so that rot never
 /// looks like a newer version.
 pub fn decode(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
-    if bytes.len() < RECORD_HEADER_BYTES {
-        return Err(RecordError::Short { have: bytes.len(), need: RECORD_HEADER_BYTES });
-    }
-    let length = u32_at(bytes, 4);
-    if length as usize > PAYLOAD_BYTES_MAX {
-        return Err(RecordError::TooLong { length });
-    }
+    let length = measure(bytes)?;
     let need = encoded_bytes(length as usize);
-    if bytes.len() < need {
-        return Err(RecordError::Short { have: bytes.len(), need });
-    }
     let end = RECORD_HEADER_BYTES + length as usize;
     let found = u32_at(bytes, 0);
     let computed = crc32fast::hash(&bytes[4..end]);

@@ -253,11 +253,6 @@ impl MemoryDevice {
         self.faults.push(fault);
     }
 
-    /// Forgets the faults that didn't strike yet.
-    pub fn clear_faults(&mut self) {
-        self.faults.clear();
-    }
-
     /// Everything that a power cut could lose now, in the order in which
     /// [`MemoryDevice::power_cut`] asks for it. A sector written several times is listed once per
     /// write.
