@@ -11,9 +11,7 @@ use ringraft_net::{
 use ringraft_types::command::{Envelope, Keys, PutCommand, RangeCommand};
 use ringraft_types::limits::{FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES, KEY_BYTES_MAX};
 use ringraft_types::limits::{PAYLOAD_BYTES_MAX, VALUE_BYTES_MAX};
-use ringraft_types::{
-    ClientId, ClusterId, GroupId, Incarnation, Index, NodeId, Revision, ShardId, Status,
-};
+use ringraft_types::{ClientId, ClusterId, GroupId, Incarnation, Index, NodeId, ShardId, Status};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
@@ -158,14 +156,7 @@ fn raw_put(key: &[u8], value: &[u8]) -> Vec<u8> {
 
 fn get(key: &[u8]) -> Vec<u8> {
     let mut command = Vec::new();
-    let range = RangeCommand {
-        keys: Keys::One(key),
-        revision: Revision::ZERO,
-        limit: 0,
-        bytes_max: 0,
-        keys_only: false,
-        count_only: false,
-    };
+    let range = RangeCommand::current(Keys::One(key));
     range.encode(&mut command).expect("within limits");
     command
 }

@@ -1,20 +1,6 @@
-//! Little-endian numbers at fixed places. Callers have checked the length.
+//! Reading a hand-written layout.
 
-pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes(bytes[at..at + 2].try_into().expect("two bytes"))
-}
-
-pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
-}
-
-pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
-}
-
-pub(crate) fn u128_at(bytes: &[u8], at: usize) -> u128 {
-    u128::from_le_bytes(bytes[at..at + 16].try_into().expect("sixteen bytes"))
-}
+use ringraft_types::bytes::{u16_at, u32_at, u64_at};
 
 /// Reads a hand-written layout from front to back; `None` when the bytes run out.
 pub(crate) struct Cursor<'a> {

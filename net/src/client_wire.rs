@@ -14,12 +14,13 @@
 //! Error    u32 code, then a sentence in UTF-8
 //! ```
 
+use ringraft_types::bytes::{u16_at, u32_at, u64_at};
 use ringraft_types::limits::{
     COMMAND_BYTES_MAX, ENVELOPE_BYTES, FRAME_BODY_BYTES_MAX, NODES_MAX, PAYLOAD_BYTES_MAX,
 };
 use ringraft_types::{GroupId, Index, NodeId, Revision, ShardId, Status, Term};
 
-use crate::bytes::{Cursor, u16_at, u32_at, u64_at};
+use crate::bytes::Cursor;
 use crate::error::WireError;
 use crate::frame::{Frame, FrameWriter, Identity, Kind};
 use crate::outbox::Outbox;

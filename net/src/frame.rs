@@ -18,10 +18,10 @@
 //! The header is checked before its length is believed, the length before memory is reserved, the
 //! body's checksum before the body is looked at.
 
+use ringraft_types::bytes::{u16_at, u32_at, u64_at, u128_at};
 use ringraft_types::limits::{FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES};
 use ringraft_types::{ClusterId, GroupId, Incarnation, NodeId};
 
-use crate::bytes::{u16_at, u32_at, u64_at, u128_at};
 use crate::error::FrameError;
 use crate::outbox::Outbox;
 

@@ -23,9 +23,9 @@
 
 use std::fmt;
 
+use ringraft_types::bytes::{u16_at, u32_at, u64_at, u128_at};
 use ringraft_types::{ClientId, ClusterId, Incarnation, NodeId, ShardId};
 
-use crate::bytes::{u16_at, u32_at, u64_at, u128_at};
 use crate::frame::{Identity, WIRE_VERSION, WIRE_VERSION_MIN};
 use crate::wire::layout_hash;
 

@@ -7,10 +7,11 @@
 //! u64 lag entries, u32 leader, u8 role, u8 damaged, u16 0, u64 0
 //! ```
 
+use ringraft_types::bytes::{u32_at, u64_at};
 use ringraft_types::limits::FRAME_BODY_BYTES_MAX;
 use ringraft_types::{GroupId, Index, NodeId, Revision, ShardId, Term, Ticks};
 
-use crate::bytes::{Cursor, u32_at, u64_at};
+use crate::bytes::Cursor;
 use crate::error::WireError;
 use crate::frame::{Frame, FrameWriter, Identity, Kind};
 use crate::outbox::Outbox;

@@ -106,12 +106,9 @@ pub(crate) fn put(args: &PutArgs, global: &Global) -> Result<Exit, Failure> {
 
 pub(crate) fn get(args: &GetArgs, global: &Global) -> Result<Exit, Failure> {
     let range = RangeCommand {
-        keys: Keys::One(args.key.as_bytes()),
         revision: Revision(args.revision),
         limit: 1,
-        bytes_max: 0,
-        keys_only: false,
-        count_only: false,
+        ..RangeCommand::current(Keys::One(args.key.as_bytes()))
     };
     let response = read_range(&range, global)?;
     let mut reply = range_reply(&response)?;
@@ -158,12 +155,11 @@ pub(crate) fn del(args: &DelArgs, global: &Global) -> Result<Exit, Failure> {
 
 pub(crate) fn range(args: &RangeArgs, global: &Global) -> Result<Exit, Failure> {
     let range = RangeCommand {
-        keys: keys(&args.start, args.end.as_deref(), args.prefix),
         revision: Revision(args.revision),
         limit: args.limit,
-        bytes_max: 0,
         keys_only: args.keys_only,
         count_only: args.count_only,
+        ..RangeCommand::current(keys(&args.start, args.end.as_deref(), args.prefix))
     };
     let response = read_range(&range, global)?;
     let reply = range_reply(&response)?;

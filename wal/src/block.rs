@@ -4,8 +4,9 @@
 
 use crate::format::{
     BLOCK_HEADER_BYTES, BLOCK_ITEMS_MAX, BLOCK_MAGIC, BlockHeader, Directory, DirectoryItem,
-    ITEM_BYTES, VERSION, block_checksum, is_zero, u16_at, u32_at,
+    ITEM_BYTES, VERSION, block_checksum, is_zero,
 };
+use ringraft_types::bytes::{u16_at, u32_at};
 use ringraft_types::limits::{BLOCK_ALIGN_MIN, BLOCK_BYTES_MAX};
 use ringraft_types::record::{self, Record, RecordError, RecordHeader, RecordKind};
 

@@ -86,6 +86,7 @@
 //! whose `durable` covers the last block with records; rot of the last block before its seal is
 //! written can't be told from a torn write.
 
+use ringraft_types::bytes::{u16_at, u32_at, u64_at, u128_at};
 use ringraft_types::limits::{BLOCK_ALIGN_MIN, BLOCK_BYTES_MAX, RECORD_BYTES_MAX};
 use ringraft_types::record::{RecordHeader, RecordKind};
 use ringraft_types::{ClusterId, GroupId, Incarnation, Index, NodeId, Sequence, Term};
@@ -139,22 +140,6 @@ pub struct Identity {
     pub incarnation: Incarnation,
     /// The log within the node.
     pub log_id: u64,
-}
-
-pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes(bytes[at..at + 2].try_into().expect("two bytes"))
-}
-
-pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
-}
-
-pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
-}
-
-pub(crate) fn u128_at(bytes: &[u8], at: usize) -> u128 {
-    u128::from_le_bytes(bytes[at..at + 16].try_into().expect("sixteen bytes"))
 }
 
 pub(crate) fn put(bytes: &mut [u8], at: usize, value: &[u8]) {

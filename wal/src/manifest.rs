@@ -17,7 +17,8 @@
 //! 60  [12]  zeros
 //! ```
 
-use crate::format::{put, u16_at, u32_at, u64_at, u128_at};
+use crate::format::put;
+use ringraft_types::bytes::{u16_at, u32_at, u64_at, u128_at};
 use ringraft_types::{ClusterId, Incarnation, NodeId};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

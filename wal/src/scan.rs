@@ -9,6 +9,7 @@ use crate::format::{
     BlockHeader, Directory, DirectoryItem, Identity, SEGMENT_HEADER_BYTES, SegmentHeader,
     SegmentHeaderError,
 };
+use ringraft_types::bytes::{u32_at, u64_at};
 use ringraft_types::limits::BLOCK_ALIGN_MIN;
 use ringraft_types::record::{Record, RecordKind};
 use ringraft_types::{GroupId, Index, Sequence, Term};
@@ -251,7 +252,7 @@ fn summarize(
     }
     for item in &result.damaged {
         steps.retain(|step| step.group() != item.group);
-        locals.retain(|bytes| crate::format::u64_at(bytes, 16) != item.group.0);
+        locals.retain(|bytes| u64_at(bytes, 16) != item.group.0);
     }
     let header = block.header;
     let follows = (header.previous, header.chain) == last;
@@ -287,7 +288,7 @@ fn note(steps: &mut Vec<Step>, record: &Record<'_>, inner: Option<&Record<'_>>) 
     let (group, index) = (header.group, header.index);
     match header.kind {
         RecordKind::HardState => {
-            let vote = record.payload.get(..4).map_or(0, |vote| crate::format::u32_at(vote, 0));
+            let vote = record.payload.get(..4).map_or(0, |vote| u32_at(vote, 0));
             let (term, commit) = (header.term, index);
             steps.push(Step::Hard { group, term, vote, commit, is_carried });
         }

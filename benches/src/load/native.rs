@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ringraft_net::client::{self, Client, ClientOptions, Reason};
 use ringraft_types::command::{Keys, PutCommand, RangeCommand};
-use ringraft_types::{GroupId, Revision, Status};
+use ringraft_types::{GroupId, Status};
 
 use super::{Completed, Connection, Operation, Outcome, Refused};
 
@@ -38,14 +38,7 @@ impl Connection for NativeConnection {
                 self.client.submit_write(group, &self.command, self.timeout)
             }
             Operation::Read { key } => {
-                let range = RangeCommand {
-                    keys: Keys::One(key),
-                    revision: Revision::ZERO,
-                    limit: 0,
-                    bytes_max: 0,
-                    keys_only: false,
-                    count_only: false,
-                };
+                let range = RangeCommand::current(Keys::One(key));
                 range.encode(&mut self.command).map_err(|_| Refused::Other)?;
                 self.client.submit_read(group, &self.command, self.timeout)
             }

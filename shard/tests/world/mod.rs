@@ -459,14 +459,7 @@ impl World {
     /// Sends so many linearizable reads of a key in one frame. Returns the first one's call.
     pub(crate) fn send_gets(&mut self, to: NodeId, key: &[u8], count: u64) -> u64 {
         let mut command = Vec::new();
-        let range = RangeCommand {
-            keys: Keys::One(key),
-            revision: Revision::ZERO,
-            limit: 0,
-            bytes_max: 0,
-            keys_only: false,
-            count_only: false,
-        };
+        let range = RangeCommand::current(Keys::One(key));
         range.encode(&mut command).expect("within limits");
         self.send_many(to, Kind::Reads, [&command, b""], count)
     }

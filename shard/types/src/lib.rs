@@ -4,6 +4,7 @@
 //! Nothing here opens a file, reads a clock or decides anything.
 #![forbid(unsafe_code)]
 
+pub mod bytes;
 pub mod command;
 pub mod ids;
 pub mod limits;

@@ -16,6 +16,7 @@
 //! All numbers are little-endian. A record names itself completely (group, index, term), so it
 //! can't be taken for another at a place where it doesn't belong (V13).
 
+use crate::bytes::{u32_at, u64_at};
 use crate::ids::{GroupId, Index, Term};
 use crate::limits::{PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES};
 
@@ -166,14 +167,6 @@ pub fn encode(
     let checksum = crc32fast::hash(&out[start + 4..]);
     out[start..start + 4].copy_from_slice(&checksum.to_le_bytes());
     out.resize(start + encoded_bytes(length), 0);
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
 /// The payload's length that the record at the start of `bytes` claims, if all of it is there.

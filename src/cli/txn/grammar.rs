@@ -7,7 +7,6 @@
 //! word       = a run of bytes without space, quote or parenthesis | '"' … '"' with \" and \\
 //! ```
 
-use ringraft_types::Revision;
 use ringraft_types::command::{
     Compare, DeleteCommand, Keys, Operand, Operation, PutCommand, RangeCommand, Relation, Target,
 };
@@ -142,14 +141,9 @@ impl OperationText {
             Self::Delete { key, prefix } => {
                 Operation::Delete(DeleteCommand { keys: keys(key, *prefix), previous: false })
             }
-            Self::Get { key, prefix } => Operation::Range(RangeCommand {
-                keys: keys(key, *prefix),
-                revision: Revision::ZERO,
-                limit: 0,
-                bytes_max: 0,
-                keys_only: false,
-                count_only: false,
-            }),
+            Self::Get { key, prefix } => {
+                Operation::Range(RangeCommand::current(keys(key, *prefix)))
+            }
         }
     }
 }
