@@ -8,6 +8,8 @@ pub mod bytes;
 pub mod command;
 pub mod ids;
 pub mod limits;
+#[cfg(ringraft_plant)]
+pub mod plant;
 pub mod record;
 pub mod reply;
 pub mod status;
