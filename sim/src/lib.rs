@@ -1,0 +1,9 @@
+//! The deterministic simulator of whole clusters, and the checkers that judge what clients saw.
+//!
+//! - [`history`]: what clients asked and learned, in a stable format. The simulator records one in
+//!   memory; the harness of real processes writes the same as lines of JSON.
+//!
+//! Nothing here opens a socket or starts a node.
+#![forbid(unsafe_code)]
+
+pub mod history;
