@@ -144,6 +144,7 @@ const UNSAFE_FILES: &[&str] = &[
     "wal/src/device/uring.rs",
     "wal/tests/uring.rs",
     "src/reactor.rs",
+    "benches/micro/ring_ops.rs",
     "benches/src/ring.rs",
 ];
 
