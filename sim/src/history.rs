@@ -11,6 +11,7 @@ mod ask;
 mod bytes;
 pub mod lines;
 mod reply;
+mod show;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ pub use ask::{
 };
 pub use bytes::Bytes;
 pub use reply::{KeyValue, ListReply, PutReply, Reply, TxnReply};
+pub(crate) use show::json;
 
 /// Names a call: its client, and the client's own number for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

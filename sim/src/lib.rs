@@ -2,8 +2,10 @@
 //!
 //! - [`history`]: what clients asked and learned, in a stable format. The simulator records one in
 //!   memory; the harness of real processes writes the same as lines of JSON.
+//! - [`checker`]: whether a history, and what the nodes applied, keep the promises V8 and V9.
 //!
 //! Nothing here opens a socket or starts a node.
 #![forbid(unsafe_code)]
 
+pub mod checker;
 pub mod history;

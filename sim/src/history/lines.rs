@@ -63,11 +63,7 @@ pub struct Why(pub Reason);
 
 impl From<Why> for String {
     fn from(why: Why) -> Self {
-        match why.0 {
-            Reason::Deadline => "deadline".into(),
-            Reason::Ended => "ended".into(),
-            Reason::Refused(status) => format!("{status:?}"),
-        }
+        why.0.to_string()
     }
 }
 

@@ -1,0 +1,73 @@
+//! Two checkers, one verdict: the one by revisions decides every history, the general one is asked
+//! the same on small ones. A disagreement is a violation of its own: one of the two is wrong.
+//!
+//! A history that is too large to be searched whole is searched in windows: so many calls at a time
+//! of the order that the first checker found, each from the machine as it was before them. That
+//! sees a model or an order that is wrong, but can't find an order that the first checker missed.
+
+use std::collections::BTreeMap;
+
+use ringraft_types::GroupId;
+
+use super::general::{self, DONE_MAX, UNKNOWN_MAX};
+use super::model::Model;
+use super::serial::{self, Serial};
+use super::violation::Violation;
+use crate::history::{Ask, Call};
+
+/// How much of a group's history the general checker was asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Searched {
+    /// All of it at once.
+    Whole,
+    /// All calls that have a place in the order, in so many windows.
+    Windows(usize),
+}
+
+/// Checks a group's calls both ways. `applied` is [`serial::check`]'s.
+///
+/// # Errors
+/// What the checker by revisions finds, or that the two disagree.
+pub fn check<'a>(
+    group: GroupId,
+    calls: Vec<&'a Call>,
+    applied: &BTreeMap<u64, &Ask>,
+) -> Result<(Serial<'a>, Searched), Violation> {
+    let is_small = general::is_small(&calls);
+    let general = is_small.then(|| general::is_linearizable(Model::default(), &calls));
+    match (serial::check(group, calls, applied), general) {
+        (Ok(serial), Some(true)) => Ok((serial, Searched::Whole)),
+        (Err(violation), None | Some(false)) => Err(violation),
+        (Ok(serial), None) => {
+            let windows = search_windows(group, &serial.order)?;
+            Ok((serial, Searched::Windows(windows)))
+        }
+        (Err(violation), Some(true)) => {
+            Err(Violation::Disagree { group, serial: Some(Box::new(violation)), general: true })
+        }
+        (Ok(_), Some(false)) => Err(Violation::Disagree { group, serial: None, general: false }),
+    }
+}
+
+/// Asks the general checker about an order, a window at a time.
+fn search_windows(group: GroupId, order: &[&Call]) -> Result<usize, Violation> {
+    let mut model = Model::default();
+    let (mut windows, mut rest) = (0, order);
+    while !rest.is_empty() {
+        let mut unknown = 0;
+        let fits = rest.iter().take(DONE_MAX).take_while(|call| {
+            unknown += usize::from(general::is_unknown(call));
+            unknown <= UNKNOWN_MAX
+        });
+        let (window, after) = rest.split_at(fits.count());
+        if !general::is_linearizable(model.clone(), window) {
+            return Err(Violation::Disagree { group, serial: None, general: false });
+        }
+        for call in window {
+            // The first checker played it back without a refusal.
+            let _ = model.step(&call.ask);
+        }
+        (windows, rest) = (windows + 1, after);
+    }
+    Ok(windows)
+}
