@@ -354,7 +354,7 @@ impl Reactor {
     fn tell_control(&mut self) {
         let shard = self.shard.links.shard;
         for event in self.shard.take_events() {
-            self.say(LogEvent::of_shard(shard, event));
+            self.say(LogEvent::Shard(shard, event));
         }
     }
 

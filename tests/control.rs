@@ -6,6 +6,7 @@ use ringraft::control::{
     BUCKETS_US, ControlOptions, GroupRow, LogControl, LogEvent, NodeSnapshot, Percentiles,
     ShardFeed, ShardSnapshot, Stage, StageHistogram, WalSnapshot, bind, serve,
 };
+use ringraft_shard::ShardEvent;
 use ringraft_types::{GroupId, NodeId, ShardId, Term};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -52,7 +53,8 @@ impl ShardFeed for FakeFeed {
         let (group, term) = (GroupId(1), Term(1));
         self.change(|fake| {
             if !fake.events_taken {
-                out.push(LogEvent::SteppedDown { group, term });
+                let event = ShardEvent::SteppedDown { group, term };
+                out.push(LogEvent::Shard(ShardId(0), event));
             }
             fake.events_taken = true;
         });

@@ -167,12 +167,13 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// proposed here may still be applied elsewhere, what was to be read is not.
     fn tell_halt(&mut self, slot: usize) {
         let group = &mut self.groups[slot];
-        if group.halt.is_none() || std::mem::replace(&mut group.halt_told, true) {
+        let Some(halt) = group.halt else { return };
+        if std::mem::replace(&mut group.halt_told, true) {
             return;
         }
         let reads = std::mem::take(&mut group.reads);
         group.reads_bytes = 0;
-        self.events.push(ShardEvent::Halted { group: group.id });
+        self.events.push(ShardEvent::Halted { group: group.id, halt });
         for batch in reads {
             self.refuse_reads(slot, &batch, Status::Damaged, NodeId::ZERO);
         }

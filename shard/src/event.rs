@@ -1,5 +1,6 @@
 //! The closed list of what can wake a shard. A reader finds every entrance here.
 
+use crate::group::Halt;
 use crate::links::ConnectionId;
 use crate::metrics::Stage;
 use ringraft_net::Frame;
@@ -68,6 +69,8 @@ pub enum ShardEvent {
     Halted {
         /// The group.
         group: GroupId,
+        /// Which of the two.
+        halt: Halt,
     },
     /// A write took longer than the threshold.
     SlowWrite {

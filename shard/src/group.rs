@@ -42,7 +42,7 @@ pub(crate) struct Batch {
 }
 
 /// Why a group refuses to serve.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Halt {
     /// Its log has rot that this node can't repair.
     Damaged,

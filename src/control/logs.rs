@@ -5,9 +5,8 @@
 //! the line.
 
 use crate::config::{Log, LogLevel};
-use ringraft_shard::ShardEvent;
-use ringraft_shard::metrics::Stage;
-use ringraft_types::{GroupId, Incarnation, Index, NodeId, ShardId, Term};
+use ringraft_shard::{Halt, ShardEvent};
+use ringraft_types::{Incarnation, NodeId, ShardId};
 use std::io;
 use std::sync::{Arc, OnceLock};
 use tracing::level_filters::LevelFilter;
@@ -101,9 +100,11 @@ fn filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// What a shard has to say to people. Small and without allocation, so that it fits a ring.
+/// What a shard's thread has to say to people. Small and without allocation, so that it fits a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogEvent {
+    /// The shard itself said it.
+    Shard(ShardId, ShardEvent),
     /// A shard's log is open: what recovery found.
     Recovered {
         /// The shard.
@@ -121,45 +122,6 @@ pub enum LogEvent {
         shard: ShardId,
         /// Blocks after the cut.
         blocks: u64,
-    },
-    /// Rot in a group's log: it refuses to serve.
-    Damaged {
-        /// The shard.
-        shard: ShardId,
-        /// The group.
-        group: GroupId,
-    },
-    /// A group here stands for election.
-    ElectionStarted {
-        /// The group.
-        group: GroupId,
-        /// The term asked for.
-        term: Term,
-    },
-    /// This node leads a group.
-    BecameLeader {
-        /// The group.
-        group: GroupId,
-        /// The term.
-        term: Term,
-        /// The newest entry at that moment.
-        last: Index,
-    },
-    /// This node no longer leads a group.
-    SteppedDown {
-        /// The group.
-        group: GroupId,
-        /// The term.
-        term: Term,
-    },
-    /// A group here follows a leader.
-    Follows {
-        /// The group.
-        group: GroupId,
-        /// The term.
-        term: Term,
-        /// Who leads.
-        leader: NodeId,
     },
     /// A shard is connected to a peer.
     PeerConnected {
@@ -205,75 +167,18 @@ pub enum LogEvent {
         /// Why: a sentence of `net`.
         reason: &'static str,
     },
-    /// A write was slow.
-    SlowWrite {
-        /// The group.
-        group: GroupId,
-        /// The entry.
-        index: Index,
-        /// From the socket to the reply, microseconds.
-        total_us: u64,
-        /// The stage that took longest.
-        slowest: Stage,
-        /// How long that took, microseconds.
-        slowest_us: u64,
-    },
-    /// The disk is full: proposals are refused until there is space.
-    DiskFull {
-        /// The shard.
-        shard: ShardId,
-    },
-    /// There is space again.
-    DiskHasSpace {
-        /// The shard.
-        shard: ShardId,
-    },
 }
 
 impl LogEvent {
-    /// What a shard had to say, and which shard that was.
-    pub fn of_shard(shard: ShardId, event: ShardEvent) -> Self {
-        match event {
-            ShardEvent::ElectionStarted { group, term } => Self::ElectionStarted { group, term },
-            ShardEvent::BecameLeader { group, term, last } => {
-                Self::BecameLeader { group, term, last }
-            }
-            ShardEvent::SteppedDown { group, term } => Self::SteppedDown { group, term },
-            ShardEvent::Follows { group, term, leader } => Self::Follows { group, term, leader },
-            ShardEvent::Halted { group } => Self::Damaged { shard, group },
-            ShardEvent::SlowWrite { group, index, total, stage, span } => Self::SlowWrite {
-                group,
-                index,
-                total_us: total.get(),
-                slowest: stage,
-                slowest_us: span.get(),
-            },
-            ShardEvent::DiskFull(true) => Self::DiskFull { shard },
-            ShardEvent::DiskFull(false) => Self::DiskHasSpace { shard },
-        }
-    }
-
     /// Writes the line. For the control lane's thread only.
     pub fn emit(&self) {
         match *self {
+            Self::Shard(shard, event) => emit_shard(shard, event),
             Self::Recovered { shard, groups, entries, took_us } => {
                 tracing::info!(%shard, groups, entries, took_us, "log recovered");
             }
             Self::TailCut { shard, blocks } => {
                 tracing::warn!(%shard, blocks, "torn tail cut: nothing acknowledged was in it");
-            }
-            Self::Damaged { shard, group } => {
-                tracing::error!(%shard, %group, "the log has rot: the group refuses to serve");
-            }
-            Self::ElectionStarted { group, term } => {
-                tracing::info!(%group, %term, "stands for election");
-            }
-            Self::BecameLeader { group, term, last } => {
-                tracing::info!(%group, %term, %last, "leads");
-            }
-            Self::SteppedDown { group, term } => tracing::info!(%group, %term, "steps down"),
-            Self::Follows { group, term, leader } => {
-                tracing::info!(%group, %term, %leader, "follows");
             }
             Self::PeerConnected { shard, peer } => {
                 tracing::info!(%shard, %peer, "peer connected");
@@ -302,16 +207,109 @@ impl LogEvent {
             Self::FrameRefused { shard, reason } => {
                 tracing::warn!(%shard, reason, "connection closed: it broke the protocol");
             }
-            Self::SlowWrite { group, index, total_us, slowest, slowest_us } => {
-                let slowest = slowest.name();
-                tracing::warn!(%group, %index, total_us, slowest, slowest_us, "slow write");
+        }
+    }
+}
+
+fn emit_shard(shard: ShardId, event: ShardEvent) {
+    match event {
+        ShardEvent::ElectionStarted { group, term } => {
+            tracing::info!(%group, %term, "stands for election");
+        }
+        ShardEvent::BecameLeader { group, term, last } => {
+            tracing::info!(%group, %term, %last, "leads");
+        }
+        ShardEvent::SteppedDown { group, term } => tracing::info!(%group, %term, "steps down"),
+        ShardEvent::Follows { group, term, leader } => {
+            tracing::info!(%group, %term, %leader, "follows");
+        }
+        ShardEvent::Halted { group, halt: Halt::Damaged } => {
+            tracing::error!(%shard, %group, "the log has rot: the group refuses to serve");
+        }
+        ShardEvent::Halted { group, halt: Halt::UnknownCommand(index) } => {
+            tracing::error!(
+                %shard, %group, %index,
+                "an entry is unknown to this version: the group refuses to serve; run a newer one"
+            );
+        }
+        ShardEvent::SlowWrite { group, index, total, stage, span } => {
+            let (total_us, slowest, slowest_us) = (total.get(), stage.name(), span.get());
+            tracing::warn!(%group, %index, total_us, slowest, slowest_us, "slow write");
+        }
+        ShardEvent::DiskFull(true) => {
+            tracing::error!(%shard, "the disk is full: writes are refused, reads go on");
+        }
+        ShardEvent::DiskFull(false) => {
+            tracing::info!(%shard, "the disk has space again: writes are accepted");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringraft_shard::metrics::Stage;
+    use ringraft_types::{GroupId, Index, Term, Ticks};
+    use std::sync::Mutex;
+
+    /// What the events write, a line each.
+    fn lines(events: &[LogEvent]) -> Vec<String> {
+        struct Lines(Arc<Mutex<Vec<u8>>>);
+        impl io::Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().expect("lock").write(bytes)
             }
-            Self::DiskFull { shard } => {
-                tracing::error!(%shard, "the disk is full: writes are refused, reads go on");
-            }
-            Self::DiskHasSpace { shard } => {
-                tracing::info!(%shard, "the disk has space again: writes are accepted");
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
             }
         }
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let to = written.clone();
+        let lines = fmt::layer().without_time().with_ansi(false).with_target(false);
+        let lines = lines.with_writer(move || Lines(to.clone()));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), || {
+            events.iter().for_each(LogEvent::emit);
+        });
+        let text = String::from_utf8(written.lock().expect("lock").clone()).expect("text");
+        text.lines().map(|line| line.trim().to_owned()).collect()
+    }
+
+    /// Goal: what a shard says becomes one line, which names the group or the shard, and tells the
+    /// two reasons to halt apart.
+    #[test]
+    fn what_a_shard_says_is_a_line() {
+        let (group, term) = (GroupId(7), Term(3));
+        let slow = ShardEvent::SlowWrite {
+            group,
+            index: Index(9),
+            total: Ticks(1500),
+            stage: Stage::Sync,
+            span: Ticks(1200),
+        };
+        let unknown = Halt::UnknownCommand(Index(9));
+        let said = [
+            (ShardEvent::SteppedDown { group, term }, "INFO steps down group=7 term=3"),
+            (
+                ShardEvent::Halted { group, halt: Halt::Damaged },
+                "ERROR the log has rot: the group refuses to serve shard=2 group=7",
+            ),
+            (
+                ShardEvent::Halted { group, halt: unknown },
+                "ERROR an entry is unknown to this version: the group refuses to serve; run a \
+                 newer one shard=2 group=7 index=9",
+            ),
+            (
+                slow,
+                "WARN slow write group=7 index=9 total_us=1500 slowest=\"sync\" slowest_us=1200",
+            ),
+            (
+                ShardEvent::DiskFull(true),
+                "ERROR the disk is full: writes are refused, reads go on shard=2",
+            ),
+        ];
+        let events: Vec<LogEvent> =
+            said.iter().map(|&(event, _)| LogEvent::Shard(ShardId(2), event)).collect();
+        let expected: Vec<&str> = said.iter().map(|&(_, line)| line).collect();
+        assert_eq!(lines(&events), expected);
     }
 }
