@@ -47,6 +47,14 @@ pub enum FrameRefusal {
     /// The sender isn't who the connection belongs to.
     #[error("the frame's sender isn't the one that shook hands")]
     WrongSender,
+    /// A message that no sound node sends.
+    #[error("a message of group {group} breaks the protocol: {breach}")]
+    Breach {
+        /// The group.
+        group: GroupId,
+        /// What is wrong with it.
+        breach: ringraft_raft::Breach,
+    },
     /// A record that isn't the append's.
     #[error("an append of group {group} carries a record that isn't its own: {what}")]
     Record {

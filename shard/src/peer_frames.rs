@@ -8,7 +8,7 @@ use ringraft_net::wire::{
 };
 use ringraft_net::{Frame, Kind};
 use ringraft_raft::output::Envelope;
-use ringraft_raft::{Append, AppendOutcome, EntryHead, Input, Message, Span};
+use ringraft_raft::{Append, AppendOutcome, Breach, EntryHead, Input, Message, NUMBER_MAX, Span};
 use ringraft_types::{GroupId, Index, LogId, NodeId, Ticks, record};
 use ringraft_wal::device::Device;
 
@@ -55,9 +55,6 @@ fn scan(
                 header.kind, header.index, header.group
             ));
         }
-        if heads.last().is_some_and(|last| last.term > header.term) {
-            return Err(format!("the term goes back at entry {index}"));
-        }
         let bytes = record.bytes.len();
         heads.push(EntryHead { term: header.term, bytes: bytes as u32 });
         at += bytes;
@@ -65,25 +62,6 @@ fn scan(
         index = index.next();
     }
     Ok(())
-}
-
-/// Terms and indexes above this come from a broken peer: no log gets there, and counting on from
-/// them would end in an overflow.
-const NUMBER_MAX: u64 = 1 << 62;
-
-/// Whether a message's numbers may be counted on from.
-fn is_within_reach(message: &Message) -> bool {
-    let term = match *message {
-        Message::PreVote { term, .. }
-        | Message::PreVoteReply { term, .. }
-        | Message::Vote { term, .. }
-        | Message::VoteReply { term, .. }
-        | Message::AppendReply { term, .. }
-        | Message::Heartbeat { term, .. }
-        | Message::HeartbeatReply { term, .. } => term,
-        Message::Append(Append { term, .. }) => term,
-    };
-    term.0 <= NUMBER_MAX
 }
 
 impl<D: Device, L: Links> Shard<D, L> {
@@ -129,7 +107,9 @@ impl<D: Device, L: Links> Shard<D, L> {
                         commit: item.commit,
                         round: item.round,
                     };
-                    self.message(now, from, item.group, message)?;
+                    if let Err(refusal) = self.message(now, from, item.group, message)? {
+                        return Ok(Err(refusal));
+                    }
                 }
             }
             Kind::BeatReplies => {
@@ -144,7 +124,9 @@ impl<D: Device, L: Links> Shard<D, L> {
                         round: item.round,
                         commit: item.commit,
                     };
-                    self.message(now, from, item.group, message)?;
+                    if let Err(refusal) = self.message(now, from, item.group, message)? {
+                        return Ok(Err(refusal));
+                    }
                 }
             }
             Kind::AppendReplies => {
@@ -167,7 +149,9 @@ impl<D: Device, L: Links> Shard<D, L> {
                         outcome,
                         commit: item.commit,
                     };
-                    self.message(now, from, item.group, message)?;
+                    if let Err(refusal) = self.message(now, from, item.group, message)? {
+                        return Ok(Err(refusal));
+                    }
                 }
             }
             Kind::Ballot => {
@@ -182,7 +166,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                     BallotKind::Vote => Message::Vote { term, last },
                     BallotKind::VoteReply => Message::VoteReply { term, granted },
                 };
-                self.message(now, from, frame.header.group, message)?;
+                return self.message(now, from, frame.header.group, message);
             }
             Kind::Append => return self.append_frame(now, from, frame),
             kind => return Ok(Err(FrameRefusal::WrongPort { kind })),
@@ -198,12 +182,13 @@ impl<D: Device, L: Links> Shard<D, L> {
         from: NodeId,
         group: GroupId,
         message: Message,
-    ) -> Result<(), ShardError> {
-        let Some(&slot) = self.slots.get(&group) else { return Ok(()) };
-        if !is_within_reach(&message) {
-            return Ok(());
+    ) -> Result<Result<(), FrameRefusal>, ShardError> {
+        let Some(&slot) = self.slots.get(&group) else { return Ok(Ok(())) };
+        if let Err(breach) = self.groups[slot].raft.judge(from, &message, &[]) {
+            return Ok(Err(FrameRefusal::Breach { group, breach }));
         }
-        self.step(now, slot, Input::Message { from, message, heads: &[] }, Carried::Cache)
+        let input = Input::Message { from, message, heads: &[] };
+        self.step(now, slot, input, Carried::Cache).map(Ok)
     }
 
     fn append_frame(
@@ -221,29 +206,28 @@ impl<D: Device, L: Links> Shard<D, L> {
             }
         };
         let Some(&slot) = self.slots.get(&group) else { return Ok(Ok(())) };
+        if head.prev_index.0 > NUMBER_MAX {
+            let breach = Breach::OutOfReach(head.prev_index.0);
+            return Ok(Err(FrameRefusal::Breach { group, breach }));
+        }
         let mut heads = std::mem::take(&mut self.scratch.heads);
         let mut offsets = std::mem::take(&mut self.scratch.offsets);
-        let first = Index(head.prev_index.0.saturating_add(1));
-        let mut scanned = if head.prev_index.0 <= NUMBER_MAX && head.term.0 <= NUMBER_MAX {
-            scan(group, first, records, &mut heads, &mut offsets)
-        } else {
-            Err(String::from("a number that no log reaches"))
-        };
+        let first = head.prev_index.next();
+        let mut scanned = scan(group, first, records, &mut heads, &mut offsets);
         if scanned.is_ok() && heads.len() != head.count as usize {
             scanned = Err(format!("{} records where {} are promised", heads.len(), head.count));
         }
-        if scanned.is_ok() && heads.last().is_some_and(|entry| entry.term > head.term) {
-            scanned = Err(String::from("an entry of a later term than the leader's"));
-        }
-        let result = match scanned {
-            Err(what) => Ok(Err(FrameRefusal::Record { group, what })),
-            Ok(()) => {
-                let message = Message::Append(Append {
-                    term: head.term,
-                    prev: LogId::new(head.prev_term, head.prev_index),
-                    commit: head.commit,
-                    count: head.count,
-                });
+        let message = Message::Append(Append {
+            term: head.term,
+            prev: LogId::new(head.prev_term, head.prev_index),
+            commit: head.commit,
+            count: head.count,
+        });
+        let judged = self.groups[slot].raft.judge(from, &message, &heads);
+        let result = match (scanned, judged) {
+            (Err(what), _) => Ok(Err(FrameRefusal::Record { group, what })),
+            (Ok(()), Err(breach)) => Ok(Err(FrameRefusal::Breach { group, breach })),
+            (Ok(()), Ok(())) => {
                 let input = Input::Message { from, message, heads: &heads };
                 let carried = Carried::Records { first, offsets: &offsets, bytes: records };
                 self.step(now, slot, input, carried).map(Ok)

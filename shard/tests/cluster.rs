@@ -3,8 +3,16 @@
 
 mod world;
 
-use ringraft_net::wire::{Ballot, BallotKind};
-use ringraft_types::{Index, LogId, NodeId, Status, Term, Ticks};
+use ringraft_net::status::GroupStatus;
+use ringraft_net::wire::{
+    AppendHead, AppendReplies, AppendReplyItem, Ballot, BallotKind, BeatItem, BeatReplies,
+    BeatReplyItem, Beats,
+};
+use ringraft_net::{Identity, Outbox};
+use ringraft_raft::Breach;
+use ringraft_shard::FrameRefusal;
+use ringraft_types::record::{self, RecordKind};
+use ringraft_types::{Index, LogId, NodeId, Sequence, Status, Term, Ticks};
 use world::{GROUP, World};
 
 /// Three nodes elect a leader, and a write is answered only after it is applied, everywhere alike.
@@ -219,9 +227,109 @@ fn a_term_out_of_reach_is_not_adopted() {
         let from = world.nodes().into_iter().find(|&node| node != to).expect("there are three");
         let kind = BallotKind::VoteReply;
         let ballot = Ballot { kind, term: Term(u64::MAX), last: LogId::ZERO, granted: false };
-        world.inject(from, to, |outbox, sender| ballot.write(outbox, GROUP, sender));
+        let taken = world.inject(from, to, |outbox, sender| ballot.write(outbox, GROUP, sender));
+        assert_eq!(broken(taken), Breach::OutOfReach(u64::MAX));
     }
     world.run_for(Ticks::from_millis(2_000));
     assert_eq!(world.elect(), leader);
     assert_eq!(world.put(leader, 9, 1, b"k", b"v").status, Status::Ok);
+}
+
+fn broken(taken: Result<(), FrameRefusal>) -> Breach {
+    match taken {
+        Err(FrameRefusal::Breach { group: GROUP, breach }) => breach,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn beat(term: Term) -> impl Fn(&mut Outbox, Identity) {
+    move |outbox, sender| {
+        let mut beats = Beats::default();
+        beats.push(BeatItem { group: GROUP, term, commit: Index::ZERO, round: 0 });
+        beats.write(outbox, sender, Ticks(1), Sequence::ZERO);
+    }
+}
+
+/// An append of empty entries of these terms.
+fn append(term: Term, prev: LogId, terms: &[u64]) -> impl Fn(&mut Outbox, Identity) + use<> {
+    let mut records = Vec::new();
+    for (&entry, index) in terms.iter().zip(prev.index.0.saturating_add(1)..) {
+        let (kind, index, entry) = (RecordKind::NewTerm, Index(index), Term(entry));
+        record::encode(&mut records, kind, GROUP, index, entry, [b"", b""]);
+    }
+    let head = AppendHead {
+        term,
+        prev_term: prev.term,
+        prev_index: prev.index,
+        commit: Index::ZERO,
+        count: terms.len() as u32,
+        pad: 0,
+    };
+    move |outbox, sender| head.write(outbox, GROUP, sender, [&records[..]])
+}
+
+/// What no sound node says is refused in every role with what is wrong about it, and costs its
+/// sender the link; the cluster goes on as if nothing had been said.
+#[test]
+fn a_peer_that_breaks_the_protocol_loses_its_link() {
+    let mut world = World::new(6, 3, 1);
+    let leader = world.elect();
+    assert_eq!(world.put(leader, 9, 1, b"k", b"v").status, Status::Ok);
+    world.run_for(Ticks::from_millis(500));
+    let others: Vec<NodeId> = world.nodes().into_iter().filter(|&node| node != leader).collect();
+    let [follower, liar] = others[..] else { panic!("there are three") };
+    let GroupStatus { term, last, commit, .. } = world.group(follower);
+    assert_eq!(commit, last, "all of it is committed");
+    let (newer, newest) = (Term(term.0 + 1), LogId::new(term, last));
+
+    let second = |leader| Breach::SecondLeader { term, leader };
+    assert_eq!(broken(world.inject(liar, follower, beat(term))), second(leader));
+    assert_eq!(broken(world.inject(liar, leader, beat(term))), second(leader));
+    assert_eq!(broken(world.inject(liar, leader, append(term, newest, &[]))), second(leader));
+    assert_eq!(broken(world.inject(leader, follower, beat(Term::ZERO))), Breach::TermZero);
+
+    for to in [follower, leader] {
+        let differs = append(newer, LogId::new(newer, last), &[]);
+        assert_eq!(broken(world.inject(liar, to, differs)), Breach::LacksCommitted { index: last });
+        let other_first = append(newer, LogId::ZERO, &[newer.0]);
+        let index = Index(1);
+        assert_eq!(broken(world.inject(liar, to, other_first)), Breach::LacksCommitted { index });
+    }
+    let goes_back = append(term, newest, &[0]);
+    let expected = Breach::TermGoesBack { after: last };
+    assert_eq!(broken(world.inject(leader, follower, goes_back)), expected);
+    let ahead = append(term, newest, &[newer.0]);
+    let expected = Breach::TermAhead { entry: newer, term };
+    assert_eq!(broken(world.inject(leader, follower, ahead)), expected);
+    let far = append(term, LogId::new(term, Index(u64::MAX)), &[]);
+    assert_eq!(broken(world.inject(leader, follower, far)), Breach::OutOfReach(u64::MAX));
+
+    let never_sent = |outbox: &mut Outbox, sender| {
+        let mut replies = AppendReplies::default();
+        replies.push(AppendReplyItem {
+            group: GROUP,
+            term,
+            append_term: term,
+            accepted: true,
+            matched_or_prev: last.next(),
+            ..AppendReplyItem::default()
+        });
+        replies.write(outbox, sender);
+    };
+    let expected = Breach::NeverSent { matched: last.next(), last };
+    assert_eq!(broken(world.inject(liar, leader, never_sent)), expected);
+    let never_asked = |outbox: &mut Outbox, sender| {
+        let mut replies = BeatReplies::default();
+        replies.push(BeatReplyItem { group: GROUP, term, round: 1_000, commit });
+        replies.write(outbox, sender, Ticks(1), Sequence::ZERO);
+    };
+    let Breach::NeverAsked { round: 1_000, .. } = broken(world.inject(liar, leader, never_asked))
+    else {
+        panic!("an answer to a round that never began")
+    };
+
+    assert_eq!(world.group(leader).term, term, "nobody believed a word");
+    assert_eq!(world.put(leader, 9, 2, b"k", b"w").status, Status::Ok);
+    world.run_for(Ticks::from_millis(500));
+    world.assert_converged();
 }

@@ -5,8 +5,9 @@
 //! the line.
 
 use crate::config::{Log, LogLevel};
+use ringraft_raft::Breach;
 use ringraft_shard::{Halt, ShardEvent};
-use ringraft_types::{Incarnation, NodeId, ShardId};
+use ringraft_types::{GroupId, Incarnation, NodeId, ShardId};
 use std::io;
 use std::sync::{Arc, OnceLock};
 use tracing::level_filters::LevelFilter;
@@ -160,7 +161,16 @@ pub enum LogEvent {
         /// The peer.
         peer: NodeId,
     },
-    /// A connection said what nobody may say, and was closed.
+    /// A peer said what no sound node says; its connection is closed.
+    Breach {
+        /// The peer.
+        peer: NodeId,
+        /// Of which group.
+        group: GroupId,
+        /// What it said.
+        breach: Breach,
+    },
+    /// A connection sent what nobody may send, and was closed.
     FrameRefused {
         /// The shard.
         shard: ShardId,
@@ -203,6 +213,9 @@ impl LogEvent {
             }
             Self::PeerNotFound { peer } => {
                 tracing::warn!(%peer, "a peer's name can't be resolved; it is tried again");
+            }
+            Self::Breach { peer, group, breach } => {
+                tracing::error!(%peer, %group, %breach, "link closed: the peer broke the protocol");
             }
             Self::FrameRefused { shard, reason } => {
                 tracing::warn!(%shard, reason, "connection closed: it broke the protocol");
@@ -249,7 +262,7 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
 mod tests {
     use super::*;
     use ringraft_shard::metrics::Stage;
-    use ringraft_types::{GroupId, Index, Term, Ticks};
+    use ringraft_types::{Index, Term, Ticks};
     use std::sync::Mutex;
 
     /// What the events write, a line each.

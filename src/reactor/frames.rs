@@ -6,6 +6,7 @@ use crate::control::LogEvent;
 use crate::wires::State;
 use ringraft_net::client_wire::ErrorFrame;
 use ringraft_net::handshake::{Hello, Welcome};
+use ringraft_shard::FrameRefusal;
 use ringraft_shard::event::Event;
 
 impl Reactor {
@@ -61,6 +62,7 @@ impl Reactor {
         // shard may write to the same socket's outbox meanwhile.
         let mut inbox = std::mem::take(&mut socket.inbox);
         let connection = self.shard.links.connection_id(slot);
+        let shard = self.shard.links.shard;
         let mut refusal = None;
         loop {
             if state == State::Client
@@ -79,7 +81,8 @@ impl Reactor {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    refusal = Some(("bytes that are no frame", error.to_string()));
+                    let reason = "bytes that are no frame";
+                    refusal = Some((LogEvent::FrameRefused { shard, reason }, error.to_string()));
                     break;
                 }
             };
@@ -88,15 +91,24 @@ impl Reactor {
                 _ => Event::ClientFrame { from: connection, frame },
             };
             if let Err(error) = self.shard.collect(self.now, event)? {
-                refusal = Some(("a frame that breaks the protocol", error.to_string()));
+                let told = match (&error, state) {
+                    (&FrameRefusal::Breach { group, breach }, State::Peer(peer)) => {
+                        LogEvent::Breach { peer, group, breach }
+                    }
+                    _ => {
+                        let reason = "a frame that breaks the protocol";
+                        LogEvent::FrameRefused { shard, reason }
+                    }
+                };
+                refusal = Some((told, error.to_string()));
                 break;
             }
         }
         if let Some(socket) = self.shard.links.get(slot) {
             socket.inbox = inbox;
         }
-        if let Some((reason, sentence)) = refusal {
-            self.refuse(slot, state, reason, &sentence)?;
+        if let Some((told, sentence)) = refusal {
+            self.refuse(slot, state, told, &sentence)?;
         }
         Ok(())
     }
@@ -106,7 +118,7 @@ impl Reactor {
         &mut self,
         slot: u32,
         state: State,
-        reason: &'static str,
+        told: LogEvent,
         sentence: &str,
     ) -> Result<(), LaneError> {
         let sender = self.shard.settings().identity;
@@ -119,9 +131,8 @@ impl Reactor {
                 send_last(&socket.fd, bytes);
             }
         }
-        let shard = self.shard.links.shard;
         self.shard.links.frames_refused += 1;
-        self.say(LogEvent::FrameRefused { shard, reason });
+        self.say(told);
         self.close(slot)
     }
 }

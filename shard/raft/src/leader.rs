@@ -49,6 +49,11 @@ impl Leader {
         &self.peers
     }
 
+    /// The newest read round begun.
+    pub(crate) fn newest_round(&self) -> u64 {
+        self.reads.newest()
+    }
+
     pub(crate) fn wake_at(&self) -> Ticks {
         if self.peers.is_empty() { Ticks::NEVER } else { self.heartbeat_at.min(self.quorum_at) }
     }

@@ -16,14 +16,15 @@
 //! 4. Call `step(now, Input::Tick)` no later than [`Raft::wake_at`]; `now` never goes back.
 //! 5. Call [`Raft::flush_reads`] once after a turn's [`Input::Read`] steps.
 //! 6. Report [`Input::LinkUp`] for every new connection to a node: it may be another life of it.
-//! 7. Answer every `Output::fetch` with one [`Input::Fetched`]; empty if it can't be read.
+//! 7. Ask [`Raft::judge`] before stepping what another node said; what it refuses is not stepped.
+//! 8. Answer every `Output::fetch` with one [`Input::Fetched`]; empty if it can't be read.
 //!
 //! # Where to read
 //!
 //! `raft` takes the inputs and holds the transitions between roles. `replica` is what a node has
 //! whatever its role, `durable` what of it is on the disk. `candidate`, `follower` and `leader` are
 //! the roles; `progress` is one follower as its leader sees it, `reads` are linearizable reads.
-//! `invariants` says what must hold after every step.
+//! `invariants` says what must hold after every step, `breach` what other nodes may not say.
 #![forbid(unsafe_code)]
 
 pub mod input;
@@ -32,6 +33,7 @@ pub mod output;
 pub mod raft;
 pub mod settings;
 
+mod breach;
 mod candidate;
 mod durable;
 mod follower;
@@ -46,6 +48,7 @@ mod reads;
 mod replica;
 mod role;
 
+pub use breach::{Breach, NUMBER_MAX};
 pub use input::{EntryHead, Input};
 pub use message::{Append, AppendOutcome, Message};
 pub use output::{Envelope, Fetch, Gated, Output, ReadReady, Refusal, RoleKind, Span, Token};

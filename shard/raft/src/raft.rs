@@ -38,8 +38,9 @@ impl Raft {
     /// Takes in one thing that happened. Adds to `out`, which the caller has cleared.
     ///
     /// # Panics
-    /// If an invariant is broken: by this code, by the owner's (time goes back, a token was never
-    /// given, the last batch not taken out of `out`), or by another node's.
+    /// If an invariant is broken: by this code, or by the owner's (time goes back, a token was
+    /// never given, the last batch not taken out of `out`, a message steps that [`Raft::judge`]
+    /// refuses).
     pub fn step(&mut self, now: Ticks, input: Input<'_>, out: &mut Output) {
         assert!(now >= self.now, "time goes back from {} to {now}", self.now);
         assert!(out.token.is_none(), "the output of the last step was not cleared");

@@ -1,12 +1,13 @@
 //! A cluster in one thread: memory disks, a network of queues, virtual time.
 
 use ringraft_net::client_wire::{self, BatchWriter};
+use ringraft_net::status::GroupStatus;
 use ringraft_net::{Frame, Identity, Inbox, Kind, Outbox};
 use ringraft_raft::Settings;
 use ringraft_shard::limits::Limits;
 use ringraft_shard::machine::KvMachine;
 use ringraft_shard::{
-    ConnectionId, Event, Links, Member, PeerAdmission, Shard, ShardSettings, Wake,
+    ConnectionId, Event, FrameRefusal, Links, Member, PeerAdmission, Shard, ShardSettings, Wake,
 };
 use ringraft_types::command::{Envelope, Keys, PutCommand, RangeCommand};
 use ringraft_types::{
@@ -191,22 +192,29 @@ impl World {
 
     fn connect(&mut self, id: NodeId) {
         for other in self.nodes() {
-            let both = self.nodes[&id].shard.is_some() && self.nodes[&other].shard.is_some();
-            let cut = self.cuts.contains(&(id, other)) || self.cuts.contains(&(other, id));
-            if other == id || !both || cut {
-                continue;
+            if other != id {
+                self.link(id, other);
             }
-            for (from, to) in [(id, other), (other, id)] {
-                self.inboxes.insert((from, to), Inbox::opened());
-                let incarnation = Self::identity(from).incarnation;
-                let now = self.now;
-                let node = self.nodes.get_mut(&to).expect("a node");
-                let shard = node.shard.as_mut().expect("it runs");
-                assert_eq!(shard.admit_peer(from, incarnation).ok(), Some(PeerAdmission::Welcome));
-                shard.links.up.insert(from);
-                shard.collect(now, Event::PeerUp(from)).expect("no fault").expect("no frame");
-                node.wake = now;
-            }
+        }
+    }
+
+    /// Links two nodes, if both run and nothing cuts them.
+    fn link(&mut self, id: NodeId, other: NodeId) {
+        let both = self.nodes[&id].shard.is_some() && self.nodes[&other].shard.is_some();
+        let cut = self.cuts.contains(&(id, other)) || self.cuts.contains(&(other, id));
+        if !both || cut {
+            return;
+        }
+        for (from, to) in [(id, other), (other, id)] {
+            self.inboxes.insert((from, to), Inbox::opened());
+            let incarnation = Self::identity(from).incarnation;
+            let now = self.now;
+            let node = self.nodes.get_mut(&to).expect("a node");
+            let shard = node.shard.as_mut().expect("it runs");
+            assert_eq!(shard.admit_peer(from, incarnation).ok(), Some(PeerAdmission::Welcome));
+            shard.links.up.insert(from);
+            shard.collect(now, Event::PeerUp(from)).expect("no fault").expect("no frame");
+            node.wake = now;
         }
     }
 
@@ -304,17 +312,31 @@ impl World {
         self.note(bytes.len() as u64);
     }
 
-    /// Delivers a frame that no shard wrote, over the link of a peer.
+    /// Delivers a frame that no shard wrote, over the link of a peer. If it is refused, the link
+    /// is closed and made anew.
     pub(crate) fn inject(
         &mut self,
         from: NodeId,
         to: NodeId,
         write: impl FnOnce(&mut Outbox, Identity),
-    ) {
+    ) -> Result<(), FrameRefusal> {
         let mut outbox = Outbox::new(1 << 20);
         write(&mut outbox, Self::identity(from));
         let bytes = drain(&mut outbox);
-        self.deliver(from, to, &bytes);
+        let now = self.now;
+        let node = self.nodes.get_mut(&to).expect("a node");
+        let shard = node.shard.as_mut().expect("it runs");
+        let mut taken = Ok(());
+        feed(&mut Inbox::opened(), &bytes, |frame| {
+            let event = Event::PeerFrame { from, frame: *frame };
+            taken = shard.collect(now, event).expect("no fault");
+        });
+        node.wake = now;
+        if taken.is_err() {
+            self.disconnect(from, to);
+            self.link(from, to);
+        }
+        taken
     }
 
     fn turn(&mut self, id: NodeId) {
@@ -471,10 +493,15 @@ impl World {
         (answer.status, answer.body)
     }
 
+    /// How the first group is on a running node.
+    pub(crate) fn group(&self, id: NodeId) -> GroupStatus {
+        let shard = self.nodes[&id].shard.as_ref().expect("it runs");
+        shard.status(self.now).groups[0]
+    }
+
     /// How far a running node has applied the first group.
     pub(crate) fn applied(&self, id: NodeId) -> Index {
-        let shard = self.nodes[&id].shard.as_ref().expect("it runs");
-        shard.status(self.now).groups[0].applied
+        self.group(id).applied
     }
 
     /// All running nodes have applied the same, and have the same state (V7).

@@ -142,6 +142,9 @@ impl World {
                 if self.nodes[to].raft.is_some() {
                     let heads = heads(&entries);
                     let from = self.nodes[from].id;
+                    let raft = self.nodes[to].raft.as_ref().expect("just seen");
+                    let judged = raft.judge(from, &message, &heads);
+                    assert_eq!(judged, Ok(()), "a sound node is never refused: {message:?}");
                     self.step(to, Input::Message { from, message, heads: &heads }, &entries);
                 }
             }

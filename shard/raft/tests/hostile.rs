@@ -1,0 +1,205 @@
+//! A node among others that say anything at all: what [`Raft::judge`] lets pass never breaks an
+//! assertion, whatever it makes the node believe. One seed replays everything.
+
+#[path = "random/random.rs"]
+mod random;
+
+use random::Random;
+use ringraft_raft::{
+    Append, AppendOutcome, Boot, Breach, EntryHead, HardState, Input, LogShape, Message, Output,
+    Raft, RoleKind, Settings,
+};
+use ringraft_types::{Index, LogId, NodeId, Term, Ticks};
+use std::collections::BTreeMap;
+
+const SEEDS: u64 = 2_000;
+const STEPS: usize = 2_000;
+const OWN: NodeId = NodeId(1);
+
+/// Prints how to run a seed again if it panics.
+struct Replay(u64);
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let seed = self.0;
+            eprintln!("replay: RINGRAFT_SEED={seed} cargo test -p ringraft-raft --test hostile");
+        }
+    }
+}
+
+fn boot(seed: u64) -> Raft {
+    let settings = Settings {
+        election_timeout: Ticks(150),
+        heartbeat_interval: Ticks(40),
+        append_entries_max: 4,
+        append_bytes_max: 300,
+        inflight_appends_max: 3,
+        inflight_bytes_max: 1_000,
+        reads_waiting_max: 4,
+    };
+    let boot = Boot {
+        id: OWN,
+        voters: (1..=3).map(NodeId).collect(),
+        hard_state: HardState::default(),
+        log: LogShape::default(),
+        vote_floor: None,
+        seed,
+    };
+    Raft::new(Ticks(1_000), settings, boot)
+}
+
+/// Numbers near what the node holds, so that some of them are believed.
+fn near(random: &mut Random, number: u64) -> u64 {
+    match random.below(40) {
+        0 => u64::MAX,
+        1 => 0,
+        _ => number.saturating_add(random.below(6)).saturating_sub(3),
+    }
+}
+
+/// Mostly the node's own term: a node whose term is always overtaken never leads.
+fn term_near(random: &mut Random, own: Term) -> Term {
+    match random.below(200) {
+        0 => Term(u64::MAX),
+        1 => Term::ZERO,
+        2..190 => own,
+        190..196 => Term(own.0.saturating_add(1)),
+        _ => Term(own.0.saturating_sub(1)),
+    }
+}
+
+fn message(random: &mut Random, raft: &Raft, heads: &mut Vec<EntryHead>) -> Message {
+    let term = term_near(random, raft.term());
+    let index = Index(near(random, raft.last().0));
+    let commit = Index(near(random, raft.commit().0));
+    let other = Term(near(random, raft.term().0));
+    let last = LogId::new(other, index);
+    match random.below(8) {
+        0 => Message::PreVote { term, last },
+        1 if random.permille(700) => {
+            Message::PreVoteReply { term: raft.term().next(), granted: true }
+        }
+        1 => Message::PreVoteReply { term, granted: false },
+        2 => Message::Vote { term, last },
+        3 => Message::VoteReply { term, granted: random.permille(700) },
+        4 => {
+            // Often right, so that logs grow.
+            let held = raft.term_at(index).filter(|_| random.permille(800));
+            let mut entry = held.unwrap_or(other);
+            for _ in 0..random.below(5) {
+                heads.push(EntryHead { term: entry, bytes: 48 });
+                if random.permille(300) {
+                    entry = Term(near(random, entry.0));
+                }
+            }
+            let prev = LogId::new(held.unwrap_or(other), index);
+            Message::Append(Append { term, prev, commit, count: heads.len() as u32 })
+        }
+        5 => {
+            let outcome = if random.permille(700) {
+                AppendOutcome::Accepted { matched: index }
+            } else {
+                AppendOutcome::Rejected { prev: index, hint: LogId::new(other, commit) }
+            };
+            Message::AppendReply { term, append_term: raft.term(), outcome, commit }
+        }
+        6 => Message::Heartbeat { term, commit, round: random.below(9) },
+        _ => Message::HeartbeatReply { term, round: random.below(9), commit },
+    }
+}
+
+/// What a run came across: a test that reaches nothing proves nothing.
+#[derive(Default)]
+struct Reached {
+    breaches: BTreeMap<&'static str, u64>,
+    committed: u64,
+    truncated: u64,
+    led: u64,
+}
+
+fn name(breach: Breach) -> &'static str {
+    match breach {
+        Breach::TermZero => "term zero",
+        Breach::OutOfReach(_) => "out of reach",
+        Breach::TermGoesBack { .. } => "term goes back",
+        Breach::TermAhead { .. } => "term ahead",
+        Breach::SecondLeader { .. } => "second leader",
+        Breach::LacksCommitted { .. } => "lacks committed",
+        Breach::NeverSent { .. } => "never sent",
+        Breach::NeverAsked { .. } => "never asked",
+    }
+}
+
+fn run(seed: u64, reached: &mut Reached) {
+    let _replay = Replay(seed);
+    let mut random = Random::new(seed);
+    let mut raft = boot(seed);
+    let mut now = Ticks(1_000);
+    let mut out = Output::default();
+    let (mut tokens, mut fetches) = (Vec::new(), Vec::new());
+    let mut heads = Vec::new();
+    for _ in 0..STEPS {
+        now = now.after(Ticks(random.below(30)));
+        heads.clear();
+        let from = NodeId(random.between(2, 4) as u32);
+        out.clear();
+        match random.below(12) {
+            0 => raft.step(now, Input::Tick, &mut out),
+            1 if raft.role() == RoleKind::Leader => {
+                raft.step(now, Input::Propose { bytes: &[48, 56] }, &mut out);
+            }
+            2 => {
+                raft.step(now, Input::Read { ticket: 1 }, &mut out);
+                fetches.append(&mut out.fetch);
+                out.clear();
+                raft.flush_reads(now, &mut out);
+            }
+            3 => {
+                let up = random.permille(500);
+                let input = if up { Input::LinkUp(from) } else { Input::LinkDown(from) };
+                raft.step(now, input, &mut out);
+            }
+            4 | 5 if !tokens.is_empty() => {
+                let token = tokens.remove(0);
+                raft.step(now, Input::Persisted { token }, &mut out);
+            }
+            _ => {
+                let message = message(&mut random, &raft, &mut heads);
+                if let Err(breach) = raft.judge(from, &message, &heads) {
+                    *reached.breaches.entry(name(breach)).or_default() += 1;
+                    continue;
+                }
+                raft.step(now, Input::Message { from, message, heads: &heads }, &mut out);
+            }
+        }
+        tokens.extend(out.token);
+        reached.truncated += u64::from(out.truncate_from.is_some());
+        reached.led += u64::from(out.new_term_entry.is_some());
+        fetches.append(&mut out.fetch);
+        for fetch in std::mem::take(&mut fetches) {
+            let (peer, first) = (fetch.peer, fetch.first);
+            out.clear();
+            raft.step(now, Input::Fetched { peer, first, heads: &[] }, &mut out);
+            tokens.extend(out.token);
+        }
+    }
+    reached.committed += raft.commit().0;
+}
+
+/// Nothing that passes the judge breaks an invariant, in any role; and every kind of breach is met.
+#[test]
+fn what_passes_the_judge_breaks_nothing() {
+    let mut reached = Reached::default();
+    if let Ok(seed) = std::env::var("RINGRAFT_SEED") {
+        run(seed.parse().expect("a number"), &mut reached);
+        return;
+    }
+    for seed in 0..SEEDS {
+        run(seed, &mut reached);
+    }
+    let Reached { breaches, committed, truncated, led } = reached;
+    println!("{breaches:?}, {committed} committed, {truncated} truncated, {led} led");
+    assert_eq!(breaches.len(), 8, "{breaches:?}");
+    assert!(committed > 1_000 && truncated > 100 && led > 100, "{committed} {truncated} {led}");
+}
