@@ -1,6 +1,8 @@
 //! What the README promises to a new user, with real processes on loopback: `dev` and the commands
 //! against it, a deployment by hand, and what is refused with which exit code.
 
+#[path = "cli/no_uring.rs"]
+mod no_uring;
 #[path = "cli/quorum.rs"]
 mod quorum;
 

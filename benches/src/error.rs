@@ -24,10 +24,7 @@ pub enum BenchError {
         file_system: &'static str,
     },
     /// The kernel gave no io_uring.
-    #[error(
-        "io_uring is not available: {source} (needs Linux 6.1 or newer, \
-         kernel.io_uring_disabled=0, no seccomp rule against it, and enough locked memory)"
-    )]
+    #[error("io_uring is not available: {source}")]
     Ring {
         /// What the kernel said.
         source: io::Error,

@@ -5,6 +5,7 @@ use super::exit::{Exit, Failure};
 use super::output::{self, Output};
 use super::{Global, http};
 use crate::config::Address;
+use crate::reactor::RingError;
 use ringraft_benches::{
     BenchError, FloorOptions, FsyncOptions, LoadKind, LoadOptions, NativeConnection, Report, Space,
     SyncMethod, floor, fsync, load, table,
@@ -164,12 +165,13 @@ fn show(name: &str, report: &Report, output: Output) -> Result<(), Failure> {
 }
 
 fn failure(error: BenchError) -> Failure {
-    let exit = match error {
-        BenchError::Options { .. } => Exit::Usage,
-        BenchError::Ring { .. } => Exit::Uring,
-        _ => Exit::Environment,
-    };
-    Failure::new(exit, error.to_string())
+    match error {
+        BenchError::Options { .. } => Failure::new(Exit::Usage, error.to_string()),
+        BenchError::Ring { source } => {
+            Failure::new(Exit::Uring, RingError::diagnose(source).to_string())
+        }
+        _ => Failure::new(Exit::Environment, error.to_string()),
+    }
 }
 
 impl FsyncArgs {

@@ -24,14 +24,19 @@ pub fn ring(entries: u32) -> Result<IoUring, RingError> {
 #[error("io_uring can't be used: {what}; {cure}")]
 pub struct RingError {
     what: String,
-    cure: String,
+    cure: &'static str,
 }
 
 impl RingError {
-    fn diagnose(error: std::io::Error) -> Self {
+    /// Says why this machine refused a ring.
+    pub fn diagnose(error: std::io::Error) -> Self {
         let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
-        let disabled = disabled.map(|text| text.trim().to_owned()).unwrap_or_default();
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        Self::judge(&error, disabled.unwrap_or_default().trim(), &release)
+    }
+
+    /// What the kernel said, `kernel.io_uring_disabled`, the kernel's release.
+    fn judge(error: &std::io::Error, disabled: &str, release: &str) -> Self {
         let (what, cure) = match error.raw_os_error() {
             Some(libc::ENOSYS) => (
                 format!("the kernel ({release}) has no io_uring, or a seccomp filter hides it"),
@@ -51,12 +56,15 @@ impl RingError {
                 "run on Linux 6.1 or newer",
             ),
             Some(libc::ENOMEM) => (
-                String::from("the limit of locked memory (memlock) is too small for its rings"),
+                String::from(
+                    "no memory for its rings: the limit of locked memory (memlock), or of \
+                 the container, is too small",
+                ),
                 "raise it: ulimit -l unlimited, or LimitMEMLOCK=infinity in the unit",
             ),
             _ => (error.to_string(), "see dmesg, and io_uring_setup(2) for this error"),
         };
-        Self { what, cure: cure.to_owned() }
+        Self { what, cure }
     }
 }
 
@@ -67,4 +75,38 @@ impl RingError {
 /// If the kernel refuses to register the file.
 pub fn hold_lock(ring: &IoUring, lock: &OwnedFd) -> std::io::Result<()> {
     ring.submitter().register_files(&[lock.as_raw_fd()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(errno: i32, disabled: &str) -> String {
+        let error = std::io::Error::from_raw_os_error(errno);
+        RingError::judge(&error, disabled, "5.15.0").to_string()
+    }
+
+    /// Goal: every way in which a kernel refuses names what is missing and the cure. What a real
+    /// process says, and its exit code, is held by `tests/cli/no_uring.rs`.
+    #[test]
+    fn every_refusal_names_the_cure() {
+        for disabled in ["1", "2"] {
+            let said = said(libc::EPERM, disabled);
+            assert!(said.contains(&format!("kernel.io_uring_disabled={disabled}")), "{said}");
+            assert!(said.contains("sysctl -w kernel.io_uring_disabled=0"), "{said}");
+        }
+        for (errno, disabled, words) in [
+            (libc::EPERM, "0", ["seccomp", "allow io_uring_setup"]),
+            // An older kernel has no such setting.
+            (libc::EPERM, "", ["seccomp", "allow io_uring_setup"]),
+            (libc::EACCES, "0", ["seccomp", "allow io_uring_setup"]),
+            (libc::ENOSYS, "", ["5.15.0", "Linux 6.1 or newer"]),
+            (libc::EINVAL, "0", ["5.15.0", "Linux 6.1 or newer"]),
+            (libc::ENOMEM, "0", ["memlock", "LimitMEMLOCK"]),
+            (libc::EMFILE, "0", ["os error 24", "io_uring_setup(2)"]),
+        ] {
+            let said = said(errno, disabled);
+            assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        }
+    }
 }
