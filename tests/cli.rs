@@ -615,6 +615,19 @@ fn a_refused_dev_can_be_tried_again() {
     dev.stop();
 }
 
+/// Goal: a directory whose path is longer than a socket's address serves like any other.
+#[test]
+fn a_dev_in_a_deep_directory() {
+    let _turn = turn();
+    let temp = temp_dir();
+    let dir = temp.path().join("a-directory-with-a-long-name".repeat(4));
+    let port = free_ports().to_string();
+    let dev = Dev::start(&dir, &["--base-port", &port, "--nodes", "1"]);
+    let said = ringraft(&["dev", "restart", "a", "--dir", text(&dir), "-o", "json"]).exits(0);
+    assert_ne!(said.json()["pid"], json!(dev.nodes[0].pid));
+    dev.stop();
+}
+
 /// Goal: what measures the disk and the floor runs for everyone, and says what it measured.
 #[test]
 fn the_disk_and_the_floor_are_measured() {

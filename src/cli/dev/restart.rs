@@ -5,11 +5,15 @@ use super::nodes::DevNode;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::{self, Output};
 use serde_json::{Value, json};
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The socket's name in the directory.
+const SOCKET: &str = "dev.sock";
 /// How long the one who asks may take to say what.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long stopping and starting may take.
@@ -34,7 +38,7 @@ impl RestartSocket {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failure(error)),
             _ => {}
         }
-        let listener = UnixListener::bind(&path).map_err(failure)?;
+        let listener = with_short_path(dir, |path| UnixListener::bind(path)).map_err(failure)?;
         listener.set_nonblocking(true).map_err(failure)?;
         Ok(Self { listener, path })
     }
@@ -56,7 +60,14 @@ impl Drop for RestartSocket {
 }
 
 fn socket_path(dir: &Path) -> PathBuf {
-    dir.join("dev.sock")
+    dir.join(SOCKET)
+}
+
+/// A socket's address has room for 107 bytes, a path may be longer: the directory is named by its
+/// descriptor.
+fn with_short_path<T>(dir: &Path, reach: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    let dir = File::open(dir)?;
+    reach(&Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(SOCKET))
 }
 
 fn answer(socket: &UnixStream, nodes: &mut [DevNode], allow_buffered: bool) -> io::Result<()> {
@@ -82,7 +93,7 @@ fn answer(socket: &UnixStream, nodes: &mut [DevNode], allow_buffered: bool) -> i
 /// Asks the `ringraft dev` of a directory to start a node again.
 pub(super) fn ask(dir: &Path, node: &str, output: Output) -> Result<Exit, Failure> {
     let path = socket_path(dir);
-    let said = exchange(&path, node).map_err(|error| {
+    let said = exchange(dir, node).map_err(|error| {
         let message = format!("no `ringraft dev` answers at {}: {error}", path.display());
         Failure::new(Exit::Unavailable, message).cure("start it, or name its directory with --dir")
     })?;
@@ -101,8 +112,8 @@ pub(super) fn ask(dir: &Path, node: &str, output: Output) -> Result<Exit, Failur
     Ok(Exit::Ok)
 }
 
-fn exchange(path: &Path, node: &str) -> io::Result<Value> {
-    let mut socket = UnixStream::connect(path)?;
+fn exchange(dir: &Path, node: &str) -> io::Result<Value> {
+    let mut socket = with_short_path(dir, |path| UnixStream::connect(path))?;
     socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     writeln!(socket, "{node}")?;
     let mut line = String::new();
