@@ -182,12 +182,6 @@ fn loads_are_measured(dev: &Dev) {
     }
     let table = dev.ask(&[&["bench", "commit"][..], &short].concat()).exits(0).out;
     assert!(table.contains("commit [DURABLE]"), "{table}");
-    // Nobody who could be asked whether it syncs: neither yes nor no.
-    let unasked = [&["bench", "commit", "--http", "127.0.0.1:1"][..], &short].concat();
-    let said = dev.ask(&[&unasked[..], &["-o", "json"]].concat()).complains(0, &["--http"]);
-    assert_eq!(said.json()["durable"], Value::Null, "{said:?}");
-    let http = [&["bench", "commit", "--http", &dev.nodes[0].http][..], &short].concat();
-    assert_eq!(dev.ask_json(&http)["durable"], json!(true));
     dev.ask(&["bench", "commit", "--outstanding", "0"]).complains(2, &["outstanding"]);
 }
 
@@ -612,6 +606,30 @@ fn a_refused_dev_can_be_tried_again() {
     with(&["--shards", "256"]).complains(2, &["256 shards", "a core each"]);
     with(&["--profile", "nosuch"]).complains(2, &["nosuch"]);
     let dev = Dev::start(&dir, &["--base-port", &port, "--nodes", "1"]);
+    dev.stop();
+}
+
+/// Goal: the mode without syncs says so wherever a figure or an answer could be taken for more.
+#[test]
+fn a_mode_without_syncs_labels_itself() {
+    let _turn = turn();
+    let temp = temp_dir();
+    let dir = temp.path().join("unsynced");
+    let port = free_ports().to_string();
+    Dev::start(&dir, &["--base-port", &port, "--nodes", "1"]).stop();
+    let file = dir.join("a/node.toml");
+    let config = fs::read_to_string(&file).expect("a file");
+    assert!(config.contains("#sync = \"dsync\""), "{config}");
+    let config = config.replace("#sync = \"dsync\"", "sync = \"none\"");
+    fs::write(&file, config).expect("writable");
+    let dev = Dev::start(&dir, &[]);
+    assert!(dev.ask(&["status"]).exits(0).out.contains("NOT DURABLE"));
+    assert_eq!(dev.ask_json(&["status"])["shards"][0]["durable"], json!(false));
+    let bench = ["bench", "commit", "--seconds", "0.5", "--warm-up-seconds", "0"];
+    has_the_shape_of_a_result(&dev.ask_json(&bench), false);
+    assert!(dev.ask(&bench).exits(0).out.contains("NOT DURABLE"));
+    let metrics = http_get(&dev.nodes[0].http, "/metrics").1;
+    assert!(metrics.contains("ringraft_wal_durable{shard=\"0\"} 0"), "{metrics}");
     dev.stop();
 }
 

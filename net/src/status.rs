@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! u32 node, u16 shard, u16 name length, u64 uptime us, u32 sync p50 us, u32 sync p99 us,
-//! u32 groups, u32 0, name in UTF-8, then per group 80 bytes:
+//! u32 groups, u8 durable, [3] 0, name in UTF-8, then per group 80 bytes:
 //! u64 group, u64 term, u64 commit, u64 applied, u64 last, u64 revision, u64 state hash,
 //! u64 lag entries, u32 leader, u8 role, u8 damaged, u16 0, u64 0
 //! ```
@@ -96,6 +96,8 @@ pub struct NodeStatus {
     pub sync_p50_us: u32,
     /// The 99th percentile of the time of a durable write, microseconds.
     pub sync_p99_us: u32,
+    /// Whether it syncs before it acknowledges: not so in the mode for experiments.
+    pub durable: bool,
     /// The shard's groups.
     pub groups: Vec<GroupStatus>,
 }
@@ -129,7 +131,7 @@ impl NodeStatus {
         out.extend_from_slice(&self.sync_p50_us.to_le_bytes());
         out.extend_from_slice(&self.sync_p99_us.to_le_bytes());
         out.extend_from_slice(&(groups.len() as u32).to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&[u8::from(self.durable), 0, 0, 0]);
         out.extend_from_slice(&self.name.as_bytes()[..name_bytes]);
         for group in groups {
             out.extend_from_slice(&group.encode());
@@ -160,9 +162,9 @@ impl NodeStatus {
         let sync_p50_us = cursor.u32().ok_or(short(0))?;
         let sync_p99_us = cursor.u32().ok_or(short(0))?;
         let count = cursor.u32().ok_or(short(0))?;
-        let zero = cursor.u32().ok_or(short(0))?;
-        if zero != 0 {
-            return Err(WireError::Field { kind, field: "reserved", value: u64::from(zero) });
+        let durable = cursor.u32().ok_or(short(0))?;
+        if durable > 1 {
+            return Err(WireError::Field { kind, field: "durable", value: u64::from(durable) });
         }
         if name_bytes > NAME_BYTES_MAX {
             let (length, least, most) = (name_bytes, 0, NAME_BYTES_MAX);
@@ -184,7 +186,8 @@ impl NodeStatus {
         let (rows, _) = cursor.rest().as_chunks::<GROUP_BYTES>();
         let groups = rows.iter().map(GroupStatus::decode).collect::<Result<_, _>>()?;
         let name = name.to_owned();
-        Ok(Self { node, shard, name, uptime, sync_p50_us, sync_p99_us, groups })
+        let durable = durable == 1;
+        Ok(Self { node, shard, name, uptime, sync_p50_us, sync_p99_us, durable, groups })
     }
 }
 

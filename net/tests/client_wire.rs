@@ -75,6 +75,7 @@ fn node_status() -> NodeStatus {
         uptime: Ticks(99),
         sync_p50_us: 100,
         sync_p99_us: 200,
+        durable: true,
         groups: vec![group, GroupStatus { damaged: false, role: GroupRole::Learner, ..group }],
     }
 }

@@ -139,6 +139,7 @@ fn answer(frame: &Frame<'_>, shard: ShardId, address: &str, outbox: &mut Outbox)
                 uptime: Ticks(1),
                 sync_p50_us: 1,
                 sync_p99_us: 2,
+                durable: true,
                 groups: Vec::new(),
             };
             status.write(outbox, identity());

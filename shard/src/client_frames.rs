@@ -15,7 +15,7 @@ use ringraft_raft::{Input, RoleKind};
 use ringraft_types::command::Envelope;
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, NodeId, Status, Ticks};
-use ringraft_wal::device::Device;
+use ringraft_wal::device::{Device, Durability};
 
 impl<D: Device, L: Links> Shard<D, L> {
     /// Takes a frame of a client.
@@ -398,6 +398,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             uptime: now.since(self.started.unwrap_or(now)),
             sync_p50_us: stats.latency.value_at_quantile(0.5) as u32,
             sync_p99_us: stats.latency.value_at_quantile(0.99) as u32,
+            durable: self.log.settings().durability != Durability::None,
             groups: groups.collect(),
         }
     }

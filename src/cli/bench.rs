@@ -1,18 +1,16 @@
 //! `ringraft bench`: flags and results of the engines in `benches/`.
 
+use super::Global;
 use super::client;
 use super::exit::{Exit, Failure};
 use super::output::{self, Output};
-use super::{Global, http};
-use crate::config::Address;
 use crate::reactor::RingError;
 use ringraft_benches::{
     BenchError, FloorOptions, FsyncOptions, LoadKind, LoadOptions, NativeConnection, Report, Space,
     SyncMethod, floor, fsync, load, table,
 };
-use ringraft_net::client::Client;
+use ringraft_net::client::{Client, ClientOptions};
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// What can be measured.
 #[derive(Debug, clap::Subcommand)]
@@ -132,10 +130,6 @@ pub(crate) struct LoadArgs {
     /// Same seed, same keys
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// HTTP addresses of the nodes, asked whether they sync; left out: two ports above each of the
-    /// endpoints
-    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT,…")]
-    http: Vec<Address>,
 }
 
 pub(crate) fn run(command: BenchCommand, global: &Global) -> Result<Exit, Failure> {
@@ -193,6 +187,11 @@ impl FloorArgs {
 }
 
 fn run_load(name: &str, kind: LoadKind, args: &LoadArgs, global: &Global) -> Result<(), Failure> {
+    // One call first: a quorum that can't be reached is one failure, not a million.
+    let first = client::options(global);
+    Client::connect(first.clone())
+        .and_then(|mut client| client.locate(first.group))
+        .map_err(client::failure)?;
     let options = LoadOptions {
         kind,
         outstanding: args.outstanding,
@@ -203,29 +202,20 @@ fn run_load(name: &str, kind: LoadKind, args: &LoadArgs, global: &Global) -> Res
         seconds: args.seconds,
         warm_up_seconds: args.warm_up_seconds,
         seed: args.seed,
-        durable: says_durable(&http::of_nodes(&args.http, global), global.timeout),
+        durable: says_durable(&first)?,
     };
-    // One call first: a quorum that can't be reached is one failure, not a million.
-    let first = client::options(global);
-    Client::connect(first.clone())
-        .and_then(|mut client| client.locate(first.group))
-        .map_err(client::failure)?;
     let connect = |_| NativeConnection::new(first.endpoints.clone(), global.timeout);
     let report = load(&options, connect).map_err(failure)?;
     show(name, &report, global.output)
 }
 
-/// Whether every node that can be asked syncs before it acknowledges; without any word of them
-/// nobody knows.
-fn says_durable(nodes: &[Address], timeout: Duration) -> Option<bool> {
-    let ask = |address: &Address| {
-        let (_, body) = http::ask(address, "GET", "/status", "", timeout).ok()?;
-        serde_json::from_str::<serde_json::Value>(&body).ok()?["durable"].as_bool()
-    };
-    let answers: Vec<bool> = nodes.iter().filter_map(ask).collect();
-    if answers.is_empty() {
-        eprintln!("no node says over HTTP whether it syncs: name their addresses with --http");
-        return None;
-    }
-    Some(answers.iter().all(|durable| *durable))
+/// Whether every node that answers syncs before it acknowledges; without any word of them nobody
+/// knows.
+fn says_durable(options: &ClientOptions) -> Result<Option<bool>, Failure> {
+    let timeout = options.timeout.min(client::NODE_PATIENCE);
+    let mut client =
+        Client::connect(ClientOptions { timeout, ..options.clone() }).map_err(client::failure)?;
+    let answers: Vec<bool> =
+        client.status_all().into_iter().flatten().map(|status| status.durable).collect();
+    Ok((!answers.is_empty()).then(|| answers.iter().all(|durable| *durable)))
 }

@@ -4,9 +4,9 @@ use super::Global;
 use super::exit::{Exit, Failure};
 use ringraft_net::ClientError;
 use ringraft_net::client::{Client, ClientOptions, Reason, Response, SubmitError};
-
 use ringraft_types::command::CommandError;
 use ringraft_types::{GroupId, Status};
+use std::time::Duration;
 
 /// One group of the quorum at the endpoints.
 #[derive(Debug)]
@@ -32,6 +32,10 @@ impl Quorum {
         self.client.read(self.group, command).map_err(failure)
     }
 }
+
+/// How long one node may take to say how it is: that some don't answer is what people ask for, and
+/// wait for.
+pub(crate) const NODE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The client's options as the command line gives them.
 pub(crate) fn options(global: &Global) -> ClientOptions {

@@ -8,10 +8,6 @@ use ringraft_net::client::Client;
 use ringraft_net::status::{GroupRole, GroupStatus, NodeStatus};
 use ringraft_types::{GroupId, NodeId};
 use serde_json::{Value, json};
-use std::time::Duration;
-
-/// How long one node may take: that some don't answer is what people ask for, and wait for.
-const NODE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A node that doesn't answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,7 +25,7 @@ pub(crate) fn run(global: &Global) -> Result<Exit, Failure> {
     {
         options.endpoints = located.members.iter().map(|member| member.address.clone()).collect();
     }
-    options.timeout = options.timeout.min(NODE_PATIENCE);
+    options.timeout = options.timeout.min(client::NODE_PATIENCE);
     let answers = Client::connect(options).map_err(client::failure)?.status_all();
     let mut found: Vec<NodeStatus> = Vec::new();
     let mut first_error = None;
@@ -89,7 +85,10 @@ fn to_table(found: &[NodeStatus], missing: &[Unreachable]) -> String {
                 group.lag_entries.to_string(),
                 if leader.get() == 0 { "-".into() } else { node_name(found, *leader) },
                 format!("{} us", status.sync_p50_us),
-                format!("{} us", status.sync_p99_us),
+                match status.durable {
+                    true => format!("{} us", status.sync_p99_us),
+                    false => "NOT DURABLE".to_owned(),
+                },
             ]);
         }
         if status.groups.is_empty() {
@@ -119,6 +118,7 @@ fn to_json(found: &[NodeStatus], missing: &[Unreachable]) -> Value {
             "name": status.name,
             "shard": status.shard.get(),
             "uptime_ms": status.uptime.get() / 1000,
+            "durable": status.durable,
             "sync_us": {"p50": status.sync_p50_us, "p99": status.sync_p99_us},
             "groups": status.groups.iter().map(group_json).collect::<Vec<_>>(),
         })
@@ -172,6 +172,7 @@ mod tests {
             uptime: Ticks(9_000),
             sync_p50_us: 98,
             sync_p99_us: 189,
+            durable: node == 1,
             groups: vec![group],
         }
     }
@@ -188,9 +189,11 @@ mod tests {
         let leader = "1 (a) 1 0 leader 3 41 40 1 1 (a) 98 us 189 us";
         assert_eq!(words[1].join(" "), leader, "{table}");
         assert!(table.contains("follower, DAMAGED"), "{table}");
+        assert_eq!(table.matches("NOT DURABLE").count(), 1, "{table}");
         assert!(table.contains("unreachable at h:7420"), "{table}");
         let json = to_json(&found, &missing);
         assert_eq!(json["shards"][0]["groups"][0]["role"], "leader");
+        assert_eq!([&json["shards"][0]["durable"], &json["shards"][1]["durable"]], [true, false]);
         assert_eq!(json["unreachable"][0]["client"], "h:7420");
     }
 }
