@@ -9,6 +9,7 @@ use crate::control::{LogEvent, StopSignals};
 use crate::cores::{self, Doorbells, Resolver};
 use crate::feed::MeshFeed;
 use crate::reactor::{self, Lane, LaneError, Reactor, RingError};
+use crate::seats::Seats;
 use crate::wires::{Parcel, Wires};
 use crate::{clock, control};
 use ringraft_net::Identity;
@@ -103,7 +104,7 @@ pub type MachineFactory = Arc<dyn Fn(GroupId) -> Box<dyn StateMachine> + Send + 
 /// If it can't start, or had to stop.
 pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Result<(), BootError> {
     abort_on_panic();
-    let connections_max = connections_max(&config);
+    let seats = Seats::new(connections_max(&config));
     let directory = open_directory(&config)?;
     geometry::probe(&config.data_dir.join(LOG_FOLDER), options.allow_buffered)?;
     let identity = Identity {
@@ -139,7 +140,7 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
             mesh,
             resolver,
             machines: machines.clone(),
-            connections_max,
+            seats: seats.clone(),
             lock: directory.lock.try_clone().map_err(system("sharing the lock"))?.into(),
         };
         let outcomes = outcomes.clone();
@@ -183,7 +184,7 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
 /// node.
 const DESCRIPTORS_RESERVED: u64 = 256;
 
-/// How many clients each shard may have: as configured, unless the system allows fewer descriptors.
+/// How many clients the node may have: as configured, unless the system allows fewer descriptors.
 /// The soft limit is raised as far as it goes.
 fn connections_max(config: &Config) -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -194,13 +195,13 @@ fn connections_max(config: &Config) -> usize {
     let wanted = config.limits.connections_max;
     let Some(descriptors) = getrlimit(Resource::Nofile).current else { return wanted };
     let reserved = DESCRIPTORS_RESERVED + config.limits.http_connections_max as u64;
-    let left = descriptors.saturating_sub(reserved) / config.cpu.shards.len() as u64;
+    let left = descriptors.saturating_sub(reserved);
     let most = usize::try_from(left).unwrap_or(usize::MAX).max(1);
     if most < wanted {
         tracing::warn!(
             descriptors,
             "limits.connections_max is {wanted}, the system's limit of open files leaves room for \
-             {most} on each shard: raise it (ulimit -n, or LimitNOFILE in the unit)"
+             {most}: raise it (ulimit -n, or LimitNOFILE in the unit)"
         );
     }
     wanted.min(most)
@@ -318,7 +319,7 @@ struct Part {
     mesh: MeshEnd<Parcel>,
     resolver: Resolver,
     machines: MachineFactory,
-    connections_max: usize,
+    seats: Seats,
     lock: OwnedFd,
 }
 
@@ -343,7 +344,7 @@ impl Part {
             self.config.cpu.shards.len() as u16,
             self.config.peers().map(|peer| (peer.id, peer.addresses.peer.to_string())),
             self.mesh,
-            self.connections_max,
+            self.seats,
         );
         for event in told_by_recovery(self.shard, &recovered, clock::now().since(began)) {
             // The ring is empty: there is room.

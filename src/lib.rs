@@ -22,6 +22,7 @@ pub mod cores;
 pub mod feed;
 #[allow(unsafe_code)]
 pub mod reactor;
+pub mod seats;
 mod server;
 pub mod snapshot;
 pub mod wires;

@@ -22,8 +22,8 @@ use crate::snapshot;
 use crate::wires::{Parcel, State, Wires};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
+use ringraft_net::Frame;
 use ringraft_net::handshake::{RefusalCode, Role};
-use ringraft_net::{Frame, Inbox};
 use ringraft_shard::event::{Event, Wake};
 use ringraft_shard::{Shard, ShardError};
 use ringraft_types::Ticks;
@@ -286,7 +286,9 @@ impl Reactor {
         self.now = clock::now();
         for (from, parcel) in parcels {
             match parcel {
-                Parcel::Handoff { socket, hello, inbox } => self.adopt(socket, &hello, inbox)?,
+                Parcel::Handoff { socket, hello, inbox, seat } => {
+                    self.adopt(socket, &hello, inbox, seat)?;
+                }
                 Parcel::ClientFrame { from, header, body } => {
                     let frame = Frame { header, body: &body };
                     let now = self.now;
@@ -323,8 +325,7 @@ impl Reactor {
             let fd = unsafe { OwnedFd::from_raw_fd(fd) };
             let port = self.lane.listeners[listener].1;
             prepare(&fd);
-            let state = State::Greeting { port };
-            if let Err(fd) = self.shard.links.insert(fd, state, Inbox::new(), self.now) {
+            if let Err(fd) = self.shard.links.accepted(fd, port, self.now) {
                 send_last(&fd, &self.shard.links.refusal(port, RefusalCode::Busy));
             }
         }

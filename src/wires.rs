@@ -4,6 +4,7 @@
 //! is (a greeting not yet read, a client, a peer) is decided here.
 
 use crate::control::LogEvent;
+use crate::seats::{Seat, Seats};
 use crate::snapshot::Taken;
 use ringraft_net::handshake::{HANDSHAKE_BYTES, Hello, Host, RefusalCode, Role, Welcome};
 use ringraft_net::{Frame, Identity, Inbox, Outbox};
@@ -45,6 +46,8 @@ pub enum Parcel {
         hello: Hello,
         /// What it sent after the greeting.
         inbox: Inbox,
+        /// A client's seat.
+        seat: Option<Seat>,
     },
     /// A client's frame for a group of the receiving shard.
     ClientFrame {
@@ -112,7 +115,8 @@ pub struct Socket {
     pub stalled: bool,
     /// When the send in flight began.
     pub sent_at: Ticks,
-    /// Counts against the limit of clients.
+    /// A client's place among those of the node.
+    pub seat: Option<Seat>,
     is_client: bool,
     /// When patience ends: of a greeting, a dial, or a frame that isn't whole.
     pub deadline: Ticks,
@@ -175,7 +179,7 @@ pub struct Wires {
     remote: BTreeMap<ConnectionId, Outbox>,
     /// This lane's end of the mesh.
     pub mesh: MeshEnd<Parcel>,
-    connections_max: usize,
+    seats: Seats,
     clients: usize,
     /// Sockets that are no clients'.
     others: usize,
@@ -193,7 +197,7 @@ impl Wires {
         shards: u16,
         peers: impl IntoIterator<Item = (NodeId, String)>,
         mesh: MeshEnd<Parcel>,
-        connections_max: usize,
+        seats: Seats,
     ) -> Self {
         let peers = peers.into_iter().map(|(node, address)| {
             let link = PeerLink {
@@ -219,7 +223,7 @@ impl Wires {
             listed: Vec::new(),
             remote: BTreeMap::new(),
             mesh,
-            connections_max,
+            seats,
             clients: 0,
             others: 0,
             peer_bytes_sent: 0,
@@ -227,26 +231,33 @@ impl Wires {
         }
     }
 
-    /// Takes a socket in. Returns its slot, or gives it back if there are too many.
+    /// Takes in a connection that was just accepted. Returns its slot, or gives it back if there
+    /// are too many.
     ///
     /// # Errors
     /// If the limit of connections is reached. Clients never take the place of peers.
+    pub fn accepted(&mut self, fd: OwnedFd, port: Role, now: Ticks) -> Result<u32, OwnedFd> {
+        let others_max = self.peers.len() + PEER_GREETINGS_MAX;
+        let seat = match port {
+            Role::Client => self.seats.take(),
+            Role::Peer => None,
+        };
+        if seat.is_none() && (port == Role::Client || self.others >= others_max) {
+            return Err(fd);
+        }
+        Ok(self.insert(fd, State::Greeting { port }, Inbox::new(), seat, now))
+    }
+
+    /// Takes a socket in. Returns its slot.
     pub fn insert(
         &mut self,
         fd: OwnedFd,
         state: State,
         inbox: Inbox,
+        seat: Option<Seat>,
         now: Ticks,
-    ) -> Result<u32, OwnedFd> {
-        let is_client = matches!(state, State::Client | State::Greeting { port: Role::Client });
-        let others_max = self.peers.len() + PEER_GREETINGS_MAX;
-        let is_refused = match state {
-            State::Greeting { port: Role::Peer } => self.others >= others_max,
-            _ => is_client && self.clients >= self.connections_max,
-        };
-        if is_refused {
-            return Err(fd);
-        }
+    ) -> u32 {
+        let is_client = seat.is_some();
         let slot = self.free.pop().unwrap_or_else(|| {
             self.sockets.push(None);
             self.generations.push(0);
@@ -273,13 +284,14 @@ impl Wires {
             listed: false,
             stalled: false,
             sent_at: now,
+            seat,
             is_client,
             deadline: now.after(patience),
             address: None,
             generation,
         }));
         self.list(slot);
-        Ok(slot)
+        slot
     }
 
     /// The socket in a slot, if there is one.

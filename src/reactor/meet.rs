@@ -2,6 +2,7 @@
 
 use super::{LaneError, Reactor, join};
 use crate::control::LogEvent;
+use crate::seats::Seat;
 use crate::wires::{Parcel, State};
 use io_uring::opcode;
 use io_uring::types::Fd;
@@ -74,9 +75,11 @@ impl Reactor {
         let socket = self.shard.links.get(slot).expect("it just greeted");
         let inbox = std::mem::take(&mut socket.inbox);
         let Ok(fd) = socket.fd.try_clone() else { return self.close(slot) };
+        let seat = socket.seat.take();
         self.shard.links.release(slot);
         // A full ring drops the descriptor, which closes it: the other side dials again.
-        let _ = self.shard.links.mesh.send(lane, Parcel::Handoff { socket: fd, hello, inbox });
+        let parcel = Parcel::Handoff { socket: fd, hello, inbox, seat };
+        let _ = self.shard.links.mesh.send(lane, parcel);
         Ok(())
     }
 
@@ -85,18 +88,13 @@ impl Reactor {
         fd: OwnedFd,
         hello: &Hello,
         inbox: Inbox,
+        seat: Option<Seat>,
     ) -> Result<(), LaneError> {
         let state = match hello.role {
             Role::Peer => State::Peer(hello.sender.node),
             Role::Client => State::Client,
         };
-        let slot = match self.shard.links.insert(fd, state, inbox, self.now) {
-            Ok(slot) => slot,
-            Err(fd) => {
-                send_last(&fd, &self.shard.links.refusal(hello.role, RefusalCode::Busy));
-                return Ok(());
-            }
-        };
+        let slot = self.shard.links.insert(fd, state, inbox, seat, self.now);
         let host = Host { port: hello.role, ..self.shard.links.host };
         match hello.judge(&host) {
             Ok(version) => self.seat(slot, hello, version)?,
@@ -265,10 +263,8 @@ impl Reactor {
         let Ok(socket) = socket2::Socket::new(domain, socket2::Type::STREAM, None) else { return };
         let fd = OwnedFd::from(socket);
         prepare(&fd);
-        let Ok(slot) = self.shard.links.insert(fd, State::Dialing(node), Inbox::new(), self.now)
-        else {
-            return;
-        };
+        let state = State::Dialing(node);
+        let slot = self.shard.links.insert(fd, state, Inbox::new(), None, self.now);
         self.shard.links.peers.get_mut(&node).expect("a member").dialing = Some(slot);
         let socket = self.shard.links.get(slot).expect("just inserted");
         let address = Box::new(socket2::SockAddr::from(address));

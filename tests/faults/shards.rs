@@ -18,6 +18,27 @@ fn shape() -> Option<Shape> {
     (cores >= 2).then(|| shape.set("auto_count", 2))
 }
 
+/// Goal: the limit of clients is the node's, whichever of its shards they are on, and a place that
+/// comes free on one shard serves any other.
+#[test]
+fn clients_of_all_shards_share_their_places() {
+    const PLACES: usize = 6;
+    let Some(shape) = shape() else { return };
+    let shape = Shape { nodes: 1, ..shape }.set("connections_max", PLACES);
+    let cluster = Cluster::start("clients_of_all_shards_share_their_places", &shape);
+    cluster.leader(GroupId(1));
+    let address = &cluster.nodes[0].client;
+    let connect = |shard: usize| Raw::connect(address, Some(ShardId(shard as u16)));
+    let mut held = Vec::new();
+    while held.len() < PLACES {
+        // Who asked for the leader may not be gone yet.
+        held.push(wait_for("a place", || connect(held.len() % 2).ok()));
+    }
+    assert!((0..2).all(|shard| connect(shard).is_err()), "more clients than places");
+    held.swap_remove(1);
+    wait_for("the place that came free on the other shard", || connect(0).ok());
+}
+
 /// Goal: one client writes to all groups, each group does what its own clients asked, and all of it
 /// is there after a kill of everybody.
 #[test]
