@@ -38,6 +38,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub const RING_ENTRIES: u32 = 1024;
 /// How often overdue connections are looked for.
 const SWEEP_TIME: Ticks = Ticks::from_millis(500);
+/// How often people are told that accepting fails.
+const ACCEPT_TOLD_TIME: Ticks = Ticks::from_millis(10_000);
 /// How long a stopping shard waits for what it promised to reach the disk.
 const STOP_TIME: Ticks = Ticks::from_millis(3_000);
 
@@ -119,6 +121,8 @@ pub struct Reactor {
     doorbell_word: &'static mut u64,
     /// Listeners that wait for the next sweep: the system had no room for a connection.
     deaf: [bool; 2],
+    /// Failures to accept are not told again before this.
+    accept_told: Ticks,
     next_sweep: Ticks,
     stopping: Option<Ticks>,
     events_dropped: u64,
@@ -139,6 +143,7 @@ impl Reactor {
             backlog: std::collections::VecDeque::new(),
             doorbell_word: Box::leak(Box::new(0)),
             deaf: [false; 2],
+            accept_told: Ticks::ZERO,
             next_sweep: Ticks::ZERO,
             stopping: None,
             events_dropped: 0,
@@ -191,6 +196,7 @@ impl Reactor {
         let Self { lane, shard, ready, accepted, connected, deaf, .. } = self;
         let mut rearm_doorbell = false;
         let mut rearm_accept = [false; 2];
+        let mut accept_errno = None;
         for completion in lane.ring.completion() {
             let more = cqueue::more(completion.flags());
             let tag = Tag(completion.user_data());
@@ -246,6 +252,10 @@ impl Reactor {
                             || completion.result() == -libc::ECONNABORTED;
                         rearm_accept[listener] = again;
                         deaf[listener] = !again;
+                        if !again {
+                            shard.links.accepts_failed += 1;
+                            accept_errno = Some(-completion.result());
+                        }
                     }
                 }
                 Some(Owner::Connect) => connected.push((slot, generation, completion.result())),
@@ -260,6 +270,12 @@ impl Reactor {
             if again {
                 self.arm_accept(listener);
             }
+        }
+        if let Some(errno) = accept_errno
+            && self.now >= self.accept_told
+        {
+            self.accept_told = self.now.after(ACCEPT_TOLD_TIME);
+            self.say(LogEvent::AcceptFailed { shard: self.shard.links.shard, errno });
         }
     }
 

@@ -42,6 +42,7 @@ pub fn take(shard: &Shard<UringDevice, Wires>, now: Ticks) -> Taken {
         peer_bytes_received: metrics.peer_bytes,
         peer_bytes_sent: shard.links.peer_bytes_sent,
         frames_refused: shard.links.frames_refused,
+        accepts_failed: shard.links.accepts_failed,
         slow_writes: metrics.slow_writes,
         clients_connected: shard.links.clients() as u64,
         peers_connected,

@@ -187,6 +187,8 @@ pub struct Wires {
     pub peer_bytes_sent: u64,
     /// Connections that were closed for what they sent.
     pub frames_refused: u64,
+    /// Times that the system had no descriptor or memory for a connection.
+    pub accepts_failed: u64,
 }
 
 impl Wires {
@@ -228,6 +230,7 @@ impl Wires {
             others: 0,
             peer_bytes_sent: 0,
             frames_refused: 0,
+            accepts_failed: 0,
         }
     }
 

@@ -111,6 +111,8 @@ pub struct ShardCounters {
     pub peer_bytes_sent: u64,
     /// Frames or handshakes refused: wrong, too long, of another cluster.
     pub frames_refused: u64,
+    /// Times that the system had no descriptor or memory for a connection.
+    pub accepts_failed: u64,
     /// Writes slower than the limit of the slow-write log.
     pub slow_writes: u64,
     /// Client connections open now.

@@ -170,6 +170,13 @@ pub enum LogEvent {
         /// What it said.
         breach: Breach,
     },
+    /// A connection could not be accepted; said rarely, counted always.
+    AcceptFailed {
+        /// The shard.
+        shard: ShardId,
+        /// What the kernel said.
+        errno: i32,
+    },
     /// A connection sent what nobody may send, and was closed.
     FrameRefused {
         /// The shard.
@@ -216,6 +223,14 @@ impl LogEvent {
             }
             Self::Breach { peer, group, breach } => {
                 tracing::error!(%peer, %group, %breach, "link closed: the peer broke the protocol");
+            }
+            Self::AcceptFailed { shard, errno } => {
+                let error = io::Error::from_raw_os_error(errno);
+                tracing::error!(
+                    %shard, %error,
+                    "no room for a connection, tried again every half second: raise the limit of \
+                     open files (ulimit -n, or LimitNOFILE in the unit)"
+                );
             }
             Self::FrameRefused { shard, reason } => {
                 tracing::warn!(%shard, reason, "connection closed: it broke the protocol");

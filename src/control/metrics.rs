@@ -47,6 +47,9 @@ const COUNTERS: &[Number<ShardSnapshot>] = &[
     ("frames_refused", "Frames and handshakes that broke the protocol", |shard| {
         shard.counters.frames_refused
     }),
+    ("accepts_failed", "Times that no descriptor was left for a connection", |shard| {
+        shard.counters.accepts_failed
+    }),
     ("slow_writes", "Writes slower than log.slow_write_ms", |shard| shard.counters.slow_writes),
     ("wal_batches", "Batches written to the log", |shard| shard.wal.batches),
     ("wal_records", "Records written to the log", |shard| shard.wal.records),

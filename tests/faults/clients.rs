@@ -5,6 +5,7 @@ use crate::raw::Raw;
 use ringraft_net::Kind;
 use ringraft_types::command::{Keys, PutCommand, RangeCommand};
 use ringraft_types::{GroupId, Status};
+use std::net::TcpStream;
 use std::time::Duration;
 
 const GROUP: GroupId = GroupId(1);
@@ -75,4 +76,30 @@ fn clients_do_not_keep_peers_out() {
         cluster.nodes[dialler].log().matches(peer).count() > before
     });
     drop(held);
+}
+
+/// Goal: a node that runs out of descriptors says so once in a while, counts it, and accepts again
+/// when there are some.
+#[test]
+fn a_node_without_descriptors_says_so() {
+    let shape = Shape { nodes: 1, ..Shape::default() };
+    let mut cluster = Cluster::configured("a_node_without_descriptors_says_so", &shape);
+    let node = &mut cluster.nodes[0];
+    node.format();
+    node.start_with_descriptors(100);
+    cluster.leader(GROUP);
+    let node = &cluster.nodes[0];
+    // The peer port has more places than this node has descriptors.
+    let peer = ("127.0.0.1", node.ports[1]);
+    let silent: Vec<_> = (0..100).map(|_| TcpStream::connect(peer).expect("queued")).collect();
+    let said = "no room for a connection";
+    wait_until("a line in the log", || node.log().contains(said));
+    drop(silent);
+    wait_until("room for a client", || Raw::connect(&node.client, None).is_ok());
+    let metrics = node.http_get("/metrics");
+    let failed = metrics.lines().find_map(|line| {
+        line.strip_prefix("ringraft_accepts_failed_total{shard=\"0\"} ")?.parse::<u64>().ok()
+    });
+    assert!(failed.is_some_and(|times| times > 0), "{metrics}");
+    assert!(node.log().matches(said).count() < 3, "{}", node.log());
 }

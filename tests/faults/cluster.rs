@@ -7,7 +7,8 @@ use ringraft_net::{Client, ClientOptions};
 use ringraft_types::GroupId;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -266,14 +267,38 @@ impl Node {
 
     /// Starts the process; it isn't waited for.
     pub(crate) fn start(&mut self) {
+        self.start_by(ringraft(&[]));
+    }
+
+    /// The same, with so many descriptors at most.
+    pub(crate) fn start_with_descriptors(&mut self, most: u64) {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\"")]);
+        shell.arg(env!("CARGO_BIN_EXE_ringraft")).stdin(Stdio::null());
+        self.start_by(shell);
+    }
+
+    fn start_by(&mut self, mut command: Command) {
         assert!(self.child.is_none(), "{} was started already", self.name);
         let log = File::options().create(true).append(true).open(&self.log).expect("a log file");
-        let child = ringraft(&["node", "--config", &self.config.display().to_string()])
+        let child = command
+            .args(["node", "--config", &self.config.display().to_string()])
             .stdout(log.try_clone().expect("a descriptor"))
             .stderr(log)
             .spawn()
             .expect("the node starts");
         self.child = Some(child);
+    }
+
+    /// The body of a GET.
+    pub(crate) fn http_get(&self, path: &str) -> String {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.ports[2])).expect("it listens");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        write!(socket, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            .expect("sent");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("an answer");
+        answer.split_once("\r\n\r\n").expect("a head").1.to_owned()
     }
 
     /// The process's number.
