@@ -8,7 +8,7 @@ use crate::config::{Addresses, Config, SyncMethod};
 use crate::control::{LogEvent, StopSignals};
 use crate::cores::{self, Doorbells, Resolver};
 use crate::feed::MeshFeed;
-use crate::reactor::{self, Lane, LaneError, Reactor, RingError};
+use crate::reactor::{self, Lane, LaneError, Reactor, RingError, Stop};
 use crate::seats::Seats;
 use crate::wires::{Parcel, Wires};
 use crate::{clock, control};
@@ -160,12 +160,12 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
     stop.store(true, Ordering::Release);
     (0..=shards).for_each(|lane| doorbells.wake(lane));
     let mut result = Ok(());
-    let mut note = |outcome: Outcome| {
-        if let Some((_, Err(error))) = outcome
-            && result.is_ok()
-        {
-            result = Err(error);
+    let mut note = |outcome: Outcome| match outcome {
+        Some((shard, Ok(Stop::Late))) => {
+            tracing::warn!(shard, "stopped before all that was taken on was done and answered");
         }
+        Some((_, Err(error))) if result.is_ok() => result = Err(error),
+        _ => {}
     };
     note(first);
     for thread in threads {
@@ -218,7 +218,7 @@ fn abort_on_panic() {
 }
 
 /// What a lane's end, or a signal (`None`), tells the main thread.
-type Outcome = Option<(u16, Result<(), BootError>)>;
+type Outcome = Option<(u16, Result<Stop, BootError>)>;
 
 fn stop_on_signals(stop: StopSignals, outcomes: Sender<Outcome>) -> Result<(), BootError> {
     cores::spawn(String::from("signals"), None, move || {
@@ -324,7 +324,7 @@ struct Part {
 }
 
 impl Part {
-    fn run(self) -> Result<(), BootError> {
+    fn run(self) -> Result<Stop, BootError> {
         let shard = self.shard.0;
         let lane = |error| BootError::Lane { shard, error };
         let mut ring = reactor::ring(reactor::RING_ENTRIES)?;

@@ -40,7 +40,7 @@ pub const RING_ENTRIES: u32 = 1024;
 const SWEEP_TIME: Ticks = Ticks::from_millis(500);
 /// How often people are told that accepting fails.
 const ACCEPT_TOLD_TIME: Ticks = Ticks::from_millis(10_000);
-/// How long a stopping shard waits for what it promised to reach the disk.
+/// How long a stopping shard may take to bring to its end what it has taken on.
 const STOP_TIME: Ticks = Ticks::from_millis(3_000);
 
 /// Why a log could not be recovered.
@@ -105,6 +105,15 @@ pub struct Lane {
     pub control: usize,
 }
 
+/// How a lane that was told to stop has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// What it had taken on was brought to its end and answered.
+    Quiet,
+    /// Time was up.
+    Late,
+}
+
 /// One hot lane.
 pub struct Reactor {
     lane: Lane,
@@ -155,7 +164,7 @@ impl Reactor {
     ///
     /// # Errors
     /// What must stop the process: a failed write or sync, or a ring that no longer works.
-    pub fn run(mut self) -> Result<(), LaneError> {
+    pub fn run(mut self) -> Result<Stop, LaneError> {
         self.arm_doorbell();
         for listener in 0..self.lane.listeners.len() {
             self.arm_accept(listener);
@@ -173,19 +182,26 @@ impl Reactor {
             self.shard.links.flush_remote();
             self.tell_control();
             self.start_operations();
-            if self.is_stopped() {
-                return Ok(());
+            if let Some(stop) = self.stopped() {
+                return Ok(stop);
             }
             self.submit(wake)?;
         }
     }
 
-    fn is_stopped(&mut self) -> bool {
+    fn stopped(&mut self) -> Option<Stop> {
         if !self.lane.stop.load(Ordering::Acquire) {
-            return false;
+            return None;
         }
         let since = *self.stopping.get_or_insert(self.now);
-        self.shard.is_quiet() || self.now.since(since) > STOP_TIME
+        let Self { shard, .. } = self;
+        shard.stop();
+        // Without a majority, what waits to be committed waits in vain.
+        let is_done = shard.pending_writes() == 0 || !shard.links.has_majority();
+        if is_done && shard.is_quiet() && shard.links.are_answers_sent() {
+            return Some(Stop::Quiet);
+        }
+        (self.now.since(since) > STOP_TIME).then_some(Stop::Late)
     }
 
     fn push(&mut self, entry: squeue::Entry) {

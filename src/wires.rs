@@ -404,6 +404,21 @@ impl Wires {
         self.clients
     }
 
+    /// Whether every answer that was given to a client has left.
+    pub fn are_answers_sent(&self) -> bool {
+        let is_sent = |socket: &Socket| {
+            let is_open = socket.state == State::Client && !socket.closing;
+            !is_open || !socket.sending && socket.outbox.waiting() == 0
+        };
+        self.sockets.iter().flatten().all(|socket| is_sent(socket))
+    }
+
+    /// Whether enough peers are connected to commit anything.
+    pub fn has_majority(&self) -> bool {
+        let nodes = self.peers.len() + 1;
+        self.peers_connected() + 1 > nodes / 2
+    }
+
     /// Peers whose link is up.
     pub fn peers_connected(&self) -> usize {
         self.peers.values().filter(|link| link.up.is_some()).count()

@@ -144,7 +144,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         requests: &Requests<'_>,
     ) {
         let group = self.groups[slot].id;
-        if let Some((status, hint)) = self.refusal(slot) {
+        let stopping = self.is_stopping.then_some((Status::Stopping, NodeId::ZERO));
+        if let Some((status, hint)) = self.refusal(slot).or(stopping) {
             match status {
                 Status::NotLeader => self.metrics.refused_not_leader += requests.len() as u64,
                 _ => self.metrics.refused_other += requests.len() as u64,
@@ -340,7 +341,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let reply = LocateReply {
             status: if group.halt.is_some() { Status::Damaged } else { Status::Ok },
             leader: group.raft.leader().unwrap_or(NodeId::ZERO),
-            ready: group.raft.is_ready(),
+            ready: group.raft.is_ready() && !self.is_stopping,
             term: group.raft.term(),
             applied: group.applied,
             members: self

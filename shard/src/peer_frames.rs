@@ -85,7 +85,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         {
             return Ok(Err(FrameRefusal::WrongSender));
         }
-        if !peer.is_up() {
+        let is_new = matches!(kind, Kind::Append | Kind::Ballot);
+        if !peer.is_up() || self.is_stopping && is_new {
             return Ok(Ok(()));
         }
         let malformed = |error: ringraft_net::WireError| FrameRefusal::Malformed {

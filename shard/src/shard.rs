@@ -142,6 +142,8 @@ pub struct Shard<D: Device, L: Links> {
     /// What people may want to read; bounded by what one turn can bring.
     pub(crate) events: Vec<ShardEvent>,
     pub(crate) disk_was_full: bool,
+    /// Nothing new is taken on: what was is brought to its end.
+    pub(crate) is_stopping: bool,
     pub(crate) torn_blocks: u64,
     pub(crate) segments_found: u64,
     /// Spare buffers for reads that wait.
@@ -228,6 +230,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             unsubmitted: Vec::new(),
             events: Vec::new(),
             disk_was_full: false,
+            is_stopping: false,
             torn_blocks: recovered.torn_blocks,
             segments_found: recovered.segments,
             read_buffers: Vec::new(),
@@ -344,6 +347,12 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// Whether frames of peers should be read now: not while the log has more than it may hold.
     pub fn reads_peers(&self) -> bool {
         self.log.pending_bytes() < self.settings.limits.log_bytes_max
+    }
+
+    /// Takes on nothing new from now on: no writes of clients, no entries and no votes. What was
+    /// taken goes on to its end.
+    pub fn stop(&mut self) {
+        self.is_stopping = true;
     }
 
     /// Whether nothing waits for the disk.

@@ -218,6 +218,34 @@ fn a_sole_voter_leads_at_once() {
     assert_eq!(world.put(world.nodes()[0], 9, 1, b"k", b"v").status, Status::Ok);
 }
 
+/// A leader that is told to stop brings to its end what it has taken, and takes no more; a follower
+/// that is told so takes no more entries, so that the others' load doesn't hold it up.
+#[test]
+fn a_stopping_node_takes_on_nothing_new() {
+    let mut world = World::new(7, 3, 1);
+    let leader = world.elect();
+    let others: Vec<NodeId> = world.nodes().into_iter().filter(|&node| node != leader).collect();
+    let before = world.put(leader, 9, 1, b"k", b"v").index;
+    world.run_for(Ticks::from_millis(100));
+    world.stop(others[0]);
+    for number in 2..=20 {
+        assert_eq!(world.put(leader, 9, number, b"k", b"v").status, Status::Ok);
+    }
+    assert!(world.is_quiet(others[0]));
+    assert_eq!(world.group(others[0]).last, before);
+
+    let taken = world.send_put(leader, 9, 21, b"k", b"v");
+    world.run_for(Ticks(100));
+    assert!(!world.is_quiet(leader), "it waits for a majority");
+    world.stop(leader);
+    let refused = world.send_put(leader, 9, 22, b"k", b"v");
+    world.run_for(Ticks::from_millis(10));
+    assert_eq!(world.take_reply(leader, taken).expect("answered").0, Status::Ok);
+    assert_eq!(world.take_reply(leader, refused).expect("answered").0, Status::Stopping);
+    assert!(world.is_quiet(leader));
+    assert_eq!(world.get(leader, b"k").0, Status::Ok);
+}
+
 /// A term that no log reaches, from a broken peer, neither stops a node nor wears the terms out.
 #[test]
 fn a_term_out_of_reach_is_not_adopted() {

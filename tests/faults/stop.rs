@@ -1,6 +1,6 @@
 //! Stopping in good order, and coming back.
 
-use crate::cluster::{Cluster, Shape};
+use crate::cluster::{Cluster, Node, Shape};
 use crate::load::{Load, Writer, check};
 use ringraft_types::GroupId;
 use std::time::Duration;
@@ -9,6 +9,14 @@ const GROUP: GroupId = GroupId(1);
 
 fn writer(cluster: &Cluster) -> Writer {
     Writer::new(cluster, "w", GROUP, Duration::from_secs(50))
+}
+
+/// SIGTERM, and the end that follows: exit code 0, and not for want of time.
+fn stops_quietly(node: &mut Node) {
+    let status = node.terminate();
+    let log = node.log();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(!log.contains("stopped before all that was taken on"), "{log}");
 }
 
 /// Goal: SIGTERM under load ends a lone node with exit code 0, and what it acknowledged is there
@@ -22,8 +30,7 @@ fn a_single_node_stops_and_keeps_its_data() {
         let load = Load::start(writers);
         load.wait_more(200);
         if round % 2 == 0 {
-            let status = cluster.nodes[0].terminate();
-            assert_eq!(status.code(), Some(0), "{}", cluster.nodes[0].log());
+            stops_quietly(&mut cluster.nodes[0]);
         } else {
             cluster.nodes[0].kill();
         }
@@ -42,8 +49,7 @@ fn a_cluster_stops_and_keeps_its_data() {
     let load = Load::start(vec![writer(&cluster)]);
     for node in 0..3 {
         load.wait_more(100);
-        let status = cluster.nodes[node].terminate();
-        assert_eq!(status.code(), Some(0), "{}", cluster.nodes[node].log());
+        stops_quietly(&mut cluster.nodes[node]);
         load.wait_more(100);
         cluster.nodes[node].start();
         cluster.wait_caught_up(node, GROUP);
@@ -51,8 +57,7 @@ fn a_cluster_stops_and_keeps_its_data() {
     let writers = load.stop();
     check(&cluster, &writers);
     for node in &mut cluster.nodes {
-        let status = node.terminate();
-        assert_eq!(status.code(), Some(0), "{}", node.log());
+        stops_quietly(node);
     }
     for node in &mut cluster.nodes {
         node.start();

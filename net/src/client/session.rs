@@ -213,9 +213,11 @@ impl Session {
             _ => {}
         }
         match status {
-            Status::NotLeader | Status::Unknown | Status::SessionExpired | Status::NoSuchGroup => {
-                Advice::Seek
-            }
+            Status::NotLeader
+            | Status::Stopping
+            | Status::Unknown
+            | Status::SessionExpired
+            | Status::NoSuchGroup => Advice::Seek,
             // Another attempt at the same place would only be refused again.
             _ if is_final && self.ring[at].place.is_hole() => Advice::Continue,
             _ => Advice::Pause,

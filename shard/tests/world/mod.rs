@@ -265,6 +265,17 @@ impl World {
         node.device = Some(device);
     }
 
+    /// Tells a node to stop; it goes on turning.
+    pub(crate) fn stop(&mut self, id: NodeId) {
+        self.nodes.get_mut(&id).and_then(|node| node.shard.as_mut()).expect("it runs").stop();
+    }
+
+    /// Whether a node has nothing left to do.
+    pub(crate) fn is_quiet(&self, id: NodeId) -> bool {
+        let shard = self.nodes[&id].shard.as_ref().expect("it runs");
+        shard.is_quiet() && shard.pending_writes() == 0
+    }
+
     fn note(&mut self, value: u64) {
         self.hash = (self.hash ^ value).wrapping_mul(0x0100_0000_01b3).rotate_left(17);
     }

@@ -37,6 +37,8 @@ pub enum Status {
     NoSpace = 14,
     /// Definitely not done: this server doesn't know this kind of request.
     Unsupported = 15,
+    /// Definitely not done: this node is stopping. Another one will lead.
+    Stopping = 16,
 }
 
 impl Status {
@@ -59,6 +61,7 @@ impl Status {
             13 => Self::Damaged,
             14 => Self::NoSpace,
             15 => Self::Unsupported,
+            16 => Self::Stopping,
             _ => return None,
         })
     }
@@ -74,6 +77,7 @@ impl Status {
                 | Self::WindowFull
                 | Self::Unknown
                 | Self::NoSpace
+                | Self::Stopping
         )
     }
 }
