@@ -5,7 +5,7 @@
 
 use crate::client_frames::write_refusals;
 use crate::event::ShardEvent;
-use crate::group::{Group, Halt, ReadBatch};
+use crate::group::{Group, Halt, ReadBatch, Waiting};
 use crate::limits::{
     APPLY_ENTRIES_PER_TURN, FETCH_BYTES_MAX, READS_PER_TURN, REPLY_BYTES_PER_TURN,
 };
@@ -25,12 +25,20 @@ use ringraft_wal::device::Device;
 /// One answer on its way into its client's outbox; the body lies in a shared buffer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answer {
-    connection: ConnectionId,
-    call: u64,
-    status: Status,
-    revision: Revision,
-    index: Index,
-    body: (u32, u32),
+    pub(crate) connection: ConnectionId,
+    pub(crate) call: u64,
+    pub(crate) status: Status,
+    pub(crate) revision: Revision,
+    pub(crate) index: Index,
+    pub(crate) body: (u32, u32),
+}
+
+impl Answer {
+    /// A status and nothing else.
+    pub(crate) fn bare(connection: ConnectionId, call: u64, status: Status) -> Self {
+        let (revision, index) = (Revision::ZERO, Index::ZERO);
+        Self { connection, call, status, revision, index, body: (0, 0) }
+    }
 }
 
 impl<D: Device, L: Links> Shard<D, L> {
@@ -116,7 +124,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     /// Writes the answers of one group into their clients' outboxes, one frame per client.
-    fn answer(&mut self, slot: usize) {
+    pub(crate) fn answer(&mut self, slot: usize) {
         if self.answers.is_empty() {
             return;
         }
@@ -211,14 +219,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         assert!(group.proposals.is_empty(), "proposals are stepped before anything else is");
         self.scratch.reply.clear();
         self.answers.clear();
-        self.answers.extend(group.waiting.drain(..).map(|waiting| Answer {
-            connection: waiting.connection,
-            call: waiting.call,
-            status: Status::Unknown,
-            revision: Revision::ZERO,
-            index: Index::ZERO,
-            body: (0, 0),
-        }));
+        let unknown = |one: Waiting| Answer::bare(one.connection, one.call, Status::Unknown);
+        self.answers.extend(group.waiting.drain(..).map(unknown));
         group.waiting_bytes = 0;
         group.batches.clear();
         self.answer(slot);

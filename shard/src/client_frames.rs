@@ -1,12 +1,14 @@
 //! Frames of clients: writes become proposals, reads wait for a round, the rest is answered here.
 
+use crate::apply::Answer;
 use crate::error::{FrameRefusal, ShardError};
-use crate::group::{ReadBatch, Waiting};
+use crate::group::{Group, ReadBatch, Waiting};
 use crate::limits::UNPROPOSED_PART_OF_CACHE;
 use crate::links::{ConnectionId, Links};
-use crate::machine::{CommandKind, StateMachine};
+use crate::machine::CommandKind;
 use crate::metrics::Stage;
 use crate::peer_frames::Carried;
+use crate::session::Verdict;
 use crate::shard::Shard;
 use ringraft_net::client_wire::{self, BatchWriter, LocateReply, Reply, Requests};
 use ringraft_net::status::{GroupRole, GroupStatus, NodeStatus};
@@ -156,12 +158,13 @@ impl<D: Device, L: Links> Shard<D, L> {
         let log_bytes = self.log.pending_bytes() + self.unproposed_bytes;
         let is_log_full = log_bytes >= self.settings.limits.log_bytes_max;
         let is_disk_full = self.log.space_exhausted();
-        let Self { groups, cache, links, settings, metrics, touched, unproposed_bytes, .. } = self;
+        let Self { groups, cache, settings, metrics, touched, unproposed_bytes, .. } = self;
+        let (answers, bodies) = (&mut self.answers, &mut self.scratch.reply);
+        answers.clear();
+        bodies.clear();
         let limits = settings.limits;
         let state = &mut groups[slot];
         let term = state.raft.term();
-        let mut refused: Option<BatchWriter<'_>> = None;
-        let mut outbox = links.client(from);
         let mut blocked = match (is_disk_full, is_log_full) {
             (true, _) => Some(Status::NoSpace),
             (_, true) => Some(Status::Busy),
@@ -169,17 +172,17 @@ impl<D: Device, L: Links> Shard<D, L> {
         };
         for request in requests.iter() {
             let verdict = if let Some(status) = blocked {
-                Err(status)
+                Verdict::Refuse(status)
             } else if state.waiting.len() >= limits.group_writes_max
                 || state.waiting_bytes >= limits.group_bytes_max
             {
                 blocked = Some(Status::Busy);
-                Err(Status::Busy)
+                Verdict::Refuse(Status::Busy)
             } else {
-                check_write(&*state.machine, request.payload)
+                judge_write(state, request.payload)
             };
             match verdict {
-                Ok(()) => {
+                Verdict::Apply => {
                     let index = state.next_proposal();
                     let bytes = record::encoded_bytes(request.payload.len());
                     cache.push_with(slot, index, bytes, |out| {
@@ -199,33 +202,38 @@ impl<D: Device, L: Links> Shard<D, L> {
                         bytes: bytes as u32,
                     });
                 }
-                Err(status) => {
-                    // Without this one, the session's next ones are gaps: not worth a place in
-                    // the log.
-                    blocked = blocked.or(Some(Status::Gap));
+                Verdict::Reply(stored) => {
+                    let start = bodies.len() as u32;
+                    bodies.extend_from_slice(&stored.body);
+                    answers.push(Answer {
+                        connection: from,
+                        call: request.call,
+                        status: stored.status,
+                        revision: stored.revision,
+                        index: stored.index,
+                        body: (start, bodies.len() as u32),
+                    });
+                }
+                Verdict::Refuse(status) => {
+                    match status {
+                        // It was applied before, so the session's next ones are no gaps.
+                        Status::AlreadyAnswered => {}
+                        // Without this one they are: not worth a place in the log.
+                        _ => blocked = blocked.or(Some(Status::Gap)),
+                    }
                     match status {
                         Status::Busy => metrics.refused_busy += 1,
                         _ => metrics.refused_other += 1,
                     }
-                    if refused.is_none()
-                        && let Some(outbox) = outbox.take()
-                    {
-                        let sender = settings.identity;
-                        refused = Some(BatchWriter::begin(outbox, Kind::Replies, group, sender));
-                    }
-                    if let Some(batch) = &mut refused {
-                        batch.reply(&Reply::refusal(request.call, status, NodeId::ZERO));
-                    }
+                    answers.push(Answer::bare(from, request.call, status));
                 }
             }
-        }
-        if let Some(batch) = refused {
-            batch.finish();
         }
         if !state.proposals.is_empty() && !state.touched {
             state.touched = true;
             touched.push(slot);
         }
+        self.answer(slot);
     }
 
     fn take_reads(
@@ -423,12 +431,21 @@ pub(crate) fn write_refusals(
     count
 }
 
-/// Whether a write's payload may enter the log: what is in the log must apply everywhere.
-fn check_write(machine: &dyn StateMachine, payload: &[u8]) -> Result<(), Status> {
-    let (_, command) = Envelope::decode(payload).map_err(|_| Status::Invalid)?;
-    match machine.check(command)? {
-        CommandKind::Write => Ok(()),
+/// Whether a write goes into the log: what is in the log must apply everywhere. A retry of what
+/// was applied is answered from its session: what is applied is committed, so the answer holds,
+/// whatever has become of this leader meanwhile.
+fn judge_write<'a>(group: &'a Group, payload: &[u8]) -> Verdict<'a> {
+    let Ok((envelope, command)) = Envelope::decode(payload) else {
+        return Verdict::Refuse(Status::Invalid);
+    };
+    match group.sessions.lookup(&envelope) {
+        Verdict::Apply => {}
+        answered => return answered,
+    }
+    match group.machine.check(command) {
+        Ok(CommandKind::Write) => Verdict::Apply,
         // A read in a write frame would take a place in the log for nothing.
-        CommandKind::Read => Err(Status::Invalid),
+        Ok(CommandKind::Read) => Verdict::Refuse(Status::Invalid),
+        Err(status) => Verdict::Refuse(status),
     }
 }

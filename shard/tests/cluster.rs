@@ -218,6 +218,30 @@ fn a_sole_voter_leads_at_once() {
     assert_eq!(world.put(world.nodes()[0], 9, 1, b"k", b"v").status, Status::Ok);
 }
 
+/// A retry of what was applied is answered from its session, body and all, by whoever leads, and
+/// takes no place in the log; it stands in nobody's way.
+#[test]
+fn a_retry_of_an_applied_write_takes_no_place_in_the_log() {
+    let mut world = World::new(8, 3, 1);
+    let mut leader = world.elect();
+    assert_eq!(world.put(leader, 7, 1, b"key", b"value").status, Status::Ok);
+    let first = world.delete(leader, 7, 2, b"key");
+    assert!(first.body.windows(5).any(|part| part == b"value"), "it tells what it removed");
+    for attempt in 3..5 {
+        let last = world.group(leader).last;
+        let again = world.delete(leader, 7, 2, b"key");
+        assert_eq!(
+            (again.status, again.revision, again.index, again.body),
+            (first.status, first.revision, first.index, first.body.clone())
+        );
+        assert_eq!(world.group(leader).last, last);
+        assert_eq!(world.put(leader, 7, attempt, b"key", b"value").index, last.next());
+        world.kill(leader, |_| true);
+        world.start(leader);
+        leader = world.elect();
+    }
+}
+
 /// A leader that is told to stop brings to its end what it has taken, and takes no more; a follower
 /// that is told so takes no more entries, so that the others' load doesn't hold it up.
 #[test]

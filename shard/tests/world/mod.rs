@@ -9,7 +9,7 @@ use ringraft_shard::machine::KvMachine;
 use ringraft_shard::{
     ConnectionId, Event, FrameRefusal, Links, Member, PeerAdmission, Shard, ShardSettings, Wake,
 };
-use ringraft_types::command::{Envelope, Keys, PutCommand, RangeCommand};
+use ringraft_types::command::{DeleteCommand, Envelope, Keys, PutCommand, RangeCommand};
 use ringraft_types::{
     ClientId, ClusterId, GroupId, Incarnation, Index, NodeId, Revision, ShardId, Status, Ticks,
 };
@@ -464,6 +464,17 @@ impl World {
         value: &[u8],
     ) -> Answer {
         let call = self.send_put(to, client, sequence, key, value);
+        self.await_answer(to, call)
+    }
+
+    /// Deletes a key under a session and waits for the reply.
+    pub(crate) fn delete(&mut self, to: NodeId, client: u128, sequence: u64, key: &[u8]) -> Answer {
+        let mut command = Vec::new();
+        let delete = DeleteCommand { keys: Keys::One(key), previous: true };
+        delete.encode(&mut command).expect("within limits");
+        let client = ClientId(client);
+        let envelope = Envelope { client, sequence, received: 0, opened: Index::ZERO };
+        let call = self.send(to, Kind::Writes, [&envelope.to_bytes(), &command]);
         self.await_answer(to, call)
     }
 
