@@ -6,6 +6,7 @@
 
 mod clients;
 mod cluster;
+mod file_systems;
 mod identity;
 mod kill;
 mod load;
