@@ -146,6 +146,24 @@ fn golden_bytes() {
     assert_eq!(replies, golden);
     let envelope = Envelope { client: ClientId(1), sequence: 4, received: 3, opened: Index(4) };
     assert_eq!(envelope.to_bytes()[..], [1u64, 0, 4, 3, 4].map(u64::to_le_bytes).concat());
+    let status = NodeStatus { durable: true, ..node_status() };
+    let unsynced = NodeStatus { durable: false, groups: Vec::new(), ..node_status() };
+    let head = |groups: u32, durable: u8| {
+        let mut golden = [3u32.to_le_bytes(), [1, 0, 4, 0]].concat();
+        golden.extend(99u64.to_le_bytes());
+        golden.extend([100u32, 200, groups].map(u32::to_le_bytes).concat());
+        golden.extend([durable, 0, 0, 0]);
+        golden.extend(b"knot");
+        golden
+    };
+    let group = |role: u8, damaged: u8| {
+        let mut golden = [1u64, 2, 4, 5, 6, 7, 8, 9].map(u64::to_le_bytes).concat();
+        golden.extend([3, 0, 0, 0, role, damaged, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        golden
+    };
+    let body = body_of(|outbox| status.write(outbox, NOBODY));
+    assert_eq!(body, [head(2, 1), group(3, 1), group(4, 0)].concat());
+    assert_eq!(body_of(|outbox| unsynced.write(outbox, NOBODY)), head(0, 0));
 }
 
 /// Where a group is, how a shard is, and why a connection ends come out as they went in.

@@ -3,7 +3,7 @@
 
 mod world;
 
-use ringraft_net::status::GroupStatus;
+use ringraft_net::status::{GroupRole, GroupStatus};
 use ringraft_net::wire::{
     AppendHead, AppendReplies, AppendReplyItem, Ballot, BallotKind, BeatItem, BeatReplies,
     BeatReplyItem, Beats,
@@ -11,6 +11,7 @@ use ringraft_net::wire::{
 use ringraft_net::{Identity, Outbox};
 use ringraft_raft::Breach;
 use ringraft_shard::FrameRefusal;
+use ringraft_shard::limits::Limits;
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{Index, LogId, NodeId, Sequence, Status, Term, Ticks};
 use world::{GROUP, World};
@@ -240,6 +241,64 @@ fn a_retry_of_an_applied_write_takes_no_place_in_the_log() {
         world.start(leader);
         leader = world.elect();
     }
+}
+
+/// A leader that has committed nothing of its own term yet serves nobody, and says so.
+#[test]
+fn a_leader_that_is_not_ready_says_so() {
+    let mut world = World::new(9, 3, 1);
+    let leader = 'found: loop {
+        world.run_for(Ticks(50));
+        for node in world.nodes() {
+            if world.group(node).role == GroupRole::Leader {
+                break 'found node;
+            }
+        }
+    };
+    let write = world.send_put(leader, 9, 1, b"k", b"v");
+    let read = world.send_get(leader, b"k");
+    world.run_for(Ticks(50));
+    for call in [write, read] {
+        assert_eq!(world.take_reply(leader, call).expect("answered").0, Status::NotReady);
+    }
+    assert_eq!(world.elect(), leader);
+    assert_eq!(world.put(leader, 9, 1, b"k", b"v").status, Status::Ok);
+}
+
+/// More writes than may wait for one group are refused as busy, and none that was taken is lost.
+#[test]
+fn the_writes_that_wait_are_counted() {
+    let mut world = World::new(10, 3, 1);
+    let leader = world.elect();
+    let most = Limits::default().group_writes_max as u64;
+    let calls: Vec<u64> = (0..most + 9)
+        .map(|client| world.send_put(leader, 100 + u128::from(client), 1, b"k", b"v"))
+        .collect();
+    world.run_for(Ticks::from_millis(1_000));
+    let status = |call| world.take_reply(leader, call).expect("every write is answered").0;
+    let statuses: Vec<Status> = calls.into_iter().map(status).collect();
+    let (taken, refused) = statuses.split_at(most as usize);
+    assert!(taken.iter().all(|&status| status == Status::Ok));
+    assert_eq!(refused, [Status::Busy; 9]);
+}
+
+/// Idle groups share their heartbeats' frames: however many they are, each leader sends as many in
+/// an interval as the grid of ticks has parts, ten.
+#[test]
+fn heartbeats_of_many_groups_share_frames() {
+    const GROUPS: u64 = 256;
+    const LEADERS: u64 = 3;
+    const PARTS: u64 = 10;
+    let frames = |groups| {
+        let mut world = World::new(11, 3, groups);
+        world.elect();
+        world.run_for(Ticks::from_millis(500));
+        let before = world.frames();
+        world.run_for(Ticks::from_millis(1_000));
+        world.frames() - before
+    };
+    let (one, many) = (frames(1), frames(GROUPS));
+    assert!(many <= one * LEADERS * PARTS, "{many} frames for {GROUPS} groups, {one} for one");
 }
 
 /// A leader that is told to stop brings to its end what it has taken, and takes no more; a follower

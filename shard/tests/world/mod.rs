@@ -526,6 +526,12 @@ impl World {
         self.group(id).applied
     }
 
+    /// Frames between nodes that arrived.
+    pub(crate) fn frames(&self) -> u64 {
+        let shards = self.nodes.values().filter_map(|node| node.shard.as_ref());
+        shards.map(|shard| shard.metrics().peer_frames).sum()
+    }
+
     /// All running nodes have applied the same, and have the same state (V7).
     pub(crate) fn assert_converged(&self) {
         let mut seen: BTreeMap<GroupId, (Index, u64)> = BTreeMap::new();
