@@ -459,6 +459,30 @@ fn documents_point_at_files_that_exist() {
     hold(files(".md").iter().filter(is_ours).flat_map(missing).collect());
 }
 
+/// The tests that a document names: functions and transcripts.
+fn tests_in_document(text: &str) -> BTreeSet<&str> {
+    let is_test = |word: &&str| {
+        word.ends_with(".txt")
+            || word.contains('_') && word.bytes().all(|it| it == b'_' || it.is_ascii_alphanumeric())
+    };
+    text.split('`').skip(1).step_by(2).filter(is_test).collect()
+}
+
+/// Whatever is said to be shown by a test is shown by one that exists.
+#[test]
+fn features_are_shown_by_tests_that_exist() {
+    let code: Vec<String> = files(".rs").iter().map(|file| read(file)).collect();
+    let exists = |test: &str| match test.ends_with(".txt") {
+        true => root().join("shard/raft/tests/transcripts").join(test).exists(),
+        false => code.iter().any(|text| text.contains(&format!("fn {test}("))),
+    };
+    let text = read("docs/FEATURES.md");
+    let named = tests_in_document(&text);
+    assert!(named.len() > 50, "{named:?}");
+    let gone = named.into_iter().filter(|test| !exists(test));
+    hold(gone.map(|test| format!("docs/FEATURES.md: there is no test `{test}`")).collect());
+}
+
 /// The files that a `mod` line may mean: the first that exists counts.
 fn module_files(file: &str, module: &source::Module, is_root: bool) -> Vec<PathBuf> {
     let path = Path::new(file);
