@@ -12,6 +12,7 @@ pub mod general;
 pub mod model;
 mod plan;
 pub mod refusals;
+mod search;
 pub mod serial;
 #[cfg(test)]
 mod tests;

@@ -41,8 +41,8 @@ struct Version {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Model {
     revision: u64,
-    /// Every key's changes, oldest first.
-    keys: BTreeMap<Bytes, Vec<Change>>,
+    /// Every key's changes, oldest first; shared between copies until they differ.
+    keys: BTreeMap<Bytes, Arc<Vec<Change>>>,
 }
 
 /// What a command came to.
@@ -106,8 +106,8 @@ impl Model {
     fn change(&mut self, key: &Bytes, revision: u64, version: Option<Version>) {
         let change = Change { revision, version };
         match self.keys.get_mut(key) {
-            Some(changes) => changes.push(change),
-            None => drop(self.keys.insert(key.clone(), vec![change])),
+            Some(changes) => Arc::make_mut(changes).push(change),
+            None => drop(self.keys.insert(key.clone(), Arc::new(vec![change]))),
         }
     }
 

@@ -105,11 +105,14 @@ pub enum LinesError {
     /// A line doesn't fit those before it.
     #[error("line {line}: {error}")]
     History {
-        /// Which line, from 1, of all files together.
+        /// Which line, from 1; blank ones don't count.
         line: u64,
         /// What is wrong.
         error: HistoryError,
     },
+    /// A line doesn't fit those that are before it when all files are put together.
+    #[error("{0}")]
+    Together(HistoryError),
 }
 
 impl Line {
@@ -186,38 +189,35 @@ impl History {
     /// # Errors
     /// If a line can't be read, is not of the format, or doesn't fit those before it.
     pub fn read(file: impl BufRead) -> Result<Self, LinesError> {
-        Self::from_lines(lines(file)?)
-    }
-
-    /// Reads several files as one history. They are put together by time; of equal times the
-    /// beginnings come first, so that nothing is claimed to have gone before that didn't.
-    ///
-    /// # Errors
-    /// As [`History::read`].
-    pub fn read_all(files: impl IntoIterator<Item = impl BufRead>) -> Result<Self, LinesError> {
-        let mut files = files.into_iter();
-        let Some(first) = files.next() else { return Ok(Self::new()) };
-        let mut all = lines(first)?;
-        let count = all.len();
-        for file in files {
-            all.extend(lines(file)?);
-        }
-        if all.len() > count {
-            all.sort_by_key(|line| (line.at, !matches!(line.event, Event::Invoke { .. })));
-        }
-        Self::from_lines(all)
-    }
-
-    fn from_lines(lines: Vec<Line>) -> Result<Self, LinesError> {
         let mut history = Self::new();
-        for (line, number) in lines.into_iter().zip(1..) {
+        for (line, number) in parse(file)?.into_iter().zip(1..) {
             history.push(line).map_err(|error| LinesError::History { line: number, error })?;
         }
         Ok(history)
     }
+
+    /// Puts the lines of several files together, by time; of equal times the beginnings come
+    /// first, so that nothing is claimed to have gone before that didn't.
+    ///
+    /// # Errors
+    /// If they don't fit each other.
+    pub fn together(files: Vec<Vec<Line>>) -> Result<Self, LinesError> {
+        let is_alone = files.len() == 1;
+        let mut lines: Vec<Line> = files.into_iter().flatten().collect();
+        if !is_alone {
+            lines.sort_by_key(|line| (line.at, !matches!(line.event, Event::Invoke { .. })));
+        }
+        let mut history = Self::new();
+        lines.into_iter().try_for_each(|line| history.push(line)).map_err(LinesError::Together)?;
+        Ok(history)
+    }
 }
 
-fn lines(file: impl BufRead) -> Result<Vec<Line>, LinesError> {
+/// Reads the lines of a file.
+///
+/// # Errors
+/// If a line can't be read, or is not of the format.
+pub fn parse(file: impl BufRead) -> Result<Vec<Line>, LinesError> {
     let mut lines = Vec::new();
     for (text, line) in file.lines().zip(1..) {
         let text = text.map_err(|error| LinesError::Io { line, error })?;

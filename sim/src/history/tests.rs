@@ -46,7 +46,8 @@ fn files_are_merged_by_time() {
     let lines: Vec<&str> = GOLDEN.lines().collect();
     let one = [lines[0], lines[2], lines[5], lines[6], lines[8]].join("\n");
     let two = [lines[1], lines[3], lines[4], lines[7], lines[9]].join("\n");
-    let merged = History::read_all([one.as_bytes(), two.as_bytes()]).expect("they fit");
+    let files = [one, two].map(|file| lines::parse(file.as_bytes()).expect("the format"));
+    let merged = History::together(files.into()).expect("they fit");
     let whole = History::read(GOLDEN.as_bytes()).expect("the format");
     assert_eq!(merged.len(), whole.len());
     // 2/2 begins at the time at which 1/1 ends: only the one file knows which was first.
