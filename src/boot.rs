@@ -152,7 +152,9 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
         });
         threads.push(thread.map_err(system("starting a shard's thread"))?);
     }
-    let control = start_control(&config, http, control_end, &doorbells, &stop, options.log)?;
+    // This thread keeps the log too: who drops it last writes out what waits, and no more after it.
+    let log = options.log.clone();
+    let control = start_control(&config, http, control_end, &doorbells, &stop, log)?;
     stop_on_signals(options.stop, outcomes)?;
 
     // The first lane to end, or a signal, ends the node.
@@ -177,6 +179,7 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
     }
     let _ = control.join();
     drop(directory);
+    drop(options.log);
     result
 }
 

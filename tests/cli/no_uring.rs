@@ -1,12 +1,23 @@
 //! Machines that refuse io_uring: a seccomp filter answers for the kernel.
 
-use crate::quorum::{Said, free_ports, ringraft, temp_dir, text, turn};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use crate::quorum::{Process, Said, free_ports, program, ringraft, temp_dir, text, turn};
+use rustix::process::Signal;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
+use std::fs::{self, File};
 
 /// Runs a command in which the kernel answers `io_uring_setup` with this error.
 fn without_uring(errno: i32, args: &[&str]) -> Said {
+    filtered(errno, Vec::new(), || ringraft(args))
+}
+
+/// Does something in a thread for which the kernel answers `io_uring_setup` with this error, under
+/// any of these rules; without rules, always.
+fn filtered<T: Send>(errno: i32, rules: Vec<SeccompRule>, act: impl FnOnce() -> T + Send) -> T {
     let action = SeccompAction::Errno(errno.unsigned_abs());
-    let rules = [(libc::SYS_io_uring_setup, Vec::new())].into();
+    let rules = [(libc::SYS_io_uring_setup, rules)].into();
     let arch = std::env::consts::ARCH.try_into().expect("an architecture that it knows");
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, action, arch).expect("a filter");
     let filter: BpfProgram = filter.try_into().expect("a program");
@@ -14,7 +25,7 @@ fn without_uring(errno: i32, args: &[&str]) -> Said {
     std::thread::scope(|scope| {
         let filtered = scope.spawn(|| {
             seccompiler::apply_filter(&filter).expect("everybody may filter itself");
-            ringraft(args)
+            act()
         });
         filtered.join().expect("no panic")
     })
@@ -48,4 +59,30 @@ fn a_machine_without_io_uring_is_named() {
     let (quorum, port) = (dir.join("quorum"), free_ports().to_string());
     let dev = ["dev", "--nodes", "1", "--dir", text(&quorum), "--base-port", &port];
     without_uring(libc::EPERM, &dev).complains(7, &["ended at once", seccomp]);
+}
+
+/// Goal: a node whose control lane can't have a ring serves its clients without it, and says so.
+#[test]
+fn consensus_goes_on_without_the_control_lane() {
+    let _turn = turn();
+    let temp = temp_dir();
+    let dir = temp.path();
+    let client = format!("127.0.0.1:{}", free_ports());
+    ringraft(&["init", "--nodes", &format!("a={client}"), "--out", text(dir)]).exits(0);
+    let config = dir.join("a.toml");
+    ringraft(&["format", "--config", text(&config)]).exits(0);
+    // The sizes of the rings that a lane asks for; the control lane's are others.
+    let other = |entries| {
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, entries).expect("sound")
+    };
+    let others = SeccompRule::new(vec![other(8), other(1024)]).expect("a rule");
+    let log = dir.join("log");
+    let mut command = program();
+    command.args(["node", "--config", text(&config)]).stderr(File::create(&log).expect("a file"));
+    let spawned = filtered(libc::ENOMEM, vec![others], || command.spawn().expect("spawn"));
+    let mut node = Process(spawned);
+    ringraft(&["put", "k", "v", "--endpoints", &client, "--timeout", "30s"]).exits(0);
+    assert_eq!(node.end(Signal::TERM), Some(0));
+    let log = fs::read_to_string(&log).expect("a log");
+    assert!(log.contains("the control lane stopped"), "{log}");
 }
