@@ -20,6 +20,7 @@ pub mod config;
 pub mod control;
 pub mod cores;
 pub mod feed;
+pub mod parcel;
 #[allow(unsafe_code)]
 pub mod reactor;
 pub mod seats;

@@ -18,8 +18,9 @@ use meet::{prepare, send_last};
 
 use crate::clock;
 use crate::control::LogEvent;
+use crate::parcel::Parcel;
 use crate::snapshot;
-use crate::wires::{Parcel, State, Wires};
+use crate::wires::{State, Wires};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use ringraft_net::Frame;

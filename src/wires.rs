@@ -3,9 +3,8 @@
 //! Owned by the shard's thread. Bytes come in and go out through the reactor; what a connection
 //! is (a greeting not yet read, a client, a peer) is decided here.
 
-use crate::control::LogEvent;
+use crate::parcel::Parcel;
 use crate::seats::{Seat, Seats};
-use crate::snapshot::Taken;
 use ringraft_net::handshake::{HANDSHAKE_BYTES, Hello, Host, RefusalCode, Role, Welcome};
 use ringraft_net::{Frame, Identity, Inbox, Outbox};
 use ringraft_shard::links::{ConnectionId, Links};
@@ -35,45 +34,6 @@ const CLIENT_OUTBOX_BYTES_MAX: usize = 4 * CLIENT_OUTBOX_BYTES;
 const PEER_OUTBOX_BYTES: usize = 16 << 20;
 /// Connections that may be at the peer port before their greeting, beside the peers themselves.
 const PEER_GREETINGS_MAX: usize = 256;
-
-/// What travels between the lanes of one node.
-pub enum Parcel {
-    /// A connection that greeted another shard than the one that accepted it.
-    Handoff {
-        /// The socket.
-        socket: OwnedFd,
-        /// What it said.
-        hello: Hello,
-        /// What it sent after the greeting.
-        inbox: Inbox,
-        /// A client's seat.
-        seat: Option<Seat>,
-    },
-    /// A client's frame for a group of the receiving shard.
-    ClientFrame {
-        /// Where the answer goes.
-        from: ConnectionId,
-        /// The frame, header included, as it came.
-        header: ringraft_net::FrameHeader,
-        /// Its body.
-        body: Vec<u8>,
-    },
-    /// Frames for a client of the receiving shard.
-    Answers {
-        /// Whose they are.
-        to: ConnectionId,
-        /// Whole frames.
-        bytes: Vec<u8>,
-    },
-    /// A client of the receiving shard whose answers piled up elsewhere: close it.
-    Drop(ConnectionId),
-    /// "How are you?" from the control lane.
-    AskSnapshot,
-    /// The answer.
-    Snapshot(Box<Taken>),
-    /// Something worth a line in the log, and how many were dropped before it.
-    Log(LogEvent, u64),
-}
 
 /// What a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

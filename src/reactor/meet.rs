@@ -2,8 +2,9 @@
 
 use super::{LaneError, Reactor, join};
 use crate::control::LogEvent;
+use crate::parcel::Parcel;
 use crate::seats::Seat;
-use crate::wires::{Parcel, State};
+use crate::wires::State;
 use io_uring::opcode;
 use io_uring::types::Fd;
 use ringraft_net::Inbox;

@@ -1,0 +1,49 @@
+//! What the lanes of a node send each other over the mesh. Each parcel owns what it carries: dropped
+//! on its way, it closes its connection and frees its seat.
+
+use crate::control::LogEvent;
+use crate::seats::Seat;
+use crate::snapshot::Taken;
+use ringraft_net::Inbox;
+use ringraft_net::handshake::Hello;
+use ringraft_shard::links::ConnectionId;
+use std::os::fd::OwnedFd;
+
+/// What travels between the lanes of one node.
+pub enum Parcel {
+    /// A connection that greeted another shard than the one that accepted it.
+    Handoff {
+        /// The socket.
+        socket: OwnedFd,
+        /// What it said.
+        hello: Hello,
+        /// What it sent after the greeting.
+        inbox: Inbox,
+        /// A client's seat.
+        seat: Option<Seat>,
+    },
+    /// A client's frame for a group of the receiving shard.
+    ClientFrame {
+        /// Where the answer goes.
+        from: ConnectionId,
+        /// The frame, header included, as it came.
+        header: ringraft_net::FrameHeader,
+        /// Its body.
+        body: Vec<u8>,
+    },
+    /// Frames for a client of the receiving shard.
+    Answers {
+        /// Whose they are.
+        to: ConnectionId,
+        /// Whole frames.
+        bytes: Vec<u8>,
+    },
+    /// A client of the receiving shard whose answers piled up elsewhere: close it.
+    Drop(ConnectionId),
+    /// "How are you?" from the control lane.
+    AskSnapshot,
+    /// The answer.
+    Snapshot(Box<Taken>),
+    /// Something worth a line in the log, and how many were dropped before it.
+    Log(LogEvent, u64),
+}
