@@ -3,6 +3,8 @@
 
 #[path = "walls/can_fail.rs"]
 mod can_fail;
+#[path = "walls/plants.rs"]
+mod plants;
 #[path = "walls/source.rs"]
 mod source;
 

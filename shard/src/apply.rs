@@ -12,11 +12,15 @@ use crate::limits::{
 use crate::links::{ConnectionId, Links};
 use crate::machine::{Applied, CommandKind};
 use crate::metrics::Metrics;
+#[cfg(ringraft_plant)]
+use crate::session::Sessions;
 use crate::session::{StoredReply, Verdict};
 use crate::shard::{FetchFor, Shard};
 use ringraft_net::client_wire::{self, BatchWriter, Reply, Request};
 use ringraft_net::{Frame, FrameHeader, Identity, Kind};
 use ringraft_types::command::Envelope;
+#[cfg(ringraft_plant)]
+use ringraft_types::plant::{Plant, planted};
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, Index, NodeId, Revision, Status, Ticks};
 use ringraft_wal::ReadError;
@@ -77,6 +81,10 @@ impl<D: Device, L: Links> Shard<D, L> {
         bodies.clear();
         answers.clear();
         let mut wants_fetch = false;
+        #[cfg(ringraft_plant)]
+        if planted(Plant::ClockInApply) && now.0 % 1_000_000 < 20_000 {
+            group.sessions = Sessions::new();
+        }
         while group.applied < group.committed
             && group.halt.is_none()
             && budget > 0
@@ -85,6 +93,13 @@ impl<D: Device, L: Links> Shard<D, L> {
             let index = group.applied.next();
             if let Some((from, to)) = group.stocked(index) {
                 let (records, _) = group.apply_stock.take().expect("it was just found");
+                #[cfg(ringraft_plant)]
+                if planted(Plant::ReplayTwice)
+                    && let Ok(record) = record::decode(&records[from..to])
+                    && let Ok((_, command)) = Envelope::decode(record.payload)
+                {
+                    let _ = group.machine.apply(index, command, &mut Vec::new());
+                }
                 apply_entry(group, index, &records[from..to], answers, bodies);
                 group.apply_stock = Some((records, to));
             } else if let Some(record) = cache.get(slot, index) {
@@ -194,6 +209,12 @@ impl<D: Device, L: Links> Shard<D, L> {
         let Self { groups, links, settings, metrics, scratch, read_buffers, .. } = self;
         let group = &mut groups[slot];
         let mut served = 0;
+        #[cfg(ringraft_plant)]
+        if planted(Plant::ReadBeforeApply) {
+            for batch in group.reads.iter_mut().filter(|batch| batch.index.is_some()) {
+                batch.index = Some(Index::ZERO);
+            }
+        }
         while let Some(batch) = group.reads.front()
             && batch.index.is_some_and(|index| index <= group.applied)
         {
@@ -219,7 +240,10 @@ impl<D: Device, L: Links> Shard<D, L> {
         assert!(group.proposals.is_empty(), "proposals are stepped before anything else is");
         self.scratch.reply.clear();
         self.answers.clear();
-        let unknown = |one: Waiting| Answer::bare(one.connection, one.call, Status::Unknown);
+        let status = Status::Unknown;
+        #[cfg(ringraft_plant)]
+        let status = if planted(Plant::UnknownAsRefused) { Status::NotLeader } else { status };
+        let unknown = |one: Waiting| Answer::bare(one.connection, one.call, status);
         self.answers.extend(group.waiting.drain(..).map(unknown));
         group.waiting_bytes = 0;
         group.batches.clear();
@@ -404,6 +428,11 @@ fn apply_command(
                 body: bodies[start..].into(),
             };
             group.sessions.record(envelope.client, envelope.sequence, reply);
+            Ok((applied.status, applied.revision, index))
+        }
+        #[cfg(ringraft_plant)]
+        Verdict::Reply(_) if planted(Plant::RetryApplied) => {
+            let applied = group.machine.apply(index, command, bodies).map_err(drop)?;
             Ok((applied.status, applied.revision, index))
         }
         Verdict::Reply(stored) => {

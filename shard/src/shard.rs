@@ -18,6 +18,8 @@ use crate::router::Router;
 use crate::stages::Leaving;
 use ringraft_net::Identity;
 use ringraft_raft::{Boot, HardState, LogShape, Output, Raft, Settings};
+#[cfg(ringraft_plant)]
+use ringraft_types::plant::{Plant, planted};
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, Incarnation, Index, NodeId, Sequence, ShardId, Term, Ticks};
 use ringraft_wal::device::Device;
@@ -278,6 +280,10 @@ impl<D: Device, L: Links> Shard<D, L> {
             if let Some((term, vote, commit)) = found.hard {
                 let vote = (vote != 0).then_some(NodeId(vote));
                 hard_state = HardState { term, vote, commit };
+                #[cfg(ringraft_plant)]
+                if planted(Plant::VoteForgotten) {
+                    hard_state.vote = None;
+                }
             }
             shape.runs = found.runs.clone();
             shape.last = found.last;
@@ -329,9 +335,19 @@ impl<D: Device, L: Links> Shard<D, L> {
         let Some(peer) = self.peers.get(&node) else {
             return Ok(PeerAdmission::NotAMember);
         };
-        match peer.incarnation {
+        let known = peer.incarnation;
+        #[cfg(ringraft_plant)]
+        let known =
+            if planted(Plant::IncarnationUnchecked) { known.and(Some(incarnation)) } else { known };
+        match known {
             Some(known) if known != incarnation => Ok(PeerAdmission::WrongIncarnation { known }),
-            Some(_) => Ok(PeerAdmission::Welcome),
+            Some(_) => {
+                #[cfg(ringraft_plant)]
+                if planted(Plant::IncarnationUnchecked) {
+                    self.peers.get_mut(&node).expect("it was just found").incarnation = known;
+                }
+                Ok(PeerAdmission::Welcome)
+            }
             None => {
                 let (index, term) = (Index(u64::from(node.0)), Term(incarnation.0));
                 let sequence =

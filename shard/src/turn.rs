@@ -23,6 +23,8 @@ use crate::links::Links;
 use crate::peer_frames::Carried;
 use crate::shard::{FetchFor, Shard};
 use ringraft_raft::{Fetch, HardState, Input, Output, RoleKind, Span};
+#[cfg(ringraft_plant)]
+use ringraft_types::plant::{Plant, planted};
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, Index, NodeId, Sequence, Term, Ticks};
 use ringraft_wal::ReadRequest;
@@ -203,7 +205,14 @@ impl<D: Device, L: Links> Shard<D, L> {
                 sequence = self.append_record(RecordKind::Truncate, id, from, term, &[])?;
             }
         }
-        if let Some(HardState { term, vote, commit }) = output.hard_state {
+        let hard_state = output.hard_state;
+        #[cfg(ringraft_plant)]
+        let hard_state = if planted(Plant::TermUnwritten) && output.append.is_some() {
+            None
+        } else {
+            hard_state
+        };
+        if let Some(HardState { term, vote, commit }) = hard_state {
             let mut payload = [0u8; 8];
             payload[..4].copy_from_slice(&vote.map_or(0, |node| node.0).to_le_bytes());
             sequence = self.append_record(RecordKind::HardState, id, commit, term, &payload)?;

@@ -16,6 +16,8 @@ use crate::scan::{ScannedSegment, Scanner};
 use crate::segment::{Place, Segment};
 use crate::settings::LogSettings;
 use ringraft_types::limits::BLOCK_ALIGN_MIN;
+#[cfg(ringraft_plant)]
+use ringraft_types::plant::{Plant, planted};
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, Index, LogId, Sequence, Term, Ticks};
 use std::collections::{BTreeMap, VecDeque};
@@ -345,7 +347,10 @@ impl Recovery {
         for (number, segment) in self.scanned.iter().enumerate() {
             let newest = outcome.kept.iter().rev().find(|kept| kept.0 == number);
             let newest = newest.map(|&(_, block)| segment.blocks[block].header.sequence);
-            if newest.is_some_and(|newest| newest > outcome.durable) {
+            let is_new = newest.is_some_and(|newest| newest > outcome.durable);
+            #[cfg(ringraft_plant)]
+            let is_new = is_new && !planted(Plant::RecoveryUnsynced);
+            if is_new {
                 waiting += 1;
                 let sync = Operation::Sync(segment.file);
                 self.operations.submit(device, Purpose::Sync(Some(segment.file)), sync);

@@ -21,6 +21,8 @@ use crate::error::{RotKind, RotReport};
 use crate::format::{DirectoryItem, FLAG_LIFE, ITEM_CARRIED, ITEM_ENTRIES, ITEM_HARD};
 use crate::index::{GroupIndex, Span};
 use crate::scan::{ScannedBlock, ScannedSegment, Step};
+#[cfg(ringraft_plant)]
+use ringraft_types::plant::{Plant, planted};
 use ringraft_types::{GroupId, Index, LogId, Sequence, Term};
 use std::collections::BTreeMap;
 
@@ -275,6 +277,8 @@ pub(crate) fn replay(segments: &[ScannedSegment]) -> Outcome {
     all.retain(|&at| {
         let sequence = header(at).sequence;
         let is_cut = lives.iter().any(|&(after, before)| sequence > after && sequence < before);
+        #[cfg(ringraft_plant)]
+        let is_cut = is_cut && !planted(Plant::CutBlockAccepted);
         sequence >= oldest && !is_cut
     });
     all.sort_by_key(|&at| (header(at).sequence, at));
@@ -336,7 +340,10 @@ fn decide<'a>(
         let follows = is_first || header.previous == last_sequence;
         if !follows {
             // The block before this one isn't there.
-            if header.previous > durable {
+            let is_torn = header.previous > durable;
+            #[cfg(ringraft_plant)]
+            let is_torn = is_torn || planted(Plant::RotTaken);
+            if is_torn {
                 outcome.torn_blocks += (all.len() - position) as u64;
                 break;
             }
@@ -363,7 +370,10 @@ fn decide<'a>(
         }
         let place = Some((header.segment, header.offset));
         if now.is_rotten {
-            if header.sequence > durable {
+            let is_torn = header.sequence > durable;
+            #[cfg(ringraft_plant)]
+            let is_torn = is_torn || planted(Plant::RotTaken);
+            if is_torn {
                 outcome.torn_blocks += (all.len() - position) as u64;
                 break;
             }

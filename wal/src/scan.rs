@@ -11,6 +11,8 @@ use crate::format::{
 };
 use ringraft_types::bytes::{u32_at, u64_at};
 use ringraft_types::limits::BLOCK_ALIGN_MIN;
+#[cfg(ringraft_plant)]
+use ringraft_types::plant::{Plant, planted};
 use ringraft_types::record::{Record, RecordKind};
 use ringraft_types::{GroupId, Index, Sequence, Term};
 
@@ -159,12 +161,15 @@ impl Scanner {
                 }
                 Ok(block) => {
                     let header = block.header;
+                    let is_elsewhere =
+                        (header.segment, header.offset) != (self.segment.file.number, self.at);
+                    #[cfg(ringraft_plant)]
+                    let is_elsewhere = is_elsewhere && !planted(Plant::StaleBlockAccepted);
                     if header.identity != self.identity {
                         self.segment.foreign = Some(header.identity);
                         self.segment.stale += 1;
                         self.at += UNIT;
-                    } else if (header.segment, header.offset) != (self.segment.file.number, self.at)
-                    {
+                    } else if is_elsewhere {
                         self.segment.stale += 1;
                         self.at += UNIT;
                     } else {

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 
 use ringraft_types::command::Envelope;
 use ringraft_types::limits::SESSION_UNANSWERED_MAX;
+#[cfg(ringraft_plant)]
+use ringraft_types::plant::{Plant, planted};
 use ringraft_types::{ClientId, Index, Status, Ticks};
 
 use super::calls::Calls;
@@ -227,6 +229,13 @@ impl Session {
     /// The deadline of a numbered write has passed.
     pub(super) fn expire(&mut self, calls: &mut Calls, slot: u32) {
         let at = self.at(calls, slot);
+        #[cfg(ringraft_plant)]
+        if planted(Plant::NumberReused) && self.ring[at].place == Place::Waiting {
+            calls.unknown(slot, Reason::Deadline);
+            self.draining = true;
+            self.give_up(calls, at, Place::Hole);
+            return;
+        }
         if self.ring[at].place == Place::Out || calls.get(slot).in_doubt {
             // It stays, and is sent until it is answered.
             calls.unknown(slot, Reason::Deadline);
@@ -243,6 +252,10 @@ impl Session {
         for entry in &mut self.ring {
             if entry.place == Place::Out {
                 entry.place = Place::Waiting;
+                #[cfg(ringraft_plant)]
+                if planted(Plant::DoubtForgotten) {
+                    continue;
+                }
                 calls.get_mut(entry.slot).in_doubt = true;
             }
         }

@@ -5,6 +5,8 @@ use crate::log::Log;
 use crate::message::{Append, AppendOutcome, Message};
 use crate::output::Output;
 use crate::replica::Replica;
+#[cfg(ringraft_plant)]
+use ringraft_types::plant::{Plant, planted};
 use ringraft_types::{Index, LogId, NodeId, Ticks};
 
 #[derive(Debug)]
@@ -63,7 +65,10 @@ pub(crate) fn take_append(
     assert_eq!(term, replica.term());
     let log = replica.log();
     // Below the base everything is committed: the same in every log.
-    if prev.index >= log.base().index && log.term_at(prev.index) != Some(prev.term) {
+    let agrees = log.term_at(prev.index) == Some(prev.term);
+    #[cfg(ringraft_plant)]
+    let agrees = agrees || (planted(Plant::PrevTermUnchecked) && prev.index <= log.last());
+    if prev.index >= log.base().index && !agrees {
         assert!(prev.index > replica.commit(), "leader {from} lacks what is committed (I-05)");
         let hint = log.newest_at_most(prev.index, prev.term);
         reject(replica, from, append, hint, out);
@@ -77,6 +82,17 @@ pub(crate) fn take_append(
         }
         assert_eq!(missing, replica.log().last().next(), "no gap in a log");
         replica.append_heads(&heads[(missing.0 - prev.index.0 - 1) as usize..], out);
+    }
+    #[cfg(ringraft_plant)]
+    if planted(Plant::TailTruncated) && missing > matched {
+        let kept = matched.max(replica.commit());
+        if kept < replica.log().last() {
+            replica.truncate_from(kept.next(), out);
+        }
+    }
+    #[cfg(ringraft_plant)]
+    if planted(Plant::AppendCommitUncut) {
+        replica.commit_to(commit.min(replica.log().last()), out);
     }
     replica.commit_to(commit.min(matched), out);
     let outcome = AppendOutcome::Accepted { matched };

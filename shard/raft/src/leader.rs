@@ -8,6 +8,8 @@ use crate::output::{Envelope, Output, Refusal};
 use crate::progress::Progress;
 use crate::reads::Reads;
 use crate::replica::Replica;
+#[cfg(ringraft_plant)]
+use ringraft_types::plant::{Plant, planted};
 use ringraft_types::{Index, NodeId, Ticks, record};
 
 /// The record of a new leader's first entry: a header without payload.
@@ -60,6 +62,10 @@ impl Leader {
 
     /// Whether an entry of the own term is committed: before, it doesn't know what is (6.4).
     pub(crate) fn is_ready(&self, replica: &Replica) -> bool {
+        #[cfg(ringraft_plant)]
+        if planted(Plant::ReadNotReady) {
+            return true;
+        }
         replica.commit() >= self.term_first
     }
 
@@ -72,6 +78,10 @@ impl Leader {
             let heard_at =
                 replica.membership.agreed(|id| self.peer(id).map_or(now, |peer| peer.heard_at));
             self.quorum_at = heard_at.after(replica.settings.election_timeout);
+            #[cfg(ringraft_plant)]
+            if planted(Plant::NoCheckQuorum) {
+                self.quorum_at = now.after(replica.settings.election_timeout);
+            }
             if now >= self.quorum_at {
                 return false;
             }
@@ -143,6 +153,8 @@ impl Leader {
     ) {
         assert!(round <= self.reads.newest(), "{from} answers a round that never began");
         let Some(position) = self.position(from) else { return };
+        #[cfg(ringraft_plant)]
+        let round = if planted(Plant::RoundUnchecked) { self.reads.newest() } else { round };
         let peer = &mut self.peers[position];
         peer.heard_at = now;
         peer.commit = peer.commit.max(commit);
@@ -171,7 +183,10 @@ impl Leader {
             return;
         }
         self.reads.begin(replica.commit());
-        if self.peers.is_empty() {
+        let is_alone = self.peers.is_empty();
+        #[cfg(ringraft_plant)]
+        let is_alone = is_alone || planted(Plant::ReadUnconfirmed);
+        if is_alone {
             self.reads.confirm(self.reads.newest(), out);
         } else {
             self.send_heartbeats(replica, now, out);
@@ -227,9 +242,15 @@ impl Leader {
     /// entries are committed along with it, never by counting.
     fn advance_commit(&mut self, replica: &mut Replica, now: Ticks, out: &mut Output) {
         let persisted = replica.durable().persisted();
+        #[cfg(ringraft_plant)]
+        let persisted =
+            if planted(Plant::SelfCountedEarly) { replica.log().last() } else { persisted };
         let agreed =
             replica.membership.agreed(|id| self.peer(id).map_or(persisted, |peer| peer.matched));
-        if agreed < self.term_first || agreed <= replica.commit() {
+        let is_own = agreed >= self.term_first;
+        #[cfg(ringraft_plant)]
+        let is_own = is_own || planted(Plant::OldTermCounted);
+        if !is_own || agreed <= replica.commit() {
             return;
         }
         let was_ready = self.is_ready(replica);
@@ -250,7 +271,10 @@ impl Leader {
         let (term, commit, round) = (replica.term(), replica.commit(), self.reads.newest());
         out.send_now.extend(self.peers.iter().map(|peer| {
             // A follower may hold other entries after what it is known to hold.
-            let commit = commit.min(peer.matched);
+            let matched = peer.matched;
+            #[cfg(ringraft_plant)]
+            let matched = if planted(Plant::BeatCommitUncut) { commit } else { matched };
+            let commit = commit.min(matched);
             Envelope { to: peer.id, message: Message::Heartbeat { term, commit, round } }
         }));
     }

@@ -1,7 +1,14 @@
 //! Majorities over a slice of numbers.
 
+#[cfg(ringraft_plant)]
+use ringraft_types::plant::{Plant, planted};
+
 /// How many of `count` voters are a majority.
-pub(crate) const fn majority(count: usize) -> usize {
+pub(crate) fn majority(count: usize) -> usize {
+    #[cfg(ringraft_plant)]
+    if planted(Plant::HalfIsMajority) {
+        return count.div_ceil(2);
+    }
     count / 2 + 1
 }
 

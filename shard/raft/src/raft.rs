@@ -10,6 +10,8 @@ use crate::output::{Output, Refusal, RoleKind};
 use crate::replica::Replica;
 use crate::role::Role;
 use crate::settings::{Boot, Settings};
+#[cfg(ringraft_plant)]
+use ringraft_types::plant::{Plant, planted};
 use ringraft_types::{Index, LogId, NodeId, Term, Ticks};
 
 /// One group on one node. See the crate's documentation for the contract with its owner.
@@ -221,12 +223,18 @@ impl Raft {
                 } else {
                     // Tells a deposed leader of the newer term. It may lead that very term when
                     // this arrives, so it must not look like the answer to a round of it.
+                    let unrelated = 0;
+                    #[cfg(ringraft_plant)]
+                    let unrelated = if planted(Plant::RoundEchoed) { round } else { unrelated };
                     let (term, commit) = (self.term(), self.commit());
-                    let reply = Message::HeartbeatReply { term, round: 0, commit };
+                    let reply = Message::HeartbeatReply { term, round: unrelated, commit };
                     self.replica.send_gated(from, reply, Index::ZERO, out);
                 }
             }
             Message::AppendReply { term, append_term, outcome, commit } => {
+                #[cfg(ringraft_plant)]
+                let append_term =
+                    if planted(Plant::OldAckCounted) { self.term() } else { append_term };
                 if self.adopt(term, out) || append_term != self.term() {
                     return;
                 }
@@ -270,10 +278,10 @@ impl Raft {
             }
             self.adopt(term, out);
         }
-        let granted = is_voter
-            && term == self.term()
-            && self.may_vote_for(from)
-            && last >= self.replica.vote_last();
+        let is_complete = last >= self.replica.vote_last();
+        #[cfg(ringraft_plant)]
+        let is_complete = is_complete || planted(Plant::ShorterLogElected);
+        let granted = is_voter && term == self.term() && self.may_vote_for(from) && is_complete;
         if granted && self.vote().is_none() {
             self.replica.set_hard_state(term, Some(from), out);
             let election_at = self.replica.next_election(self.now);
@@ -289,6 +297,15 @@ impl Raft {
 
     fn on_append(&mut self, from: NodeId, append: Append, heads: &[EntryHead], out: &mut Output) {
         assert_eq!(heads.len(), append.count as usize, "an append comes with its entries");
+        #[cfg(ringraft_plant)]
+        let append = if planted(Plant::OldAppendTaken)
+            && matches!(self.role, Role::Follower(_))
+            && self.leader().is_none_or(|leader| leader == from)
+        {
+            Append { term: append.term.max(self.term()), ..append }
+        } else {
+            append
+        };
         if self.follow(from, append.term, out) {
             follower::take_append(&mut self.replica, from, append, heads, out);
         } else {
@@ -321,6 +338,11 @@ impl Raft {
     /// Asks for pre-votes: forgets the leader and earlier answers.
     fn ask(&mut self, out: &mut Output) {
         self.role = Role::Candidate(Candidate::ask(&mut self.replica, self.now, out));
+        #[cfg(ringraft_plant)]
+        if planted(Plant::NoPreVote) {
+            out.send_now.clear();
+            self.role = Role::Candidate(Candidate::stand(&mut self.replica, self.now, out));
+        }
         // A sole voter has them already.
         self.count_votes(out);
     }

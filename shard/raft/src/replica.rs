@@ -9,6 +9,8 @@ use crate::membership::Membership;
 use crate::message::Message;
 use crate::output::{Envelope, Gated, Output, Span, Token};
 use crate::settings::{Boot, HardState, Settings};
+#[cfg(ringraft_plant)]
+use ringraft_types::plant::{Plant, planted};
 use ringraft_types::{Index, LogId, NodeId, Term, Ticks};
 
 #[derive(Debug)]
@@ -75,6 +77,10 @@ impl Replica {
 
     /// The newest entry as far as votes are concerned: a log with rot votes as if it were whole.
     pub(crate) fn vote_last(&self) -> LogId {
+        #[cfg(ringraft_plant)]
+        if planted(Plant::FloorIgnored) {
+            return self.log.last_id();
+        }
         self.log.last_id().max(self.vote_floor.unwrap_or(LogId::ZERO))
     }
 
@@ -162,6 +168,16 @@ impl Replica {
     /// Sends what promises term, vote and the log up to `index`, once that is durable (I-03).
     pub(crate) fn send_gated(&self, to: NodeId, message: Message, index: Index, out: &mut Output) {
         let envelope = Envelope { to, message };
+        #[cfg(ringraft_plant)]
+        if planted(Plant::AckBeforeFlush) && matches!(message, Message::AppendReply { .. }) {
+            out.send_now.push(envelope);
+            return;
+        }
+        #[cfg(ringraft_plant)]
+        if planted(Plant::VoteBeforeFlush) && matches!(message, Message::VoteReply { .. }) {
+            out.send_now.push(envelope);
+            return;
+        }
         match self.durable.gate(index) {
             None => out.send_now.push(envelope),
             Some(token) => out.send_after_persist.push(Gated { token, envelope }),

@@ -1,28 +1,42 @@
 //! Bugs planted on purpose, to show that the tests would find them. Compiled only under
 //! `--cfg ringraft_plant`; never part of a release.
 //!
-//! Production code asks [`planted`] under `#[cfg(ringraft_plant)]` where it would go wrong. Which
-//! bug there is, if any, is chosen per thread, so that many runs beside each other may differ.
+//! Production code asks [`planted`] under `#[cfg(ringraft_plant)]` at the very place of the
+//! defence that a bug takes away. Which bug there is, if any, is chosen per thread, so that many
+//! runs beside each other may differ. `docs/TESTING.md` says what finds each.
 
 use std::cell::Cell;
 
-/// A bug that can be planted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Plant {
+macro_rules! plants {
+    ($($(#[doc = $what:literal])+ $plant:ident,)+) => {
+        /// A bug that can be planted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Plant {
+            $($(#[doc = $what])+ $plant,)+
+        }
+
+        impl Plant {
+            /// All of them.
+            pub const ALL: &[Plant] = &[$(Plant::$plant),+];
+        }
+    };
+}
+
+plants! {
     /// A follower acknowledges an append before its disk has it.
     AckBeforeFlush,
     /// A vote leaves before it is durable.
     VoteBeforeFlush,
-    /// A restart forgets whom it voted for.
+    /// A restart forgets whom the node voted for.
     VoteForgotten,
     /// A short write counts as a whole one.
     ShortWriteIgnored,
-    /// What a sync covers is called durable when its write is done.
+    /// The sync isn't ordered behind its write, and alone says what is durable.
     SyncUnordered,
     /// A leader commits an entry of an older term by counting.
     OldTermCounted,
-    /// A follower removes its log on any mismatch, committed or not.
-    CommittedTruncated,
+    /// An append that holds nothing new removes what the log holds behind it.
+    TailTruncated,
     /// A read is served by a leader that committed nothing of its own term.
     ReadNotReady,
     /// A leader that hears no majority goes on.
@@ -31,39 +45,74 @@ pub enum Plant {
     NoPreVote,
     /// A replay applies an entry twice.
     ReplayTwice,
-    /// The clock is part of what is applied.
+    /// Sessions end by the local clock.
     ClockInApply,
-    /// A block of a segment's former life is taken for this one's.
+    /// A block that names another place is taken for this one's.
     StaleBlockAccepted,
     /// Rot is always taken for a torn tail.
     RotTaken,
     /// An acknowledgement of an append of an older term counts.
     OldAckCounted,
-    /// A buffer is used again before its operation is complete.
+    /// A buffer is filled again before its write is complete.
     BufferReused,
+
+    /// A completion proves an index, whatever was appended there since.
+    GateByIndex,
+    /// A block that overtook another makes that one count as durable too.
+    HoleIgnored,
+    /// A written block's header calls durable what is only submitted.
+    DurableOverstated,
+    /// A block that was written in parts is not synced as a whole.
+    SplitUnsynced,
+    /// A sync that failed is tried again, and then believed.
+    SyncRetried,
+    /// A new segment's name is not made durable.
+    DirectoryUnsynced,
+    /// What a recovery finds is believed without making it durable.
+    RecoveryUnsynced,
+    /// A block that an earlier recovery cut is back at the next.
+    CutBlockAccepted,
+    /// A record's checksum is not compared.
+    RecordUnchecked,
+    /// A log with rot votes by what is left of it.
+    FloorIgnored,
+    /// A term is not written when there are entries that name it.
+    TermUnwritten,
+    /// A leader counts itself before its own disk is done.
+    SelfCountedEarly,
+    /// Half of the voters are a majority.
+    HalfIsMajority,
+    /// A vote goes to a candidate whose log is behind.
+    ShorterLogElected,
+    /// A follower doesn't compare the term before an append's entries.
+    PrevTermUnchecked,
+    /// A follower takes an append of an older term.
+    OldAppendTaken,
+    /// A follower commits what it holds beyond an append.
+    AppendCommitUncut,
+    /// A heartbeat's commit index isn't cut to what the follower is known to hold.
+    BeatCommitUncut,
+    /// A read is served without asking a majority.
+    ReadUnconfirmed,
+    /// An answer to any round of heartbeats confirms the newest.
+    RoundUnchecked,
+    /// An answer that tells of a newer term looks like one to a round of that term.
+    RoundEchoed,
+    /// A read is served before its index is applied.
+    ReadBeforeApply,
+    /// A retry is applied again.
+    RetryApplied,
+    /// Writes under way when leadership is lost are told as refused.
+    UnknownAsRefused,
+    /// A peer is believed in whatever life of its data directory.
+    IncarnationUnchecked,
+    /// The client forgets that a write was sent when its connection is lost.
+    DoubtForgotten,
+    /// The client gives the number of a write that it gave up to the next.
+    NumberReused,
 }
 
 impl Plant {
-    /// All of them.
-    pub const ALL: &[Plant] = &[
-        Plant::AckBeforeFlush,
-        Plant::VoteBeforeFlush,
-        Plant::VoteForgotten,
-        Plant::ShortWriteIgnored,
-        Plant::SyncUnordered,
-        Plant::OldTermCounted,
-        Plant::CommittedTruncated,
-        Plant::ReadNotReady,
-        Plant::NoCheckQuorum,
-        Plant::NoPreVote,
-        Plant::ReplayTwice,
-        Plant::ClockInApply,
-        Plant::StaleBlockAccepted,
-        Plant::RotTaken,
-        Plant::OldAckCounted,
-        Plant::BufferReused,
-    ];
-
     /// The name that a command line gives it: `ack-before-flush` for [`Plant::AckBeforeFlush`].
     pub fn name(self) -> String {
         let mut name = String::new();

@@ -19,6 +19,8 @@
 use crate::bytes::{u32_at, u64_at};
 use crate::ids::{GroupId, Index, Term};
 use crate::limits::{PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES};
+#[cfg(ringraft_plant)]
+use crate::plant::{Plant, planted};
 
 /// What a record is. The number is the format's: never reuse one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,7 +215,10 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
     let end = RECORD_HEADER_BYTES + length as usize;
     let found = u32_at(bytes, 0);
     let computed = crc32fast::hash(&bytes[4..end]);
-    if found != computed {
+    let is_intact = found == computed;
+    #[cfg(ringraft_plant)]
+    let is_intact = is_intact || planted(Plant::RecordUnchecked);
+    if !is_intact {
         return Err(RecordError::Checksum { found, computed });
     }
     if bytes[9..16].iter().chain(&bytes[end..need]).any(|&byte| byte != 0) {

@@ -8,6 +8,8 @@ use crate::error::WalFatal;
 use crate::format::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::segment::{CHUNK_BYTES, CHUNK_PACE, CHUNKS_URGENT, MakeStep, Making, RETRY_AFTER};
 use ringraft_types::Ticks;
+#[cfg(ringraft_plant)]
+use ringraft_types::plant::{Plant, planted};
 
 impl Log {
     /// Starts or goes on with the making of a segment, if one is wanted.
@@ -154,6 +156,10 @@ impl Log {
             }
             MakeStep::SyncHeader => {
                 next = Some(Operation::SyncDirectory);
+                #[cfg(ringraft_plant)]
+                if planted(Plant::DirectoryUnsynced) {
+                    next = Some(Operation::Sync(file));
+                }
                 MakeStep::SyncDirectory
             }
             MakeStep::SyncDirectory => {

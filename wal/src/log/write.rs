@@ -6,6 +6,8 @@ use crate::device::{Completion, Device, Durability, FileId, Operation};
 use crate::error::WalFatal;
 use crate::format::{BlockHeader, Directory, FLAG_LIFE, FLAG_SEAL, SEGMENT_HEADER_BYTES};
 use crate::pack::Filling;
+#[cfg(ringraft_plant)]
+use ringraft_types::plant::{Plant, planted};
 use ringraft_types::{Sequence, Ticks};
 
 /// The longest wait for company, however slow the disk is.
@@ -104,6 +106,9 @@ impl Log {
         let is_seal = sealed.records == 0;
         let life = if self.life_begun { 0 } else { FLAG_LIFE };
         let flags = life | if is_seal { FLAG_SEAL } else { 0 };
+        let durable = self.durable;
+        #[cfg(ringraft_plant)]
+        let durable = if planted(Plant::DurableOverstated) { self.last.sequence } else { durable };
         let checksum = sealed.stamp(BlockHeader {
             identity: self.identity,
             flags,
@@ -111,7 +116,7 @@ impl Log {
             offset,
             previous: self.last.sequence,
             before: self.last.previous,
-            durable: self.durable,
+            durable,
             oldest: self.oldest,
             chain: self.last.checksum,
             // The block fills in the rest itself.
@@ -128,6 +133,17 @@ impl Log {
         self.last = Link { sequence: sealed.sequence, previous: self.last.sequence, checksum };
         self.submitted = sealed.sequence;
         let file = self.segments.file(number);
+        #[cfg(ringraft_plant)]
+        if planted(Plant::BufferReused)
+            && let Some(flight) = self.flights.back()
+        {
+            // The kernel comes to read that block's buffer now, and finds this block in it.
+            let mut buffer = sealed.buffer.clone();
+            buffer.set_window(flight.length.min(sealed.buffer.len()));
+            let (file, offset, durability) = (flight.file, flight.offset, Durability::None);
+            let late = Operation::Write { file, offset, buffer, durability };
+            self.operations.submit(device, Purpose::Remove, late);
+        }
         self.flights.push_back(Flight {
             sequence: sealed.sequence,
             file,
@@ -141,8 +157,15 @@ impl Log {
             is_done: false,
         });
         let durability = self.settings.durability;
+        #[cfg(ringraft_plant)]
+        let durability = if planted(Plant::SyncUnordered) { Durability::None } else { durability };
         let operation = Operation::Write { file, offset, buffer: sealed.buffer, durability };
         self.operations.submit(device, Purpose::Block(sealed.sequence), operation);
+        #[cfg(ringraft_plant)]
+        if planted(Plant::SyncUnordered) {
+            let purpose = Purpose::BlockSync(sealed.sequence);
+            self.operations.submit(device, purpose, Operation::Sync(file));
+        }
     }
 
     fn flight(&mut self, sequence: Sequence) -> &mut Flight {
@@ -162,11 +185,25 @@ impl Log {
         let durability = self.settings.durability;
         let align = self.align;
         let mut buffer = completion.buffer.expect("a device gives the buffer back (I-08)");
+        #[cfg(ringraft_plant)]
+        if planted(Plant::SyncUnordered) && completion.result == buffer.len() as i32 {
+            self.recycle(buffer);
+            return Ok(());
+        }
+        #[cfg(ringraft_plant)]
+        if planted(Plant::HoleIgnored)
+            && !self.flights.iter().any(|flight| flight.sequence == sequence && !flight.is_done)
+        {
+            self.recycle(buffer);
+            return Ok(());
+        }
         let flight = self.flight(sequence);
         let (file, offset) = (flight.file, flight.offset);
         // A sync that ran and failed is final, whatever became of the write. One that was
         // cancelled, because the write before it was short, never ran.
         let sync = completion.sync_result.unwrap_or(0);
+        #[cfg(ringraft_plant)]
+        let sync = if planted(Plant::SyncRetried) { 0 } else { sync };
         if sync < 0 && sync != -libc::ECANCELED && completion.result >= 0 {
             return Err(WalFatal::Sync { file: Some(file), errno: -sync });
         }
@@ -181,6 +218,9 @@ impl Log {
             written => written as usize,
         };
         assert!(written <= buffer.len(), "a device writes no more than it was given");
+        #[cfg(ringraft_plant)]
+        let written =
+            if planted(Plant::ShortWriteIgnored) && written > 0 { buffer.len() } else { written };
         if written == buffer.len() {
             let is_synced = match durability {
                 Durability::None => true,
@@ -189,6 +229,8 @@ impl Log {
                     !flight.is_split && completion.sync_result == Some(0)
                 }
             };
+            #[cfg(ringraft_plant)]
+            let is_synced = is_synced || planted(Plant::SplitUnsynced);
             if is_synced {
                 self.block_done(now, sequence);
             } else {
@@ -239,6 +281,11 @@ impl Log {
         self.stats.note_latency(latency);
         self.stats.syncs += u64::from(self.settings.durability != Durability::None);
         self.idle_since = now;
+        #[cfg(ringraft_plant)]
+        if planted(Plant::HoleIgnored) {
+            let earlier = self.flights.iter_mut().filter(|flight| flight.sequence < sequence);
+            earlier.for_each(|flight| flight.is_done = true);
+        }
     }
 
     fn recycle(&mut self, buffer: Buffer) {
