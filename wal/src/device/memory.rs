@@ -323,6 +323,20 @@ impl MemoryDevice {
         }
     }
 
+    /// A sync of a file failed and dropped what it was to write: of the sectors that no sync
+    /// covered, those that `keep` doesn't want are what they were before, and the next sync says
+    /// that all is well.
+    pub fn lose_unflushed(&mut self, id: FileId, mut keep: impl FnMut(u64) -> bool) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        for (sector, versions) in std::mem::take(&mut file.dirty) {
+            if keep(sector) {
+                file.dirty.insert(sector, versions);
+            } else {
+                file.set_sector(sector, &versions[0]);
+            }
+        }
+    }
+
     /// The files and their lengths, bytes.
     pub fn files(&self) -> Vec<(FileId, u64)> {
         self.files.iter().map(|(&id, file)| (id, file.length)).collect()
