@@ -7,5 +7,25 @@
 //! Nothing here opens a socket or starts a node.
 #![forbid(unsafe_code)]
 
+mod audit;
+mod base;
+pub mod campaign;
 pub mod checker;
+mod client;
+mod clock;
+mod disk;
+pub mod faults;
 pub mod history;
+mod judge;
+mod lane;
+mod links;
+mod net;
+mod node;
+pub mod options;
+mod random;
+pub mod run;
+pub mod shrink;
+mod trace;
+mod witness;
+mod workload;
+pub mod world;

@@ -1,18 +1,22 @@
-//! `ringraft-sim`: judges histories that were recorded elsewhere.
+//! `ringraft-sim`: runs whole clusters in virtual time, with faults, and judges histories that were
+//! recorded elsewhere.
 #![forbid(unsafe_code)]
 
 mod check;
+mod simulate;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Checks what clusters promise.
+/// Runs whole clusters in virtual time, with faults, and checks what they promise.
 #[derive(Debug, Parser)]
-#[command(name = "ringraft-sim", version)]
+#[command(name = "ringraft-sim", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    #[command(flatten)]
+    simulate: simulate::Simulate,
 }
 
 #[derive(Debug, Subcommand)]
@@ -21,7 +25,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().command {
-        Command::Check(check) => check.run(),
+    let arguments = Arguments::parse();
+    match arguments.command {
+        Some(Command::Check(check)) => check.run(),
+        None => arguments.simulate.run(),
     }
 }

@@ -1,0 +1,111 @@
+//! What the disks hold, looked at as a start would: by the production's own recovery, on a copy.
+
+use std::collections::BTreeMap;
+
+use ringraft_types::command::{Command, Envelope};
+use ringraft_types::record::{self, RecordKind};
+use ringraft_types::{GroupId, Index, NodeId, Term, Ticks};
+use ringraft_wal::device::memory::MemoryDevice;
+use ringraft_wal::{
+    Log, LogSettings, ReadRequest, Recovered, RecoveredGroup, Recovery, RecoveryStep,
+};
+
+use crate::checker::{Applied, Dump};
+use crate::witness::Step;
+
+/// A log as a start would find it now.
+pub(crate) struct Found {
+    log: Log,
+    device: MemoryDevice,
+    pub(crate) recovered: Recovered,
+}
+
+/// Recovers a copy of a disk.
+pub(crate) fn open(mut device: MemoryDevice, settings: LogSettings) -> Found {
+    let mut recovery = Recovery::new(settings);
+    loop {
+        match recovery.turn(Ticks::ZERO, &mut device) {
+            RecoveryStep::Working => {}
+            RecoveryStep::Done(done) => {
+                let (log, recovered) = *done;
+                return Found { log, device, recovered };
+            }
+            RecoveryStep::Failed(error) => panic!("I-11: a sound log can't be recovered: {error}"),
+        }
+    }
+}
+
+impl Found {
+    /// The records of a group's entries, by index.
+    fn records(&mut self, group: GroupId) -> BTreeMap<Index, Vec<u8>> {
+        let mut records = BTreeMap::new();
+        let found = self.recovered.groups.get(&group);
+        let Some(found) = found.filter(|found| found.first <= found.last) else { return records };
+        let (mut first, last) = (found.first, found.last);
+        while first <= last {
+            let bytes_max = 1 << 20;
+            self.log.read(ReadRequest { ticket: 1, group, first, last, bytes_max });
+            let mut now = 0;
+            let done = loop {
+                if let Some(done) = self.log.take_read() {
+                    break done;
+                }
+                now += 1_000;
+                self.log.turn(Ticks(now), &mut self.device).expect("the memory doesn't fail");
+            };
+            let bytes = done.result.unwrap_or_else(|error| panic!("I-11: group {group}: {error}"));
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let record = record::decode(rest).expect("V13: the log reads back sound records");
+                assert_eq!(record.header.index, first, "V13: entries come in order");
+                records.insert(first, record.bytes.to_vec());
+                rest = &rest[record.bytes.len()..];
+                first = first.next();
+            }
+        }
+        records
+    }
+
+    /// What a node applied for a group, from its log, for the checkers.
+    pub(crate) fn dump(&mut self, node: NodeId, group: GroupId, steps: &[Step]) -> Dump {
+        let records = self.records(group);
+        let mut applied = Vec::with_capacity(steps.len());
+        for step in steps {
+            let bytes = records.get(&step.index).unwrap_or_else(|| {
+                panic!(
+                    "V5: node {node} applied entry {} of group {group}, and its disk hasn't it",
+                    step.index
+                )
+            });
+            let record = record::decode(bytes).expect("it was decoded before");
+            assert_eq!(record.header.kind, RecordKind::Command, "V7: only commands are applied");
+            let (envelope, command) =
+                Envelope::decode(record.payload).expect("V13: a command of the log is sound");
+            assert_eq!(
+                xxhash_rust::xxh3::xxh3_64(command),
+                step.command,
+                "V13: node {node} applied another command than its disk holds at entry {} of \
+                 group {group}",
+                step.index
+            );
+            let ask = Command::decode(command).expect("V13: a command of the log is sound");
+            applied.push(Applied {
+                index: step.index,
+                revision: step.revision,
+                session: envelope.client,
+                number: envelope.sequence,
+                ask: ask.into(),
+            });
+        }
+        Dump { node, group, applied }
+    }
+}
+
+/// The term of an entry that a log holds.
+pub(crate) fn term_at(group: &RecoveredGroup, index: Index) -> Option<Term> {
+    if index < group.first || index > group.last {
+        return None;
+    }
+    let run = group.runs.iter().rev().find(|run| run.0 <= index);
+    run.map(|run| run.1)
+}

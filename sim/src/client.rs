@@ -1,0 +1,336 @@
+//! A client: the production library's core with sockets of the simulated network, as
+//! `net/src/client/driver.rs` drives it, and somebody who uses it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use ringraft_net::client::{CallId, Core, CoreOptions, LinkId, Outcome};
+use ringraft_net::handshake::Role;
+use ringraft_types::{GroupId, NodeId, Ticks};
+
+use crate::base::{Base, Event, Owner};
+use crate::history::{self, Ask, CallName, History};
+use crate::links::drain;
+use crate::net::{Network, Received};
+use crate::node::{CLUSTER, address, node_at};
+use crate::options::Options;
+use crate::trace::{self, What};
+use crate::workload::Workload;
+
+/// A call under way.
+#[derive(Debug)]
+struct Under {
+    name: CallName,
+    group: GroupId,
+}
+
+/// One client.
+pub(crate) struct Client {
+    at: usize,
+    host: usize,
+    /// Lives of its process so far; each is another client to the cluster.
+    life: u64,
+    core: Core,
+    connections: BTreeMap<LinkId, u64>,
+    links: BTreeMap<u64, LinkId>,
+    made: BTreeSet<u64>,
+    news: BTreeSet<u64>,
+    calls: BTreeMap<CallId, Under>,
+    next_call: u64,
+    workload: Workload,
+    wake: Ticks,
+    next_work: Ticks,
+    /// It asks for nothing more.
+    pub(crate) is_done: bool,
+    options: Rc<Options>,
+    /// By group: writes and reads that were done after they began at this time or later.
+    since: Ticks,
+    done: BTreeMap<GroupId, (u64, u64)>,
+    began: BTreeMap<CallId, Ticks>,
+}
+
+impl Client {
+    /// A client that has asked for nothing yet.
+    pub(crate) fn new(at: usize, base: &mut Base, options: Rc<Options>) -> Self {
+        let core = core(base, &options);
+        Self {
+            at,
+            host: options.nodes as usize + at,
+            life: 1,
+            core,
+            connections: BTreeMap::new(),
+            links: BTreeMap::new(),
+            made: BTreeSet::new(),
+            news: BTreeSet::new(),
+            calls: BTreeMap::new(),
+            next_call: 1,
+            workload: Workload::default(),
+            wake: Ticks::NEVER,
+            next_work: Ticks::ZERO,
+            is_done: false,
+            options,
+            since: Ticks::NEVER,
+            done: BTreeMap::new(),
+            began: BTreeMap::new(),
+        }
+    }
+
+    /// Its place among the hosts.
+    pub(crate) fn host(&self) -> usize {
+        self.host
+    }
+
+    /// Which life its process is in.
+    pub(crate) fn life(&self) -> u64 {
+        self.life
+    }
+
+    fn name(&self) -> u64 {
+        (self.at as u64 + 1) * 1_000 + self.life
+    }
+
+    /// Whether no call is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    /// From now on what is done is counted.
+    pub(crate) fn count_from(&mut self, now: Ticks) {
+        self.since = now;
+        self.done.clear();
+    }
+
+    /// By group: writes and reads done since, begun and ended.
+    pub(crate) fn done(&self) -> &BTreeMap<GroupId, (u64, u64)> {
+        &self.done
+    }
+
+    /// It turns at this time at the latest.
+    pub(crate) fn wake(&mut self, base: &mut Base, at: Ticks) {
+        let at = at.max(base.now);
+        if at < self.wake {
+            self.wake = at;
+            base.at(at, Event::Client { client: self.at });
+        }
+    }
+
+    /// The system has news of a connection.
+    pub(crate) fn news(&mut self, base: &mut Base, connection: u64) {
+        self.news.insert(connection);
+        let soon = base.span(Ticks(1), Ticks(20));
+        self.wake(base, base.now.after(soon));
+    }
+
+    /// Whether it is to turn now.
+    pub(crate) fn is_due(&mut self, base: &Base) -> bool {
+        let is_due = self.wake == base.now;
+        if is_due {
+            self.wake = Ticks::NEVER;
+        }
+        is_due
+    }
+
+    /// Its process dies and begins anew; what was under way stays unknown.
+    pub(crate) fn die(&mut self, base: &mut Base, network: &mut Network) {
+        network.host_down(base, self.host, true);
+        self.life += 1;
+        network.host_up(base, self.host, self.life);
+        self.core = core(base, &self.options);
+        self.connections.clear();
+        self.links.clear();
+        self.made.clear();
+        self.news.clear();
+        self.calls.clear();
+        self.began.clear();
+        self.workload = Workload::default();
+        self.wake(base, base.now.after(Ticks(1_000)));
+    }
+
+    /// Turns: asks, connects, sends, receives, and hears.
+    pub(crate) fn turn(&mut self, base: &mut Base, network: &mut Network, history: &mut History) {
+        if base.now >= self.next_work {
+            self.ask(base, history);
+            let think = self.options.think;
+            self.next_work = base.now.after(base.span(Ticks(1_000), think.after(think)));
+        }
+        for _ in 0..3 {
+            self.core.advance(base.now);
+            while let Some(link) = self.core.next_close() {
+                self.drop_connection(base, network, link);
+            }
+            while let Some((link, to)) = self.core.next_connect(base.now) {
+                let to = node_at(to).expect("an address of this world");
+                let owner = Owner { host: self.host, life: self.life, lane: 0 };
+                let connection = network.connect(base, owner, to, Role::Client);
+                self.connections.insert(link, connection);
+                self.links.insert(connection, link);
+            }
+            self.send(base, network);
+            if self.news.is_empty() {
+                break;
+            }
+            self.receive(base, network);
+        }
+        self.hear(base, history);
+        let next =
+            self.core.wake_at().min(if self.is_done { Ticks::NEVER } else { self.next_work });
+        let next = if self.news.is_empty() { next } else { base.now.after(Ticks(1)) };
+        if next != Ticks::NEVER {
+            self.wake(base, next.max(base.now.after(Ticks(1))));
+        }
+    }
+
+    fn send(&mut self, base: &mut Base, network: &mut Network) {
+        for (&link, &connection) in &self.connections {
+            if self.made.contains(&connection) && network.has_room(connection, 0) {
+                let bytes = drain(self.core.outbox(link));
+                network.send(base, connection, 0, bytes);
+            }
+        }
+    }
+
+    fn receive(&mut self, base: &mut Base, network: &mut Network) {
+        for connection in std::mem::take(&mut self.news) {
+            let Some(&link) = self.links.get(&connection) else { continue };
+            if !self.made.contains(&connection) {
+                match network.dialled(connection) {
+                    None => {}
+                    Some(true) => {
+                        self.made.insert(connection);
+                        self.core.connected(base.now, link);
+                    }
+                    Some(false) => self.lose(base, network, link),
+                }
+                continue;
+            }
+            let space = self.core.inbox(link).space();
+            match network.receive(base, connection, 0, space) {
+                Received::Nothing => {}
+                Received::Ended => self.lose(base, network, link),
+                Received::Bytes(count, has_more) => {
+                    self.core.inbox(link).filled(count);
+                    self.core.received(base.now, link);
+                    if has_more {
+                        self.news.insert(connection);
+                    }
+                    while let Some(closed) = self.core.next_close() {
+                        self.drop_connection(base, network, closed);
+                    }
+                }
+            }
+        }
+    }
+
+    fn lose(&mut self, base: &mut Base, network: &mut Network, link: LinkId) {
+        self.drop_connection(base, network, link);
+        self.core.closed(base.now, link);
+    }
+
+    fn drop_connection(&mut self, base: &mut Base, network: &mut Network, link: LinkId) {
+        if let Some(connection) = self.connections.remove(&link) {
+            self.links.remove(&connection);
+            self.made.remove(&connection);
+            network.close(base, connection, 0);
+        }
+    }
+
+    fn ask(&mut self, base: &mut Base, history: &mut History) {
+        if self.is_done {
+            return;
+        }
+        let most = self.options.pipeline;
+        for _ in 0..base.random.between(1, most) {
+            if self.calls.len() as u64 >= most {
+                return;
+            }
+            let group = GroupId(base.random.between(1, self.options.groups));
+            let ask = self.workload.next(&mut base.random, group, self.name(), &self.options);
+            self.submit(base, history, group, ask);
+        }
+    }
+
+    /// Asks for one thing.
+    pub(crate) fn submit(
+        &mut self,
+        base: &mut Base,
+        history: &mut History,
+        group: GroupId,
+        ask: Ask,
+    ) {
+        let mut command = Vec::new();
+        ask.encode(&mut command).expect("the workload keeps the limits");
+        let patience = base.random.pick(&[200, 1_000, 5_000, 5_000]);
+        let deadline = base.now.after(Ticks::from_millis(patience));
+        let submitted = match ask.is_read() {
+            true => self.core.submit_read(group, &command, deadline),
+            false => self.core.submit_write(group, &command, deadline),
+        };
+        // As many calls as the core takes are under way, those included that only fill a gap.
+        let Ok(id) = submitted else { return };
+        let name = CallName { client: self.name(), number: self.next_call };
+        self.next_call += 1;
+        trace::note(base.now, What::Asked { client: self.at, call: name.number, group });
+        history.invoke(base.now, name, group, ask).expect("time goes on, and names are new");
+        self.calls.insert(id, Under { name, group });
+        self.began.insert(id, base.now);
+    }
+
+    fn hear(&mut self, base: &mut Base, history: &mut History) {
+        for completed in self.core.take_completed() {
+            let Some(under) = self.calls.remove(&completed.call) else {
+                panic!("V8: a client hears twice of a call, or of one that it never made");
+            };
+            let began = self.began.remove(&completed.call).unwrap_or_default();
+            let (outcome, word, revision) = match completed.outcome {
+                Outcome::Done(answer) => {
+                    let reply = history::Reply::decode(answer.body)
+                        .unwrap_or_else(|error| panic!("V13: a reply can't be read: {error}"));
+                    let index = Some(answer.index);
+                    let revision = answer.revision;
+                    self.workload.heard(under.group, &reply, revision);
+                    if began >= self.since {
+                        let done = self.done.entry(under.group).or_default();
+                        match reply {
+                            history::Reply::Range(_) => done.1 += 1,
+                            _ => done.0 += 1,
+                        }
+                    }
+                    let answer = history::Answer { revision, index, reply };
+                    (history::Outcome::Done(answer), "done", revision.0)
+                }
+                Outcome::NotDone(why) => (history::Outcome::NotDone(reason(why)), "not done", 0),
+                Outcome::Unknown(why) => (history::Outcome::Unknown(reason(why)), "unknown", 0),
+            };
+            base.count(match word {
+                "done" => "calls done",
+                "not done" => "calls not done",
+                _ => "calls unknown",
+            });
+            let (client, call) = (self.at, under.name.number);
+            trace::note(base.now, What::Answered { client, call, outcome: word, revision });
+            history.end(base.now, under.name, outcome).expect("it was begun, and ends once");
+        }
+    }
+}
+
+fn reason(reason: ringraft_net::client::Reason) -> history::Reason {
+    match reason {
+        ringraft_net::client::Reason::Deadline => history::Reason::Deadline,
+        ringraft_net::client::Reason::Refused(status) => history::Reason::Refused(status),
+    }
+}
+
+fn core(base: &mut Base, options: &Options) -> Core {
+    let mut endpoints: Vec<String> =
+        (1..=options.nodes).map(|node| address(NodeId(node))).collect();
+    base.random.shuffle(&mut endpoints);
+    endpoints.truncate(base.random.between(1, u64::from(options.nodes)) as usize);
+    let seed = u128::from(base.random.any()) << 64 | u128::from(base.random.any());
+    Core::new(CoreOptions {
+        endpoints,
+        cluster: Some(CLUSTER),
+        calls_max: 256,
+        outbox_bytes_max: 1 << 20,
+        seed,
+    })
+}

@@ -1,0 +1,535 @@
+//! One shard's thread: what `src/reactor.rs` is in a node, over the simulated disk and network.
+//! The order of things is the same:
+//!
+//! ```text
+//! reap completions -> drain the mesh -> read the clock -> greet, dial, frames in -> turn -> submit
+//! ```
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use ringraft_net::handshake::{Hello, Host, RefusalCode, Role, Welcome};
+use ringraft_net::{Frame, Inbox};
+use ringraft_shard::links::Links as _;
+use ringraft_shard::{Event, PeerAdmission, Shard, ShardError, Wake, mesh};
+use ringraft_types::{NodeId, Ticks};
+
+use crate::base::{Base, Owner};
+use crate::disk::SimDisk;
+use crate::links::{Parcel, SimLinks, State, drain};
+use crate::net::{Network, Received};
+
+/// How often overdue connections are looked for, and how long a lane sleeps at most.
+const SWEEP_TIME: Ticks = Ticks::from_millis(500);
+
+/// Notes which lanes were rung.
+#[derive(Debug, Default)]
+struct Bell(RefCell<Vec<usize>>);
+
+impl mesh::Wake for Bell {
+    fn wake(&self, lane: usize) {
+        self.0.borrow_mut().push(lane);
+    }
+}
+
+/// Bytes that left for a peer: whole frames, behind a greeting perhaps.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    pub(crate) to: NodeId,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A lane that serves.
+pub(crate) struct Lane {
+    owner: Owner,
+    /// The shard with its doors.
+    pub(crate) shard: Shard<SimDisk, SimLinks>,
+    now: Ticks,
+    /// Connections about which the system has news.
+    pub(crate) news: BTreeSet<u64>,
+    /// Connections that were made to this node's ports; the first lane's only.
+    pub(crate) accepted: Vec<u64>,
+    ready: Vec<u32>,
+    ended: Vec<u32>,
+    dialled: Vec<(u32, bool)>,
+    next_sweep: Ticks,
+    is_parked: bool,
+    /// There is more to take in.
+    has_more: bool,
+    bell: Bell,
+    /// What left in the last run for peers.
+    pub(crate) sent: Vec<Sent>,
+}
+
+impl Lane {
+    /// A lane over a shard that was just made.
+    pub(crate) fn new(owner: Owner, shard: Shard<SimDisk, SimLinks>, now: Ticks) -> Self {
+        Self {
+            owner,
+            shard,
+            now,
+            news: BTreeSet::new(),
+            accepted: Vec::new(),
+            ready: Vec::new(),
+            ended: Vec::new(),
+            dialled: Vec::new(),
+            next_sweep: Ticks::ZERO,
+            is_parked: false,
+            has_more: false,
+            bell: Bell::default(),
+            sent: Vec::new(),
+        }
+    }
+
+    /// Lanes that were rung since the last call.
+    pub(crate) fn take_rung(&mut self) -> Vec<usize> {
+        self.bell.0.take()
+    }
+
+    /// One round. `clock` is what the clock says now. Returns when the next one is due, by that
+    /// clock.
+    pub(crate) fn run(
+        &mut self,
+        base: &mut Base,
+        network: &mut Network,
+        clock: Ticks,
+    ) -> Result<Ticks, ShardError> {
+        if std::mem::take(&mut self.is_parked) {
+            self.shard.links.mesh.awake();
+        }
+        self.has_more = false;
+        self.reap(base, network);
+        self.drain_mesh(base, network, clock)?;
+        self.greet_accepted(network);
+        self.take_dialled(base, network)?;
+        self.take_frames(base, network)?;
+        self.dial(base, network);
+        self.sweep(base, network)?;
+        let wake = self.shard.turn(self.now)?;
+        self.shard.links.flush_remote();
+        self.send(base, network);
+        for slot in std::mem::take(&mut self.shard.links.closed) {
+            self.close(base, network, slot)?;
+        }
+        Ok(self.rest(wake))
+    }
+
+    /// Rings the others; when the next round is due.
+    fn rest(&mut self, wake: Wake) -> Ticks {
+        self.shard.links.mesh.ring_doorbells(&self.bell);
+        let next = match wake {
+            Wake::Now => self.now,
+            Wake::At(at) => at.min(self.now.after(SWEEP_TIME)),
+            Wake::OnEvent => self.now.after(SWEEP_TIME),
+        };
+        if next <= self.now || self.has_more {
+            return self.now;
+        }
+        self.is_parked = self.shard.links.mesh.may_park();
+        if self.is_parked { next } else { self.now }
+    }
+
+    fn reap(&mut self, base: &mut Base, network: &mut Network) {
+        let reads_peers = self.shard.reads_peers();
+        for connection in std::mem::take(&mut self.news) {
+            let links = &mut self.shard.links;
+            let Some(slot) = links.slot_of(connection) else { continue };
+            links.list(slot);
+            let socket = links.get(slot).expect("a slot in use holds a socket");
+            match socket.state {
+                State::Dialing(_) => {
+                    if let Some(is_made) = network.dialled(connection) {
+                        self.dialled.push((slot, is_made));
+                    }
+                    continue;
+                }
+                State::Peer(_) if !reads_peers => {
+                    self.news.insert(connection);
+                    continue;
+                }
+                State::Client if socket.stalled || socket.outbox.is_full() => {
+                    socket.stalled = true;
+                    self.news.insert(connection);
+                    continue;
+                }
+                _ => {}
+            }
+            let space = socket.inbox.space();
+            match network.receive(base, connection, socket.side, space) {
+                Received::Bytes(count, has_more) => {
+                    socket.inbox.filled(count);
+                    self.ready.push(slot);
+                    if has_more {
+                        self.news.insert(connection);
+                        self.has_more = true;
+                    }
+                }
+                Received::Nothing => {}
+                Received::Ended => self.ended.push(slot),
+            }
+        }
+    }
+
+    fn drain_mesh(
+        &mut self,
+        base: &mut Base,
+        network: &mut Network,
+        clock: Ticks,
+    ) -> Result<(), ShardError> {
+        let mut parcels = Vec::new();
+        self.shard.links.mesh.drain(256, |_, parcel| parcels.push(parcel));
+        assert!(clock >= self.now, "the clock of a process never goes back");
+        self.now = clock;
+        for parcel in parcels {
+            match parcel {
+                Parcel::Handoff { connection, hello, inbox } => {
+                    self.adopt(base, network, connection, &hello, inbox)?;
+                }
+                Parcel::ClientFrame { from, header, body } => {
+                    let frame = Frame { header, body: &body };
+                    let event = Event::ClientFrame { from, frame };
+                    // A refused frame was checked by the shard that took it.
+                    let _ = self.shard.collect(clock, event)?;
+                }
+                Parcel::Answers { to, bytes } => {
+                    if let Some(outbox) = self.shard.links.client(to) {
+                        outbox.push(&bytes);
+                    }
+                }
+                Parcel::Drop(client) => {
+                    let links = &mut self.shard.links;
+                    if links.get_generation(client.slot, client.generation).is_some() {
+                        self.close(base, network, client.slot)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn greet_accepted(&mut self, network: &Network) {
+        for connection in std::mem::take(&mut self.accepted) {
+            let Some(port) = network.port(connection) else { continue };
+            let state = State::Greeting { port };
+            self.shard.links.insert(connection, 1, state, Inbox::new(), self.now);
+            self.news.insert(connection);
+            self.has_more = true;
+        }
+    }
+
+    fn take_dialled(&mut self, base: &mut Base, network: &mut Network) -> Result<(), ShardError> {
+        for (slot, is_made) in std::mem::take(&mut self.dialled) {
+            let links = &mut self.shard.links;
+            let Some(State::Dialing(node)) = links.get(slot).map(|socket| socket.state) else {
+                continue;
+            };
+            if !is_made {
+                self.close(base, network, slot)?;
+                continue;
+            }
+            let greeting = links.greeting(node);
+            let socket = links.get(slot).expect("it was just there");
+            socket.state = State::Dialed(node);
+            socket.outbox.push(&greeting);
+            links.list(slot);
+        }
+        Ok(())
+    }
+
+    fn take_frames(&mut self, base: &mut Base, network: &mut Network) -> Result<(), ShardError> {
+        for slot in std::mem::take(&mut self.ready) {
+            self.take_frames_of(base, network, slot)?;
+            self.shard.links.list(slot);
+        }
+        for slot in std::mem::take(&mut self.ended) {
+            self.close(base, network, slot)?;
+        }
+        Ok(())
+    }
+
+    fn take_frames_of(
+        &mut self,
+        base: &mut Base,
+        network: &mut Network,
+        slot: u32,
+    ) -> Result<(), ShardError> {
+        let Some(socket) = self.shard.links.get(slot) else { return Ok(()) };
+        match socket.state {
+            State::Greeting { port } => {
+                let Some(bytes) = socket.inbox.take_handshake() else { return Ok(()) };
+                self.greeted(base, network, slot, port, Hello::decode(&bytes))?;
+            }
+            State::Dialed(node) => {
+                let Some(bytes) = socket.inbox.take_handshake() else { return Ok(()) };
+                self.welcomed(base, network, slot, node, Welcome::decode(&bytes))?;
+            }
+            State::Peer(_) | State::Client | State::Dialing(_) => {}
+        }
+        let Some(socket) = self.shard.links.get(slot) else { return Ok(()) };
+        let state = socket.state;
+        if !matches!(state, State::Peer(_) | State::Client) {
+            return Ok(());
+        }
+        // The inbox leaves its socket meanwhile: the shard may write to the same socket's outbox.
+        let mut inbox = std::mem::take(&mut socket.inbox);
+        let is_refused = self.collect(slot, state, &mut inbox)?;
+        if let Some(socket) = self.shard.links.get(slot) {
+            socket.inbox = inbox;
+        }
+        if is_refused {
+            base.count("frames refused");
+            self.close(base, network, slot)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the shard all whole frames. Whether the stream broke the rules.
+    fn collect(&mut self, slot: u32, state: State, inbox: &mut Inbox) -> Result<bool, ShardError> {
+        let connection = self.shard.links.connection_id(slot);
+        loop {
+            let Some(socket) = self.shard.links.get(slot) else { return Ok(false) };
+            if state == State::Client {
+                // Its answers would have no place to wait.
+                socket.stalled = socket.outbox.is_full();
+                if socket.stalled {
+                    return Ok(false);
+                }
+            }
+            let frame = match inbox.next_frame() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Ok(false),
+                Err(error) => panic!("V13: bytes of a peer or client are no frame: {error}"),
+            };
+            self.shard.links.give_time(slot, self.now);
+            let event = match state {
+                State::Peer(from) => Event::PeerFrame { from, frame },
+                _ => Event::ClientFrame { from: connection, frame },
+            };
+            if self.shard.collect(self.now, event)?.is_err() {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn greeted(
+        &mut self,
+        base: &mut Base,
+        network: &mut Network,
+        slot: u32,
+        port: Role,
+        hello: Result<Hello, RefusalCode>,
+    ) -> Result<(), ShardError> {
+        let host = Host { port, ..self.shard.links.host };
+        let judged = hello.and_then(|hello| hello.judge(&host).map(|version| (hello, version)));
+        let (hello, version) = match judged {
+            Ok(judged) => judged,
+            Err(code) => return self.turn_away(base, network, slot, port, code),
+        };
+        self.shard.links.give_time(slot, self.now);
+        let wanted = hello.wanted_shard.unwrap_or(self.shard.links.shard);
+        if wanted == self.shard.links.shard {
+            return self.seat(base, network, slot, &hello, version);
+        }
+        let lane = usize::from(wanted.0);
+        let mut socket = self.shard.links.close(slot, self.now).expect("it just greeted");
+        let (connection, inbox) = (socket.connection, std::mem::take(&mut socket.inbox));
+        network.hand_over(connection, 1, lane);
+        let parcel = Parcel::Handoff { connection, hello, inbox };
+        if self.shard.links.mesh.send(lane, parcel).is_err() {
+            // The other side dials again.
+            network.close(base, connection, 1);
+        }
+        Ok(())
+    }
+
+    fn adopt(
+        &mut self,
+        base: &mut Base,
+        network: &mut Network,
+        connection: u64,
+        hello: &Hello,
+        inbox: Inbox,
+    ) -> Result<(), ShardError> {
+        let state = match hello.role {
+            Role::Peer => State::Peer(hello.sender.node),
+            Role::Client => State::Client,
+        };
+        let slot = self.shard.links.insert(connection, 1, state, inbox, self.now);
+        let host = Host { port: hello.role, ..self.shard.links.host };
+        match hello.judge(&host) {
+            Ok(version) => self.seat(base, network, slot, hello, version)?,
+            Err(code) => self.turn_away(base, network, slot, hello.role, code)?,
+        }
+        self.ready.push(slot);
+        self.news.insert(connection);
+        self.has_more = true;
+        Ok(())
+    }
+
+    /// Answers a greeting that is meant for this shard.
+    fn seat(
+        &mut self,
+        base: &mut Base,
+        network: &mut Network,
+        slot: u32,
+        hello: &Hello,
+        version: u8,
+    ) -> Result<(), ShardError> {
+        if hello.role == Role::Client {
+            self.shard.links.get(slot).expect("it just greeted").state = State::Client;
+            self.shard.links.welcome(slot, Role::Client, version);
+            return Ok(());
+        }
+        let node = hello.sender.node;
+        match self.shard.admit_peer(node, hello.sender.incarnation)? {
+            PeerAdmission::Welcome => {
+                self.shard.links.welcome(slot, Role::Peer, version);
+                self.peer_is_up(base, network, slot, node)
+            }
+            PeerAdmission::WrongIncarnation { .. } => {
+                base.count("refused: another incarnation");
+                self.turn_away(base, network, slot, Role::Peer, RefusalCode::WrongIncarnation)
+            }
+            PeerAdmission::NotAMember => {
+                self.turn_away(base, network, slot, Role::Peer, RefusalCode::WrongNode)
+            }
+        }
+    }
+
+    fn turn_away(
+        &mut self,
+        base: &mut Base,
+        network: &mut Network,
+        slot: u32,
+        port: Role,
+        code: RefusalCode,
+    ) -> Result<(), ShardError> {
+        let refusal = self.shard.links.refusal(port, code);
+        if let Some(socket) = self.shard.links.get(slot) {
+            network.send(base, socket.connection, socket.side, refusal.to_vec());
+        }
+        self.close(base, network, slot)
+    }
+
+    fn welcomed(
+        &mut self,
+        base: &mut Base,
+        network: &mut Network,
+        slot: u32,
+        node: NodeId,
+        welcome: Result<Welcome, RefusalCode>,
+    ) -> Result<(), ShardError> {
+        let host = self.shard.links.host;
+        let is_right = |welcome: &Welcome| {
+            welcome.verdict.is_ok()
+                && welcome.sender.cluster == host.identity.cluster
+                && welcome.sender.node == node
+                && welcome.shards == host.shards
+        };
+        let Some(welcome) = welcome.ok().filter(is_right) else {
+            return self.close(base, network, slot);
+        };
+        match self.shard.admit_peer(node, welcome.sender.incarnation)? {
+            PeerAdmission::Welcome => self.peer_is_up(base, network, slot, node),
+            _ => {
+                base.count("refused: another incarnation");
+                self.close(base, network, slot)
+            }
+        }
+    }
+
+    fn peer_is_up(
+        &mut self,
+        base: &mut Base,
+        network: &mut Network,
+        slot: u32,
+        node: NodeId,
+    ) -> Result<(), ShardError> {
+        if let Some(old) = self.shard.links.peer_up(node, slot) {
+            if let Some(socket) = self.shard.links.close(old, self.now) {
+                network.close(base, socket.connection, socket.side);
+            }
+            let down = self.shard.collect(self.now, Event::PeerDown(node))?;
+            down.expect("a lost link is no frame");
+        }
+        base.count("links made");
+        self.shard.collect(self.now, Event::PeerUp(node))?.expect("a link is no frame");
+        Ok(())
+    }
+
+    fn close(
+        &mut self,
+        base: &mut Base,
+        network: &mut Network,
+        slot: u32,
+    ) -> Result<(), ShardError> {
+        let Some(socket) = self.shard.links.close(slot, self.now) else { return Ok(()) };
+        network.close(base, socket.connection, socket.side);
+        if let State::Peer(node) = socket.state
+            && self.shard.links.peers.get(&node).is_some_and(|link| link.up.is_none())
+        {
+            let down = self.shard.collect(self.now, Event::PeerDown(node))?;
+            down.expect("a lost link is no frame");
+        }
+        Ok(())
+    }
+
+    fn dial(&mut self, base: &mut Base, network: &mut Network) {
+        let now = self.now;
+        let mut due = Vec::new();
+        for (&node, link) in &mut self.shard.links.peers {
+            let is_idle = link.up.is_none() && link.dialing.is_none();
+            if link.dials && is_idle && link.next_dial <= now {
+                link.next_dial = now.after(Ticks::from_millis(200));
+                due.push(node);
+            }
+        }
+        for node in due {
+            let connection = network.connect(base, self.owner, node.0 as usize - 1, Role::Peer);
+            let links = &mut self.shard.links;
+            let slot = links.insert(connection, 0, State::Dialing(node), Inbox::new(), now);
+            links.peers.get_mut(&node).expect("a member").dialing = Some(slot);
+        }
+    }
+
+    fn sweep(&mut self, base: &mut Base, network: &mut Network) -> Result<(), ShardError> {
+        if self.now < self.next_sweep {
+            return Ok(());
+        }
+        self.next_sweep = self.now.after(SWEEP_TIME);
+        for slot in self.shard.links.overdue(self.now) {
+            base.count("net: closed for want of progress");
+            self.close(base, network, slot)?;
+        }
+        Ok(())
+    }
+
+    /// Hands what waits in outboxes to the system, as far as it takes it.
+    fn send(&mut self, base: &mut Base, network: &mut Network) {
+        for slot in std::mem::take(&mut self.shard.links.listed) {
+            let (shard, now) = (self.shard.links.shard.0, self.now);
+            let Some(socket) = self.shard.links.get(slot) else { continue };
+            if socket.outbox.is_empty() || matches!(socket.state, State::Dialing(_)) {
+                continue;
+            }
+            let (connection, side) = (socket.connection, socket.side);
+            if !network.has_room(connection, side) {
+                socket.stuck_since.get_or_insert(now);
+                continue;
+            }
+            socket.stuck_since = None;
+            let bytes = drain(&mut socket.outbox);
+            if std::mem::take(&mut socket.stalled) {
+                self.ready.push(slot);
+                self.has_more = true;
+            }
+            if let State::Peer(to) = socket.state {
+                self.sent.push(Sent { to, bytes: bytes.clone() });
+                network.send(base, connection, side, bytes);
+                network.sends_frames(connection, side, shard);
+            } else {
+                network.send(base, connection, side, bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! The sockets of one shard, and the network door over them: what `src/wires.rs` is in a node,
+//! over the simulated network. What a connection is (a greeting not yet read, a client, a peer) is
+//! decided here.
+
+use std::collections::BTreeMap;
+
+use ringraft_net::handshake::{HANDSHAKE_BYTES, Hello, Host, RefusalCode, Role, Welcome};
+use ringraft_net::{Frame, FrameHeader, Identity, Inbox, Outbox};
+use ringraft_shard::links::{ConnectionId, Links};
+use ringraft_shard::mesh::MeshEnd;
+use ringraft_types::{NodeId, ShardId, Ticks};
+
+/// The product's patience and limits; see `src/wires.rs`.
+const GREETING_TIME: Ticks = Ticks::from_millis(5_000);
+const FRAME_TIME: Ticks = Ticks::from_millis(30_000);
+const DIAL_TIME: Ticks = Ticks::from_millis(2_000);
+const DIAL_PAUSE: (Ticks, Ticks) = (Ticks::from_millis(20), Ticks::from_millis(1_000));
+const SEND_TIME: Ticks = Ticks::from_millis(10_000);
+
+/// What may wait for whom, bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OutboxLimits {
+    /// For one client.
+    pub(crate) client: usize,
+    /// For one peer.
+    pub(crate) peer: usize,
+}
+
+/// What travels between the lanes of one node.
+pub(crate) enum Parcel {
+    /// A connection that greeted another shard than the one that accepted it.
+    Handoff { connection: u64, hello: Hello, inbox: Inbox },
+    /// A client's frame for a group of the receiving shard.
+    ClientFrame { from: ConnectionId, header: FrameHeader, body: Vec<u8> },
+    /// Frames for a client of the receiving shard.
+    Answers { to: ConnectionId, bytes: Vec<u8> },
+    /// A client of the receiving shard whose answers piled up elsewhere: close it.
+    Drop(ConnectionId),
+}
+
+/// What a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Accepted; its greeting is awaited.
+    Greeting { port: Role },
+    /// A connect to a peer is under way.
+    Dialing(NodeId),
+    /// Our greeting is sent; the welcome is awaited.
+    Dialed(NodeId),
+    /// A peer's shard.
+    Peer(NodeId),
+    /// A client.
+    Client,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    /// In the network.
+    pub(crate) connection: u64,
+    /// Our side of it.
+    pub(crate) side: usize,
+    pub(crate) inbox: Inbox,
+    pub(crate) outbox: Outbox,
+    pub(crate) state: State,
+    /// A client whose outbox is full: not looked at, and not received from.
+    pub(crate) stalled: bool,
+    /// Since when the system takes nothing of what waits.
+    pub(crate) stuck_since: Option<Ticks>,
+    /// When patience ends: of a greeting, a dial, or a frame that isn't whole.
+    pub(crate) deadline: Ticks,
+    /// Which tenant of its slot this is.
+    pub(crate) generation: u32,
+}
+
+/// Another node's shard, as this one dials it.
+#[derive(Debug)]
+pub(crate) struct PeerLink {
+    pub(crate) up: Option<u32>,
+    pub(crate) dialing: Option<u32>,
+    pub(crate) next_dial: Ticks,
+    pause: Ticks,
+    pub(crate) dials: bool,
+}
+
+/// All sockets of a shard.
+pub(crate) struct SimLinks {
+    pub(crate) host: Host,
+    pub(crate) shard: ShardId,
+    limits: OutboxLimits,
+    sockets: Vec<Option<Box<Socket>>>,
+    generations: Vec<u32>,
+    free: Vec<u32>,
+    by_connection: BTreeMap<u64, u32>,
+    pub(crate) peers: BTreeMap<NodeId, PeerLink>,
+    /// Sockets that have something to send, or to receive.
+    pub(crate) listed: Vec<u32>,
+    remote: BTreeMap<ConnectionId, Outbox>,
+    pub(crate) mesh: MeshEnd<Parcel>,
+    /// Connections to be closed by the lane.
+    pub(crate) closed: Vec<u32>,
+}
+
+impl SimLinks {
+    /// No sockets yet.
+    pub(crate) fn new(
+        identity: Identity,
+        shard: ShardId,
+        shards: u16,
+        peers: impl IntoIterator<Item = NodeId>,
+        mesh: MeshEnd<Parcel>,
+        limits: OutboxLimits,
+    ) -> Self {
+        let peers = peers.into_iter().map(|node| {
+            let link = PeerLink {
+                up: None,
+                dialing: None,
+                next_dial: Ticks::ZERO,
+                pause: DIAL_PAUSE.0,
+                dials: identity.node < node,
+            };
+            (node, link)
+        });
+        Self {
+            host: Host { identity, shards, port: Role::Client },
+            shard,
+            limits,
+            sockets: Vec::new(),
+            generations: Vec::new(),
+            free: Vec::new(),
+            by_connection: BTreeMap::new(),
+            peers: peers.collect(),
+            listed: Vec::new(),
+            remote: BTreeMap::new(),
+            mesh,
+            closed: Vec::new(),
+        }
+    }
+
+    /// Takes a connection in. Returns its slot.
+    pub(crate) fn insert(
+        &mut self,
+        connection: u64,
+        side: usize,
+        state: State,
+        inbox: Inbox,
+        now: Ticks,
+    ) -> u32 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.sockets.push(None);
+            self.generations.push(0);
+            (self.sockets.len() - 1) as u32
+        });
+        let (limit, patience) = match state {
+            State::Dialing(_) => (self.limits.peer, DIAL_TIME),
+            State::Peer(_) => (self.limits.peer, FRAME_TIME),
+            State::Greeting { port: Role::Peer } => (self.limits.peer, GREETING_TIME),
+            State::Greeting { .. } => (self.limits.client, GREETING_TIME),
+            State::Dialed(_) | State::Client => (self.limits.client, FRAME_TIME),
+        };
+        self.sockets[slot as usize] = Some(Box::new(Socket {
+            connection,
+            side,
+            inbox,
+            outbox: Outbox::new(limit),
+            state,
+            stalled: false,
+            stuck_since: None,
+            deadline: now.after(patience),
+            generation: self.generations[slot as usize],
+        }));
+        self.by_connection.insert(connection, slot);
+        self.list(slot);
+        slot
+    }
+
+    /// The socket in a slot, if there is one.
+    pub(crate) fn get(&mut self, slot: u32) -> Option<&mut Socket> {
+        self.sockets.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    /// The socket in a slot, if it is still the tenant that the generation names.
+    pub(crate) fn get_generation(&mut self, slot: u32, generation: u32) -> Option<&mut Socket> {
+        self.get(slot).filter(|socket| socket.generation == generation)
+    }
+
+    /// The slot of a connection.
+    pub(crate) fn slot_of(&self, connection: u64) -> Option<u32> {
+        self.by_connection.get(&connection).copied()
+    }
+
+    /// Puts a socket on the list of those to look at before the lane sleeps.
+    pub(crate) fn list(&mut self, slot: u32) {
+        if !self.listed.contains(&slot) {
+            self.listed.push(slot);
+        }
+    }
+
+    /// How a client on this shard is named.
+    pub(crate) fn connection_id(&self, slot: u32) -> ConnectionId {
+        let generation = self.generations[slot as usize];
+        ConnectionId { shard: self.shard, slot, generation }
+    }
+
+    /// Takes a socket out. What it was is returned, so that the shard can be told.
+    pub(crate) fn close(&mut self, slot: u32, now: Ticks) -> Option<Box<Socket>> {
+        let socket = self.sockets.get_mut(slot as usize)?.take()?;
+        self.by_connection.remove(&socket.connection);
+        self.listed.retain(|&listed| listed != slot);
+        if let State::Dialing(node) | State::Dialed(node) | State::Peer(node) = socket.state
+            && let Some(link) = self.peers.get_mut(&node)
+        {
+            if link.up == Some(slot) {
+                link.up = None;
+                link.next_dial = now;
+            }
+            if link.dialing == Some(slot) {
+                link.dialing = None;
+                link.next_dial = now.after(link.pause);
+                link.pause = Ticks((link.pause.0 * 2).min(DIAL_PAUSE.1.0));
+            }
+        }
+        self.generations[slot as usize] = self.generations[slot as usize].wrapping_add(1);
+        self.free.push(slot);
+        Some(socket)
+    }
+
+    /// A socket's greeting or frame was whole: the next one has all its time.
+    pub(crate) fn give_time(&mut self, slot: u32, now: Ticks) {
+        if let Some(socket) = self.get(slot) {
+            socket.deadline = now.after(FRAME_TIME);
+        }
+    }
+
+    /// Slots whose patience is over.
+    pub(crate) fn overdue(&mut self, now: Ticks) -> Vec<u32> {
+        let mut out = Vec::new();
+        for (slot, place) in self.sockets.iter_mut().enumerate() {
+            let Some(socket) = place else { continue };
+            let waits = match socket.state {
+                State::Greeting { .. } | State::Dialing(_) | State::Dialed(_) => true,
+                State::Peer(_) | State::Client => socket.inbox.waiting() > 0 && !socket.stalled,
+            };
+            if !waits {
+                socket.deadline = now.after(FRAME_TIME);
+            }
+            let is_stuck = socket.stuck_since.is_some_and(|since| now.since(since) > SEND_TIME);
+            if is_stuck || socket.deadline <= now {
+                out.push(slot as u32);
+            }
+        }
+        out
+    }
+
+    /// A peer's link is up over this slot. An older one is replaced; its slot is returned.
+    pub(crate) fn peer_up(&mut self, node: NodeId, slot: u32) -> Option<u32> {
+        self.get(slot).expect("the slot was just in use").state = State::Peer(node);
+        let link = self.peers.get_mut(&node).expect("only members get here");
+        if link.dialing == Some(slot) {
+            link.dialing = None;
+        }
+        link.pause = DIAL_PAUSE.0;
+        link.up.replace(slot).filter(|&old| old != slot)
+    }
+
+    /// Hands what was written for clients of other shards to the mesh, as `src/wires.rs` does.
+    pub(crate) fn flush_remote(&mut self) {
+        let Self { remote, mesh, .. } = self;
+        remote.retain(|&to, outbox| {
+            let lane = usize::from(to.shard.0);
+            let is_over = outbox.is_full();
+            let bytes = if is_over { Vec::new() } else { drain(outbox) };
+            let parcel = if is_over { Parcel::Drop(to) } else { Parcel::Answers { to, bytes } };
+            match mesh.send(lane, parcel) {
+                Ok(()) => false,
+                Err(refused) => {
+                    if let Parcel::Answers { bytes, .. } = refused {
+                        outbox.push(&bytes);
+                    }
+                    mesh.want_room(lane);
+                    true
+                }
+            }
+        });
+    }
+
+    /// The refusal of a greeting.
+    pub(crate) fn refusal(&self, port: Role, code: RefusalCode) -> [u8; HANDSHAKE_BYTES] {
+        Welcome::new(&Host { port, ..self.host }, self.shard, Err(code)).encode()
+    }
+
+    /// The welcome to a greeting.
+    pub(crate) fn welcome(&mut self, slot: u32, port: Role, version: u8) {
+        let host = Host { port, ..self.host };
+        let welcome = Welcome::new(&host, self.shard, Ok(version));
+        if let Some(socket) = self.get(slot) {
+            socket.outbox.push(&welcome.encode());
+        }
+        self.list(slot);
+    }
+
+    /// Our own greeting to a peer's shard.
+    pub(crate) fn greeting(&self, node: NodeId) -> [u8; HANDSHAKE_BYTES] {
+        Hello::from_peer(self.host.identity, self.shard, node, self.shard).encode()
+    }
+
+    /// The most bytes that wait on one connection.
+    pub(crate) fn waiting_bytes_max(&self) -> usize {
+        self.sockets.iter().flatten().map(|socket| socket.outbox.waiting()).max().unwrap_or(0)
+    }
+}
+
+/// Takes everything out of an outbox.
+pub(crate) fn drain(outbox: &mut Outbox) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while let Some(part) = outbox.take_for_send() {
+        bytes.extend_from_slice(part);
+        let count = part.len();
+        outbox.sent(count);
+    }
+    bytes
+}
+
+impl Links for SimLinks {
+    fn peer(&mut self, node: NodeId) -> Option<&mut Outbox> {
+        let slot = self.peers.get(&node)?.up?;
+        self.list(slot);
+        Some(&mut self.get(slot)?.outbox)
+    }
+
+    fn client(&mut self, connection: ConnectionId) -> Option<&mut Outbox> {
+        let most = 4 * self.limits.client;
+        if connection.shard != self.shard {
+            let limit = self.limits.client;
+            let outbox = self.remote.entry(connection).or_insert_with(|| Outbox::new(limit));
+            return (outbox.waiting() < most).then_some(outbox);
+        }
+        let (slot, generation) = (connection.slot, connection.generation);
+        let is_over = self.get_generation(slot, generation)?.outbox.waiting() >= most;
+        if is_over {
+            self.closed.push(slot);
+            return None;
+        }
+        self.list(slot);
+        self.get(slot).map(|socket| &mut socket.outbox)
+    }
+
+    fn forward(&mut self, to: ShardId, connection: ConnectionId, frame: &Frame<'_>) -> bool {
+        let parcel = Parcel::ClientFrame {
+            from: connection,
+            header: frame.header,
+            body: frame.body.to_vec(),
+        };
+        self.mesh.send(usize::from(to.0), parcel).is_ok()
+    }
+}

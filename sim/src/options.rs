@@ -1,0 +1,211 @@
+//! What a seed draws for its run: the cluster's shape, its settings, and how often what goes
+//! wrong. Drawn in a fixed order; what a person asks for instead is put over it afterwards, so that
+//! the rest of the run stays as it was drawn.
+
+use std::collections::BTreeMap;
+
+use ringraft_raft::Settings;
+use ringraft_shard::limits::Limits;
+use ringraft_types::Ticks;
+use ringraft_wal::LogSettings;
+use ringraft_wal::device::Durability;
+
+use crate::faults::FaultKind;
+use crate::links::OutboxLimits;
+use crate::net::Weather;
+use crate::random::Random;
+
+/// What of a log's settings a run draws.
+#[derive(Clone, Debug)]
+pub(crate) struct LogOptions {
+    segment_bytes: u64,
+    block_bytes_max: usize,
+    inflight_max: usize,
+    durability: Durability,
+    group_commit_wait: Ticks,
+}
+
+impl LogOptions {
+    /// Whether a write and its sync are one operation, with one outcome.
+    pub(crate) fn is_dsync(&self) -> bool {
+        self.durability == Durability::Dsync
+    }
+
+    /// These settings over others.
+    pub(crate) fn over(&self, settings: LogSettings) -> LogSettings {
+        LogSettings {
+            segment_bytes: self.segment_bytes,
+            block_bytes_max: self.block_bytes_max,
+            inflight_max: self.inflight_max,
+            durability: self.durability,
+            group_commit_wait: self.group_commit_wait,
+            unsubmitted_bytes_max: 56 << 20,
+            ..settings
+        }
+    }
+}
+
+/// What a run is.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) nodes: u32,
+    pub(crate) shards: u16,
+    pub(crate) groups: u64,
+    pub(crate) clients: usize,
+    /// Calls that a client has under way at most.
+    pub(crate) pipeline: u64,
+    /// A client's pause between looks at its work.
+    pub(crate) think: Ticks,
+    /// Bytes of a long value.
+    pub(crate) value_bytes: u64,
+    /// How long faults go on.
+    pub(crate) safety: Ticks,
+    pub(crate) raft: Settings,
+    pub(crate) limits: Limits,
+    pub(crate) log: LogOptions,
+    pub(crate) align: usize,
+    pub(crate) outbox: OutboxLimits,
+    pub(crate) weather: Weather,
+    /// What a lane's round takes.
+    pub(crate) turn_cost: (Ticks, Ticks),
+    /// What a write takes, and what a read does, microseconds.
+    pub(crate) disk_time: (Ticks, Ticks),
+    /// Rates of clocks, parts per million of the true one.
+    pub(crate) clock_rate: (u64, u64),
+    /// The kinds of fault there are, and the mean time between two.
+    pub(crate) faults: BTreeMap<FaultKind, Ticks>,
+}
+
+/// What a person, or the search for a smaller run, asks for instead of what was drawn.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// So many nodes.
+    pub nodes: Option<u32>,
+    /// So many groups at most.
+    pub groups_max: Option<u64>,
+    /// So many clients at most.
+    pub clients_max: Option<usize>,
+    /// Faults go on so long at most.
+    pub safety_max: Option<Ticks>,
+    /// Without these kinds of fault.
+    pub without: Vec<FaultKind>,
+}
+
+impl Options {
+    /// What a seed draws.
+    pub(crate) fn draw(random: &mut Random, asked: &Asked) -> Self {
+        let nodes = random.pick(&[1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7]);
+        let shards = random.pick(&[1, 1, 1, 2, 2, 3]);
+        let groups = match random.below(10) {
+            0..=2 => 1,
+            3..=7 => random.between(2, 6),
+            8 => random.between(7, 16),
+            _ => random.between(17, 64),
+        };
+        let mut options = Self {
+            nodes,
+            shards,
+            groups,
+            clients: random.between(1, 5) as usize,
+            pipeline: random.pick(&[1, 2, 4, 8, 32]),
+            think: random.pick(&[2, 5, 10, 30].map(Ticks::from_millis)),
+            value_bytes: random.pick(&[64, 512, 2_000, 6_000]),
+            safety: Ticks::from_millis(random.between(2_000, 8_000)),
+            raft: raft(random),
+            limits: limits(random),
+            log: log(random),
+            align: random.pick(&[4096, 4096, 4096, 8192]),
+            outbox: OutboxLimits {
+                client: random.pick(&[32 << 10, 1 << 20, 8 << 20]),
+                peer: random.pick(&[64 << 10, 1 << 20, 16 << 20]),
+            },
+            weather: weather(random),
+            turn_cost: (Ticks(2), Ticks(random.pick(&[10, 30, 100]))),
+            disk_time: (
+                Ticks(random.pick(&[60, 150, 400, 2_000])),
+                Ticks(random.pick(&[30, 100, 500])),
+            ),
+            clock_rate: (1_000_000, 1_000_000),
+            faults: BTreeMap::new(),
+        };
+        if random.coin() {
+            options.clock_rate =
+                random.pick(&[(990_000, 1_010_000), (950_000, 1_050_000), (800_000, 1_200_000)]);
+        }
+        for &kind in FaultKind::ALL {
+            let is_on = random.below(100) < 45;
+            let mean = Ticks::from_millis(random.between(300, 4_000));
+            if is_on {
+                options.faults.insert(kind, mean);
+            }
+        }
+        options.over(asked)
+    }
+
+    fn over(mut self, asked: &Asked) -> Self {
+        self.nodes = asked.nodes.unwrap_or(self.nodes);
+        self.groups = self.groups.min(asked.groups_max.unwrap_or(u64::MAX)).max(1);
+        self.clients = self.clients.min(asked.clients_max.unwrap_or(usize::MAX)).max(1);
+        self.safety = self.safety.min(asked.safety_max.unwrap_or(Ticks::NEVER));
+        self.faults.retain(|kind, _| !asked.without.contains(kind));
+        if !self.faults.contains_key(&FaultKind::Loss) {
+            self.weather.loss = 0;
+        }
+        if !self.faults.contains_key(&FaultKind::Replay) {
+            self.weather.replay = 0;
+        }
+        self
+    }
+}
+
+fn raft(random: &mut Random) -> Settings {
+    let election = random.pick(&[150, 300, 300, 600, 1_000]);
+    let beats = random.pick(&[3, 5, 8]);
+    Settings {
+        election_timeout: Ticks::from_millis(election),
+        heartbeat_interval: Ticks::from_millis(election / beats),
+        append_entries_max: random.pick(&[1, 4, 64, 1024]),
+        append_bytes_max: random.pick(&[1 << 10, 16 << 10, 512 << 10]),
+        inflight_appends_max: random.pick(&[1, 4, 64]) as usize,
+        inflight_bytes_max: random.pick(&[8 << 10, 256 << 10, 4 << 20]),
+        reads_waiting_max: 1024,
+    }
+}
+
+fn limits(random: &mut Random) -> Limits {
+    Limits {
+        group_writes_max: random.pick(&[4, 64, 16_384, 16_384]) as usize,
+        group_bytes_max: random.pick(&[16 << 10, 1 << 20, 32 << 20]) as usize,
+        group_reads_max: random.pick(&[4, 64, 1024]) as usize,
+        group_reads_bytes_max: 1 << 20,
+        log_bytes_max: random.pick(&[64 << 10, 1 << 20, 16 << 20]) as usize,
+        cache_bytes_max: 8 << 20,
+    }
+}
+
+fn log(random: &mut Random) -> LogOptions {
+    let block_bytes_max = random.pick(&[32 << 10, 64 << 10, 128 << 10]) as usize;
+    LogOptions {
+        segment_bytes: random.pick(&[3, 4, 8]) * block_bytes_max as u64,
+        block_bytes_max,
+        inflight_max: random.pick(&[1, 1, 2, 4]) as usize,
+        durability: random.pick(&[
+            Durability::Dsync,
+            Durability::Dsync,
+            Durability::LinkedSync,
+            Durability::Blocking,
+        ]),
+        group_commit_wait: Ticks(random.pick(&[0, 0, 100, 1_000])),
+    }
+}
+
+fn weather(random: &mut Random) -> Weather {
+    let least = random.pick(&[20, 100, 500, 2_000]);
+    let most = least * random.pick(&[2, 4, 20]);
+    Weather {
+        delay: (Ticks(least), Ticks(most)),
+        loss: random.pick(&[1_000, 10_000, 50_000]),
+        split: random.pick(&[0, 20_000, 300_000]),
+        replay: random.pick(&[1_000, 20_000, 200_000]),
+    }
+}

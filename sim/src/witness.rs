@@ -1,0 +1,277 @@
+//! What the checks know of a whole cluster, which no node does: what was applied where, who voted
+//! for whom, which entries there were, and what each disk was said to hold.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use ringraft_net::wire::{self, BallotKind};
+use ringraft_net::{Frame, FrameHeader, Kind};
+use ringraft_shard::machine::{Applied, ApplyError, CommandKind, KvMachine, StateMachine};
+use ringraft_types::limits::FRAME_HEADER_BYTES;
+use ringraft_types::{GroupId, Index, NodeId, Revision, Status, Term, record};
+use ringraft_wal::Recovered;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+/// Everything that was applied anywhere: the first to apply an entry says what it is.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    groups: BTreeMap<GroupId, BTreeMap<Index, (NodeId, u64)>>,
+}
+
+impl Ledger {
+    fn applied(&mut self, group: GroupId, index: Index, node: NodeId, hash: u64) {
+        let entries = self.groups.entry(group).or_default();
+        let first = *entries.entry(index).or_insert((node, hash));
+        assert!(
+            first.1 == hash,
+            "V7: node {node} and node {} applied different commands, or came to different states, \
+             at entry {index} of group {group}",
+            first.0
+        );
+    }
+
+    /// The newest entry of a group that was applied anywhere.
+    pub(crate) fn newest(&self, group: GroupId) -> Index {
+        let entries = self.groups.get(&group);
+        entries.and_then(|entries| entries.keys().next_back().copied()).unwrap_or_default()
+    }
+}
+
+/// A command that a machine applied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    /// Its entry.
+    pub(crate) index: Index,
+    /// The machine's revision after it.
+    pub(crate) revision: Revision,
+    /// A hash of it.
+    pub(crate) command: u64,
+}
+
+/// What one machine applied since it was made.
+pub(crate) type Steps = Rc<RefCell<Vec<Step>>>;
+
+/// A machine that shows what happens to it.
+pub(crate) struct Witness {
+    node: NodeId,
+    group: GroupId,
+    last: Index,
+    machine: KvMachine,
+    ledger: Rc<RefCell<Ledger>>,
+    steps: Steps,
+}
+
+impl Witness {
+    /// A fresh machine of a group on a node.
+    pub(crate) fn new(
+        node: NodeId,
+        group: GroupId,
+        ledger: Rc<RefCell<Ledger>>,
+        steps: Steps,
+    ) -> Self {
+        Self { node, group, last: Index::ZERO, machine: KvMachine::new(), ledger, steps }
+    }
+}
+
+impl StateMachine for Witness {
+    fn check(&self, command: &[u8]) -> Result<CommandKind, Status> {
+        self.machine.check(command)
+    }
+
+    fn apply(
+        &mut self,
+        index: Index,
+        command: &[u8],
+        reply: &mut Vec<u8>,
+    ) -> Result<Applied, ApplyError> {
+        let (node, group) = (self.node, self.group);
+        assert!(
+            index > self.last,
+            "V8: node {node} applied entry {index} of group {group} after {}",
+            self.last
+        );
+        self.last = index;
+        let start = reply.len();
+        let applied = self.machine.apply(index, command, reply)?;
+        let command = xxh3_64(command);
+        self.steps.borrow_mut().push(Step { index, revision: applied.revision, command });
+        let mut hash = xxh3_64_with_seed(&reply[start..], command);
+        let state = self.machine.state_hash();
+        hash = hash.rotate_left(7) ^ state ^ applied.revision.0 << 8 ^ applied.status as u64;
+        self.ledger.borrow_mut().applied(group, index, node, hash);
+        Ok(applied)
+    }
+
+    fn query(&self, command: &[u8], reply: &mut Vec<u8>) -> Applied {
+        self.machine.query(command, reply)
+    }
+
+    fn revision(&self) -> Revision {
+        self.machine.revision()
+    }
+
+    fn state_hash(&self) -> u64 {
+        self.machine.state_hash()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.machine.memory_bytes()
+    }
+}
+
+/// What a node promised to others of a group.
+#[derive(Clone, Copy, Debug, Default)]
+struct Promise {
+    /// The newest term in which it gave its vote, and to whom.
+    vote: Option<(Term, NodeId)>,
+    /// It holds what the leader of this term has, up to here.
+    held: (Term, Index),
+}
+
+/// What travelled between nodes.
+#[derive(Debug, Default)]
+pub(crate) struct Snoop {
+    /// By group, term and voter.
+    votes: BTreeMap<(GroupId, Term, NodeId), NodeId>,
+    /// By group, term and index: what a record is.
+    entries: BTreeMap<(GroupId, Term, Index), u64>,
+    leaders: BTreeMap<(GroupId, Term), NodeId>,
+    promises: BTreeMap<(NodeId, GroupId), Promise>,
+}
+
+impl Snoop {
+    /// Looks at what left for a peer: whole frames, behind a greeting perhaps.
+    pub(crate) fn sent(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        mut bytes: &[u8],
+        mut each: impl FnMut(&FrameHeader),
+    ) {
+        if bytes.starts_with(b"RRWE") || bytes.starts_with(b"RRHI") {
+            bytes = &bytes[ringraft_net::handshake::HANDSHAKE_BYTES..];
+        }
+        while let Some(head) = bytes.first_chunk::<FRAME_HEADER_BYTES>() {
+            let header = FrameHeader::decode(head).expect("V13: a node sends sound frames");
+            let body = &bytes[FRAME_HEADER_BYTES..header.frame_bytes()];
+            bytes = &bytes[header.frame_bytes()..];
+            each(&header);
+            self.frame(from, to, &Frame { header, body });
+        }
+    }
+
+    fn frame(&mut self, from: NodeId, to: NodeId, frame: &Frame<'_>) {
+        let group = frame.header.group;
+        match frame.header.kind {
+            Kind::Ballot => {
+                let ballot = wire::ballot(frame).expect("V13: a node sends sound frames");
+                match ballot.kind {
+                    BallotKind::Vote => self.voted(group, ballot.term, from, from),
+                    BallotKind::VoteReply if ballot.granted => {
+                        self.voted(group, ballot.term, from, to);
+                    }
+                    _ => {}
+                }
+            }
+            Kind::AppendReplies => {
+                let view = wire::append_replies(frame).expect("V13: a node sends sound frames");
+                for item in view.items().filter(|item| item.accepted) {
+                    let promise = self.promises.entry((from, item.group)).or_default();
+                    let held = (item.append_term, item.matched_or_prev);
+                    promise.held = promise.held.max(held);
+                }
+            }
+            Kind::Append => {
+                let (_, records) = wire::append(frame).expect("V13: a node sends sound frames");
+                self.records(group, from, records);
+            }
+            _ => {}
+        }
+    }
+
+    fn records(&mut self, group: GroupId, from: NodeId, mut records: &[u8]) {
+        while !records.is_empty() {
+            let header = record::peek(records).expect("V13: a node sends sound records");
+            let length = record::encoded_bytes(header.length as usize);
+            let hash = xxh3_64(&records[..length]);
+            records = &records[length..];
+            let known = *self.entries.entry((group, header.term, header.index)).or_insert(hash);
+            assert!(
+                known == hash,
+                "V2: node {from} sends another entry {} of term {} of group {group} than was sent \
+                 before",
+                header.index,
+                header.term
+            );
+        }
+    }
+
+    fn voted(&mut self, group: GroupId, term: Term, voter: NodeId, candidate: NodeId) {
+        let known = *self.votes.entry((group, term, voter)).or_insert(candidate);
+        assert!(
+            known == candidate,
+            "V1: node {voter} votes for {candidate} in term {term} of group {group}, and voted for \
+             {known} before"
+        );
+        let promise = self.promises.entry((voter, group)).or_default();
+        promise.vote = promise.vote.max(Some((term, candidate)));
+    }
+
+    /// A node leads. `newest` is the newest entry of the group that was applied anywhere.
+    pub(crate) fn leads(
+        &mut self,
+        node: NodeId,
+        group: GroupId,
+        term: Term,
+        last: Index,
+        newest: Index,
+    ) {
+        let known = *self.leaders.entry((group, term)).or_insert(node);
+        assert!(known == node, "V1: {node} and {known} lead group {group} in term {term}");
+        let later = (group, term.next())..=(group, Term(u64::MAX));
+        if self.leaders.range(later).next().is_none() {
+            assert!(
+                last >= newest,
+                "V2: node {node} leads group {group} in term {term} with entries up to {last}, and \
+                 {newest} was applied before"
+            );
+        }
+    }
+
+    /// What a node found of its log after a start, against what it promised before.
+    pub(crate) fn recovered(&self, node: NodeId, shard: (u16, u16), recovered: &Recovered) {
+        let of_node = (node, GroupId(0))..=(node, GroupId(u64::MAX));
+        for (&(_, group), promise) in self.promises.range(of_node) {
+            if group.0 % u64::from(shard.1) != u64::from(shard.0) {
+                continue;
+            }
+            let found = recovered.groups.get(&group);
+            let hard = found.and_then(|found| found.hard);
+            let (term, vote) = hard.map_or((Term::ZERO, 0), |(term, vote, _)| (term, vote));
+            if let Some((voted_in, candidate)) = promise.vote {
+                assert!(
+                    term > voted_in || (term == voted_in && vote == candidate.0),
+                    "V3: node {node} voted for {candidate} in term {voted_in} of group {group}, and \
+                     finds a vote for {vote} in term {term} after a start"
+                );
+            }
+            let (held_in, held) = promise.held;
+            let last = found.map_or(Index::ZERO, |found| found.last);
+            assert!(
+                term > held_in || (term == held_in && last >= held),
+                "V3: node {node} acknowledged entry {held} in term {held_in} of group {group}, and \
+                 finds {last} in term {term} after a start"
+            );
+        }
+        for (group, found) in &recovered.groups {
+            let newest = found.runs.last().map_or(Term::ZERO, |run| run.1);
+            let term = found.hard.map_or(Term::ZERO, |hard| hard.0);
+            assert!(
+                term >= newest,
+                "V4: node {node} holds an entry of term {newest} of group {group}, its own is \
+                 {term}"
+            );
+        }
+    }
+}

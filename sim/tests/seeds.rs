@@ -1,0 +1,58 @@
+//! Whole runs of the simulator: a few seeds on every change, and every seed that ever broke.
+
+use ringraft_sim::faults::FaultKind;
+use ringraft_sim::options::Asked;
+use ringraft_sim::run::{Order, Outcome, run};
+use ringraft_sim::world::Ran;
+use ringraft_types::Ticks;
+
+fn pass(order: &Order) -> Ran {
+    match run(order) {
+        Outcome::Passed(ran) => ran,
+        Outcome::Failed(violation) => panic!(
+            "seed {} broke: {}\nagain: cargo run --release -p ringraft-sim -- --seed {}\n{}",
+            order.seed,
+            violation.what,
+            order.seed,
+            violation.events.join("\n")
+        ),
+    }
+}
+
+/// A shorter run of a seed, for every change.
+fn short(seed: u64) -> Order {
+    let safety_max = Some(Ticks::from_millis(1_500));
+    let asked = Asked { safety_max, groups_max: Some(4), ..Asked::default() };
+    Order { seed, asked, ..Order::default() }
+}
+
+/// Some seeds go through, faults and all.
+#[test]
+fn seeds_go_through() {
+    for seed in 100_000..100_024 {
+        let ran = pass(&short(seed));
+        assert!(ran.calls > 0, "seed {seed} asked for nothing");
+    }
+}
+
+/// The same seed gives the same run, to the last byte on the wire (I-12).
+#[test]
+fn a_seed_replays() {
+    for seed in 200_000..200_004 {
+        let (first, again) = (pass(&short(seed)), pass(&short(seed)));
+        assert_eq!(first.hash, again.hash, "seed {seed}");
+        assert_eq!(first.counts, again.counts, "seed {seed}");
+    }
+    assert_ne!(pass(&short(200_000)).hash, pass(&short(200_001)).hash);
+}
+
+/// What is left out doesn't strike.
+#[test]
+fn a_kind_that_is_left_out_does_not_strike() {
+    let mut order = short(300_000);
+    order.asked.without = FaultKind::ALL.to_vec();
+    let ran = pass(&order);
+    for kind in FaultKind::ALL {
+        assert_eq!(ran.counts.get(kind.name()), None, "{kind}");
+    }
+}
