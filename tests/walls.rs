@@ -144,7 +144,7 @@ const UNSAFE_FILES: &[&str] = &[
     "wal/src/buffer.rs",
     "wal/src/sealed.rs",
     "wal/src/device/uring.rs",
-    "wal/tests/uring.rs",
+    "wal/tests/ring/mod.rs",
     "src/reactor.rs",
     "benches/micro/ring_ops.rs",
     "benches/src/ring.rs",
