@@ -1,6 +1,7 @@
 //! A cluster of node processes in a directory of its own. Only processes that were started here are
 //! ever signalled, and none outlives the test.
 
+use crate::network::Network;
 use crate::raw::Raw;
 use ringraft_net::client_wire::LocateReply;
 use ringraft_net::{Client, ClientOptions};
@@ -100,6 +101,10 @@ pub(crate) struct Node {
     pub(crate) data_dir: PathBuf,
     pub(crate) client: String,
     pub(crate) ports: [u16; 3],
+    /// The network namespace that it runs in, if not the test's own.
+    namespace: Option<String>,
+    /// What its boot clock is ahead of the machine's, seconds.
+    clock_ahead: i64,
     log: PathBuf,
     child: Option<Child>,
 }
@@ -115,6 +120,10 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// A cluster that is configured, but neither formatted nor started.
     pub(crate) fn configured(test: &'static str, shape: &Shape) -> Self {
+        Self::configured_in(test, shape, None)
+    }
+
+    fn configured_in(test: &'static str, shape: &Shape, network: Option<&Network>) -> Self {
         let name = format!("faults-{test}-{}", std::process::id());
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         // Left by a process that failed and had the same id.
@@ -123,13 +132,17 @@ impl Cluster {
         let names: Vec<String> = (0..shape.nodes).map(|i| format!("n{}", i + 1)).collect();
         let nodes: Vec<Node> = names
             .into_iter()
-            .map(|name| {
-                let ports = free_ports();
+            .enumerate()
+            .map(|(number, name)| {
+                let ports = if network.is_some() { Network::ports() } else { free_ports() };
+                let loopback = format!("127.0.0.1:{}", ports[0]);
                 Node {
                     config: directory.join(format!("{name}.toml")),
                     data_dir: directory.join(format!("{name}-data")),
                     log: directory.join(format!("{name}.log")),
-                    client: format!("127.0.0.1:{}", ports[0]),
+                    client: network.map_or(loopback, |network| network.client_address(number)),
+                    namespace: network.map(|network| network.namespace(number).to_owned()),
+                    clock_ahead: 0,
                     ports,
                     name,
                     child: None,
@@ -157,12 +170,20 @@ impl Cluster {
 
     /// A cluster that is formatted and runs.
     pub(crate) fn start(test: &'static str, shape: &Shape) -> Self {
-        let mut cluster = Self::configured(test, shape);
-        for node in &mut cluster.nodes {
+        Self::configured(test, shape).started()
+    }
+
+    /// The same, every node in a namespace of the network.
+    pub(crate) fn start_in(test: &'static str, shape: &Shape, network: &Network) -> Self {
+        Self::configured_in(test, shape, Some(network)).started()
+    }
+
+    fn started(mut self) -> Self {
+        for node in &mut self.nodes {
             node.format();
             node.start();
         }
-        cluster
+        self
     }
 
     pub(crate) fn endpoints(&self) -> Vec<String> {
@@ -267,7 +288,7 @@ impl Node {
 
     /// Starts the process; it isn't waited for.
     pub(crate) fn start(&mut self) {
-        self.start_by(ringraft(&[]));
+        self.start_by(self.command());
     }
 
     /// The same, with so many descriptors at most.
@@ -299,6 +320,28 @@ impl Node {
         let mut answer = String::new();
         socket.read_to_string(&mut answer).expect("an answer");
         answer.split_once("\r\n\r\n").expect("a head").1.to_owned()
+    }
+
+    /// Its process, in the namespaces that it is to have; the wrappers become it by exec.
+    fn command(&self) -> Command {
+        let mut words: Vec<String> = Vec::new();
+        if let Some(namespace) = &self.namespace {
+            words.extend(["ip", "netns", "exec", namespace].map(String::from));
+        }
+        if self.clock_ahead != 0 {
+            let ahead = self.clock_ahead.to_string();
+            // A time namespace is entered by the next child: unshare execs in it.
+            words.extend(["unshare", "--time", "--boottime", &ahead].map(String::from));
+        }
+        words.push(env!("CARGO_BIN_EXE_ringraft").to_owned());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).stdin(Stdio::null());
+        command
+    }
+
+    /// From its next start on, its boot clock has another origin.
+    pub(crate) fn move_clock(&mut self, seconds_ahead: i64) {
+        self.clock_ahead = seconds_ahead;
     }
 
     /// The process's number.

@@ -7,10 +7,13 @@
 mod clients;
 mod cluster;
 mod file_systems;
+mod histories;
 mod identity;
 mod kill;
 mod load;
+mod network;
 mod raw;
+mod recorder;
 mod shards;
 mod stale;
 mod stop;
