@@ -13,7 +13,7 @@ use super::general::{self, DONE_MAX, UNKNOWN_MAX};
 use super::model::Model;
 use super::serial::{self, Serial};
 use super::violation::Violation;
-use crate::history::{Ask, Call};
+use crate::history::{Ask, Call, Operation};
 
 /// How much of a group's history the general checker was asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,9 @@ fn search_windows(group: GroupId, order: &[&Call]) -> Result<usize, Violation> {
             unknown <= UNKNOWN_MAX
         });
         let (window, after) = rest.split_at(fits.count());
-        if !general::is_linearizable(model.clone(), window) {
+        let named = window.iter().flat_map(|call| revisions_named(&call.ask));
+        let oldest = named.fold(model.revision(), u64::min);
+        if !general::is_linearizable(model.since(oldest), window) {
             return Err(Violation::Disagree { group, serial: None, general: false });
         }
         for call in window {
@@ -70,4 +72,18 @@ fn search_windows(group: GroupId, order: &[&Call]) -> Result<usize, Violation> {
         (windows, rest) = (windows + 1, after);
     }
     Ok(windows)
+}
+
+/// The revisions that a call names to be read.
+fn revisions_named(ask: &Ask) -> Vec<u64> {
+    let operations = match ask {
+        Ask::Range(range) => return vec![range.revision; usize::from(range.revision > 0)],
+        Ask::Txn(txn) => txn.then.iter().chain(&txn.otherwise),
+        _ => return Vec::new(),
+    };
+    let named = operations.filter_map(|operation| match operation {
+        Operation::Range(range) if range.revision > 0 => Some(range.revision),
+        _ => None,
+    });
+    named.collect()
 }

@@ -22,14 +22,14 @@ const NOW: u64 = u64::MAX;
 const ROOM_SURE_BYTES: usize = REPLY_BYTES_MAX - 64 * 1024;
 
 /// What became of a key at a revision.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Change {
     revision: u64,
     /// `None`: it was removed.
     version: Option<Version>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Version {
     value: Arc<Bytes>,
     create: u64,
@@ -38,7 +38,7 @@ struct Version {
 }
 
 /// The machine.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
     revision: u64,
     /// Every key's changes, oldest first; shared between copies until they differ.
@@ -55,6 +55,17 @@ pub struct Step {
 }
 
 impl Model {
+    /// The same machine without what its keys were before a revision.
+    pub fn since(&self, revision: u64) -> Self {
+        let mut since = Self { revision: self.revision, keys: BTreeMap::new() };
+        for (key, changes) in &self.keys {
+            let until = changes.partition_point(|change| change.revision <= revision);
+            let kept = changes[until.saturating_sub(1)..].to_vec();
+            since.keys.insert(key.clone(), Arc::new(kept));
+        }
+        since
+    }
+
     /// The newest revision.
     pub const fn revision(&self) -> u64 {
         self.revision

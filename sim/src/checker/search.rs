@@ -146,9 +146,8 @@ impl<'p, 'a> Search<'p, 'a> {
                 free.push(call);
             }
         }
-        let mut left = free.clone();
-        // Taken from the end, the earliest first.
-        left.reverse();
+        // Taken from the end, the latest first: what takes effect does so soon, as a rule.
+        let left = free.clone();
         if self.applied.contains_key(&revision) && left.len() == 1 {
             // What is given needs no way back.
             if self.take(left[0], Place::Given) {

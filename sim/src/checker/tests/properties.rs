@@ -10,10 +10,43 @@ use ringraft_types::Index;
 use super::world::{BUGS, Bug, GROUP, World};
 use crate::checker::general::UNKNOWN_MAX;
 use crate::checker::{Violation, agree, check, serial};
+use crate::history::lines::{self, Event};
 use crate::history::{Call, History, Reply};
 
 fn calls(history: &History) -> Vec<&Call> {
     history.calls().iter().collect()
+}
+
+/// The history with one number of one answer changed, up or down; or as it is, if the answer
+/// chosen has no such number.
+fn scratched(history: &History, which: usize, part: usize, up: bool) -> History {
+    let mut written = Vec::new();
+    history.write(&mut written).expect("memory takes everything");
+    let mut lines = lines::parse(&written[..]).expect("just written");
+    let answers: Vec<usize> =
+        (0..lines.len()).filter(|&at| matches!(lines[at].event, Event::Done { .. })).collect();
+    let change = |number: &mut u64| {
+        *number = if up { *number + 1 } else { number.saturating_sub(1) };
+    };
+    if !answers.is_empty()
+        && let Event::Done { revision, index, reply } =
+            &mut lines[answers[which % answers.len()]].event
+    {
+        let list = match reply {
+            Reply::Range(list) | Reply::Delete(list) => Some(list),
+            Reply::Put(_) | Reply::Txn(_) => None,
+        };
+        match (part, list, index) {
+            (0, _, _) => change(revision),
+            (1, _, Some(index)) => change(index),
+            (2, Some(list), _) => change(&mut list.count),
+            (3, Some(list), _) => list.keys.iter_mut().for_each(|key| change(&mut key.modified)),
+            (4, Some(list), _) => list.keys.iter_mut().for_each(|key| change(&mut key.version)),
+            (5, Some(list), _) => drop(list.keys.pop()),
+            _ => {}
+        }
+    }
+    History::together(vec![lines]).expect("only answers changed")
 }
 
 proptest! {
@@ -57,6 +90,24 @@ proptest! {
         }
     }
 
+    /// Of an answer with one number changed both checkers say the same, and mostly that it broke.
+    #[test]
+    fn scratched_answers_are_judged_alike(
+        numbers in prop::collection::vec(any::<u16>(), 100..320),
+        (which, part, up) in (any::<usize>(), 0..6usize, any::<bool>()),
+    ) {
+        let world = World::run(&numbers, UNKNOWN_MAX, Bug::None);
+        let history = scratched(&world.history, which, part, up);
+        let found = agree::check(GROUP, calls(&history), &BTreeMap::new());
+        if let Err(violation) = found {
+            let is_clear = !matches!(
+                violation,
+                Violation::Disagree { .. } | Violation::Undecided { .. }
+            );
+            prop_assert!(is_clear, "{violation}");
+        }
+    }
+
     /// What is written as lines is read as it was.
     #[test]
     fn histories_survive_their_format(numbers in prop::collection::vec(any::<u16>(), 2..320)) {
@@ -85,24 +136,47 @@ proptest! {
     }
 }
 
+/// Numbers for a world, by seed.
+fn numbers(seed: u64, count: usize) -> Vec<u16> {
+    let mut random = seed + 1;
+    let next = |_| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random >> 24) as u16
+    };
+    (0..count).map(next).collect()
+}
+
 /// Every kind of bug is found by the checker by revisions, in most of its runs.
 #[test]
 fn every_bug_is_found() {
     for bug in BUGS {
-        let mut found = 0;
-        for seed in 0..50u64 {
-            let mut random = seed + 1;
-            let mut next = || {
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                (random >> 24) as u16
-            };
-            let numbers: Vec<u16> = (0..1_000).map(|_| next()).collect();
+        let is_found = |seed: &u64| {
+            let numbers = numbers(*seed, 1_000);
             let world = World::run(&numbers, 3, bug);
-            let is_broken = serial::check(GROUP, calls(&world.history), &BTreeMap::new()).is_err();
-            found += u32::from(is_broken);
-        }
+            serial::check(GROUP, calls(&world.history), &BTreeMap::new()).is_err()
+        };
+        let found = (0..50).filter(is_found).count();
         assert!(found >= 25, "{bug:?} was found in {found} of 50 runs");
+    }
+}
+
+/// A number that was changed is found, whichever it is, in most of the answers that have it.
+#[test]
+fn every_scratch_is_found() {
+    for part in 0..6 {
+        let (mut scratches, mut found) = (0, 0);
+        for seed in 0..100 {
+            let numbers = numbers(seed, 1_000);
+            let world = World::run(&numbers, 3, Bug::None);
+            let history = scratched(&world.history, seed as usize, part, seed % 2 == 0);
+            scratches += usize::from(history.calls() != world.history.calls());
+            let result = serial::check(GROUP, calls(&history), &BTreeMap::new());
+            found += usize::from(result.is_err());
+        }
+        assert!(scratches >= 10, "part {part} was scratched {scratches} times");
+        let is_most = found * 4 >= scratches * 3;
+        assert!(is_most, "part {part} was found in {found} of {scratches} answers");
     }
 }
