@@ -145,6 +145,7 @@ const UNSAFE_FILES: &[&str] = &[
     "wal/src/sealed.rs",
     "wal/src/device/uring.rs",
     "wal/tests/ring/mod.rs",
+    "wal/tests/uring.rs",
     "src/reactor.rs",
     "benches/micro/ring_ops.rs",
     "benches/src/ring.rs",

@@ -1,0 +1,8 @@
+//! libFuzzer on the border `recovery`.
+#![no_main]
+
+#[path = "../../tests/fuzz/targets.rs"]
+#[allow(dead_code)]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::recovery(bytes));
