@@ -262,7 +262,10 @@ impl Raft {
             return;
         }
         let is_free = term > self.term() || term == self.term() && self.may_vote_for(from);
-        let granted = is_voter && is_free && last >= self.replica.vote_last();
+        let is_complete = last >= self.replica.vote_last();
+        #[cfg(ringraft_plant)]
+        let is_complete = is_complete || planted(Plant::ShorterLogElected);
+        let granted = is_voter && is_free && is_complete;
         let term = if granted { term } else { self.term() };
         let reply = Message::PreVoteReply { term, granted };
         self.replica.send_gated(from, reply, Index::ZERO, out);
