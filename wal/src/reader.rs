@@ -7,7 +7,7 @@ use crate::device::{Completion, Device, Operation};
 use crate::error::ReadError;
 use crate::format::Identity;
 use crate::index::Span;
-use crate::log::{Log, Purpose};
+use crate::log::{ATTEMPTS_MAX, Log, Purpose};
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, Index};
 use std::collections::VecDeque;
@@ -51,6 +51,8 @@ struct Job {
     removals: u64,
     in_flight: Option<(Span, u64, u64)>,
     is_second_try: bool,
+    /// Attempts in a row that the system asked to repeat, or cut short.
+    attempts: u32,
 }
 
 /// Reads asked for and not yet answered, and answers not yet taken.
@@ -85,6 +87,7 @@ impl Log {
             removals,
             in_flight: None,
             is_second_try: false,
+            attempts: 0,
         });
     }
 
@@ -157,6 +160,13 @@ impl Log {
         } else {
             None
         };
+        let is_cut = completion.result >= 0 && completion.result < buffer.len() as i32;
+        let is_to_be_repeated = is_cut || matches!(errno, libc::EAGAIN | libc::EINTR);
+        if is_to_be_repeated && job.attempts < ATTEMPTS_MAX {
+            // Says nothing of what lies on the disk (S19).
+            job.attempts += 1;
+            return;
+        }
         let Some(found) = found else {
             // A misdirected or stale read is cured by the next one; rot isn't.
             if std::mem::replace(&mut job.is_second_try, true) {
@@ -169,7 +179,7 @@ impl Log {
             }
             return;
         };
-        job.is_second_try = false;
+        (job.is_second_try, job.attempts) = (false, 0);
         for (index, range) in found {
             let is_wanted = index == job.next && index <= job.request.last;
             let fits = job.out.is_empty() || job.out.len() + range.len() <= job.request.bytes_max;

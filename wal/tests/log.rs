@@ -328,6 +328,22 @@ fn reads_are_bounded_and_verified() {
     assert!(bench.read(1, 101, 101).is_ok());
 }
 
+/// Reads that the system wants repeated, or cuts short, are repeated: they say nothing of what lies
+/// on the disk, and a group must not be called damaged for them. Not for ever.
+#[test]
+fn interrupted_and_short_reads_are_repeated() {
+    let mut bench = Bench::new(settings());
+    bench.append_run(1, 1, 3, 1, 500);
+    bench.flush();
+    let read = OperationKind::Read;
+    for effect in [Effect::Errno(libc::EINTR), Effect::Errno(libc::EAGAIN), Effect::Short(512)] {
+        bench.device.inject(fault(read, 0, 5, effect));
+        assert_eq!(bench.read(1, 1, 3), Ok(run(1, 1, 3, 1, 500)), "{effect:?}");
+    }
+    bench.device.inject(fault(read, 0, u32::MAX, Effect::Short(512)));
+    assert!(matches!(bench.read(1, 1, 3), Err(ReadError::Rot { .. })));
+}
+
 /// Settings that contradict each other are refused with both values.
 #[test]
 fn contradicting_settings_are_refused() {
