@@ -1,7 +1,7 @@
 //! A client: the production library's core with sockets of the simulated network, as
 //! `net/src/client/driver.rs` drives it, and somebody who uses it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use ringraft_net::client::{CallId, Core, CoreOptions, LinkId, Outcome};
@@ -38,6 +38,7 @@ pub(crate) struct Client {
     calls: BTreeMap<CallId, Under>,
     next_call: u64,
     workload: Workload,
+    errands: VecDeque<GroupId>,
     wake: Ticks,
     next_work: Ticks,
     /// It asks for nothing more.
@@ -65,6 +66,7 @@ impl Client {
             calls: BTreeMap::new(),
             next_call: 1,
             workload: Workload::default(),
+            errands: VecDeque::new(),
             wake: Ticks::NEVER,
             next_work: Ticks::ZERO,
             is_done: false,
@@ -238,6 +240,11 @@ impl Client {
         if self.is_done {
             return;
         }
+        while let Some(group) = self.errands.pop_front() {
+            let (put, read) = self.workload.errand(self.name());
+            self.submit(base, history, group, put);
+            self.submit(base, history, group, read);
+        }
         let most = self.options.pipeline;
         for _ in 0..base.random.between(1, most) {
             if self.calls.len() as u64 >= most {
@@ -247,6 +254,13 @@ impl Client {
             let ask = self.workload.next(&mut base.random, group, self.name(), &self.options);
             self.submit(base, history, group, ask);
         }
+    }
+
+    /// Asks this group soon, for a write and a read.
+    pub(crate) fn send_to(&mut self, base: &mut Base, group: GroupId) {
+        self.errands.push_back(group);
+        self.next_work = base.now;
+        self.wake(base, base.now);
     }
 
     /// Asks for one thing.

@@ -98,6 +98,8 @@ pub(crate) struct Mood {
     pub(crate) held: Vec<(u64, u64)>,
     /// What becomes of the next operations.
     pub(crate) armed: Vec<Armed>,
+    /// No read fails or misleads before this: two such in a row are rot.
+    pub(crate) reads_are_good_until: Ticks,
 }
 
 /// What a lane's turn led to.

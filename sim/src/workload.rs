@@ -94,6 +94,15 @@ impl Workload {
         }
     }
 
+    /// A write and a read that every group can serve.
+    pub(crate) fn errand(&mut self, client: u64) -> (Ask, Ask) {
+        self.next_value += 1;
+        let value = Bytes::from(format!("{client}.{}", self.next_value).as_str());
+        let key = Bytes::from("r0");
+        let put = Put { key: key.clone(), value, previous: false };
+        (Ask::Put(put), Ask::Range(one(key)))
+    }
+
     fn of(&self, group: GroupId, key: &str) -> (u64, Vec<u8>) {
         let known = self.known.get(&group).and_then(|known| known.keys.get(key.as_bytes()));
         known.cloned().unwrap_or_default()

@@ -1,7 +1,7 @@
 //! A whole cluster with its clients in virtual time: what happens next, and to whom.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use ringraft_net::status::GroupRole;
@@ -55,6 +55,8 @@ pub(crate) struct World {
     pub(crate) faults: Faults,
     /// No more faults strike.
     pub(crate) is_calm: bool,
+    /// Nodes that aren't started again.
+    stay_down: BTreeSet<usize>,
     history: History,
     ledger: Rc<RefCell<Ledger>>,
     snoop: Snoop,
@@ -107,6 +109,7 @@ impl World {
             clients,
             faults: Faults::default(),
             is_calm: false,
+            stay_down: BTreeSet::new(),
             history: History::new(),
             ledger: Rc::new(RefCell::new(Ledger::default())),
             snoop: Snoop::default(),
@@ -212,7 +215,7 @@ impl World {
 
     /// Starts a node's process if it doesn't run.
     pub(crate) fn start(&mut self, node: usize) {
-        if !self.nodes[node].is_up {
+        if !self.nodes[node].is_up && !self.stay_down.contains(&node) {
             self.nodes[node].start(&mut self.base, &mut self.network);
         }
     }
@@ -358,7 +361,9 @@ impl World {
     fn arm(&mut self, node: usize, lane: usize, fresh: &Fresh) {
         let is_recovering = self.nodes[node].is_recovering(lane);
         let Self { nodes, base, options, .. } = self;
-        let armed = &mut nodes[node].moods[lane].armed;
+        let mood = &mut nodes[node].moods[lane];
+        let are_reads_good = base.now < mood.reads_are_good_until;
+        let armed = &mut mood.armed;
         let is_write = matches!(fresh.work, Work::Write | Work::SyncedWrite);
         let is_dsync = options.log.is_dsync();
         // What a recovery reads in one piece is read again by units; a unit that can't be read is
@@ -368,8 +373,8 @@ impl World {
         let fits = |armed: &Armed| match armed.kind {
             FaultKind::WriteError => is_write,
             FaultKind::SyncError => matches!(fresh.work, Work::Sync | Work::SyncedWrite),
-            FaultKind::ReadError => is_read_again,
-            FaultKind::StaleRead => is_read && !is_recovering,
+            FaultKind::ReadError => is_read_again && !are_reads_good,
+            FaultKind::StaleRead => is_read && !is_recovering && !are_reads_good,
             FaultKind::ShortIo | FaultKind::Transient => is_write || is_read_again,
             _ => false,
         };
@@ -378,6 +383,9 @@ impl World {
         armed[at].count -= 1;
         if armed[at].count == 0 {
             armed.remove(at);
+        }
+        if matches!(kind, FaultKind::ReadError | FaultKind::StaleRead) {
+            mood.reads_are_good_until = base.now.after(Ticks::from_millis(30_000));
         }
         let sectors = fresh.bytes as u64 / 512;
         let part = base.random.below(sectors.max(1)) as usize * 512;
@@ -518,6 +526,7 @@ impl World {
             if quorum.contains(&node) {
                 self.start(node);
             } else if self.base.random.coin() {
+                self.stay_down.insert(node);
                 if self.nodes[node].is_up {
                     self.end(node, None, "stays down");
                 }
@@ -537,18 +546,31 @@ impl World {
             client.count_from(now);
         }
         let until = now.after(SERVE_TIME);
-        let served = |world: &Self, group: GroupId| {
-            let done = world.clients.iter().filter_map(|client| client.done().get(&group));
+        let mut missing = self.unserved();
+        while !missing.is_empty() {
+            assert!(
+                self.base.now < until,
+                "liveness: groups {missing:?} don't serve {SERVE_TIME} us after the last fault"
+            );
+            // Chance may leave a group out.
+            for (at, &group) in missing.iter().enumerate() {
+                let client = at % self.clients.len();
+                self.clients[client].send_to(&mut self.base, group);
+            }
+            let next = self.base.now.after(Ticks::from_millis(3_000)).min(until);
+            self.run_until(next, |world| world.unserved().is_empty());
+            missing = self.unserved();
+        }
+    }
+
+    /// Groups of which no write, or no read, was done since it is calm.
+    fn unserved(&self) -> Vec<GroupId> {
+        let is_served = |group: &GroupId| {
+            let done = self.clients.iter().filter_map(|client| client.done().get(group));
             let (writes, reads) = done.fold((0, 0), |sum, done| (sum.0 + done.0, sum.1 + done.1));
             writes > 0 && reads > 0
         };
-        let groups = self.options.groups;
-        let all = |world: &Self| (1..=groups).map(GroupId).all(|group| served(world, group));
-        if !self.run_until(until, all) {
-            let missing: Vec<GroupId> =
-                (1..=groups).map(GroupId).filter(|&group| !served(self, group)).collect();
-            panic!("liveness: groups {missing:?} don't serve {SERVE_TIME} us after the last fault");
-        }
+        (1..=self.options.groups).map(GroupId).filter(|group| !is_served(group)).collect()
     }
 
     fn must_converge(&mut self, quorum: &[usize]) {
@@ -561,34 +583,40 @@ impl World {
             panic!("liveness: calls are unanswered {CONVERGE_TIME} us after the last one");
         }
         let quorum = quorum.to_vec();
-        if !self.run_until(until, |world| world.is_converged(&quorum)) {
-            panic!("liveness: nodes differ {CONVERGE_TIME} us after the last write");
+        if !self.run_until(until, |world| world.difference(&quorum).is_none()) {
+            let difference = self.difference(&quorum).expect("there is one");
+            panic!("liveness: {difference} {CONVERGE_TIME} us after the last write");
         }
     }
 
-    fn is_converged(&self, quorum: &[usize]) -> bool {
-        let mut ends: BTreeMap<GroupId, Index> = BTreeMap::new();
+    /// What keeps the nodes of a quorum from being alike and at rest, if anything does.
+    fn difference(&self, quorum: &[usize]) -> Option<String> {
+        let mut ends: BTreeMap<GroupId, (NodeId, Index)> = BTreeMap::new();
         let mut led = 0;
         for &node in quorum {
             let node = &self.nodes[node];
             let now = node.clock.read(self.base.now);
             if node.lanes().count() != usize::from(self.options.shards) {
-                return false;
+                return Some(format!("node {} doesn't serve", node.id));
             }
             for lane in node.lanes() {
                 if !lane.shard.is_quiet() {
-                    return false;
+                    return Some(format!("node {} is still writing", node.id));
                 }
                 for group in lane.shard.status(now).groups {
                     led += u64::from(group.role == GroupRole::Leader);
-                    let end = *ends.entry(group.group).or_insert(group.applied);
-                    if end != group.applied || group.applied != group.last {
-                        return false;
+                    let first = *ends.entry(group.group).or_insert((node.id, group.applied));
+                    if first.1 != group.applied || group.applied != group.last {
+                        return Some(format!(
+                            "nodes {} and {} differ: {group:?}",
+                            first.0, node.id
+                        ));
                     }
                 }
             }
         }
-        led == self.options.groups
+        let groups = self.options.groups;
+        (led != groups).then(|| format!("the quorum {quorum:?} leads {led} of {groups} groups"))
     }
 
     /// A client reads everything there is.
