@@ -6,18 +6,19 @@
 //! ```
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringraft_net::handshake::{Hello, Host, RefusalCode, Role, Welcome};
 use ringraft_net::{Frame, Inbox};
 use ringraft_shard::links::Links as _;
 use ringraft_shard::{Event, PeerAdmission, Shard, ShardError, Wake, mesh};
-use ringraft_types::{NodeId, Ticks};
+use ringraft_types::{GroupId, NodeId, Ticks};
 
 use crate::base::{Base, Owner};
 use crate::disk::SimDisk;
 use crate::links::{Parcel, SimLinks, State, drain};
 use crate::net::{Network, Received};
+use crate::options::Options;
 
 /// How often overdue connections are looked for, and how long a lane sleeps at most.
 const SWEEP_TIME: Ticks = Ticks::from_millis(500);
@@ -59,6 +60,10 @@ pub(crate) struct Lane {
     bell: Bell,
     /// What left in the last run for peers.
     pub(crate) sent: Vec<Sent>,
+    /// When a frame of each peer was taken last.
+    heard: BTreeMap<NodeId, Ticks>,
+    /// Since when it leads which group, the last time it did.
+    led: BTreeMap<GroupId, Ticks>,
 }
 
 impl Lane {
@@ -78,7 +83,23 @@ impl Lane {
             has_more: false,
             bell: Bell::default(),
             sent: Vec::new(),
+            heard: BTreeMap::new(),
+            led: BTreeMap::new(),
         }
+    }
+
+    /// A group has its leader here from now on.
+    pub(crate) fn leads(&mut self, group: GroupId) {
+        self.led.insert(group, self.now);
+    }
+
+    /// Whether a majority was heard recently enough, by the clock of the last round, for a group
+    /// to have its leader here.
+    pub(crate) fn may_lead(&self, group: GroupId, options: &Options) -> bool {
+        let oldest = Ticks(self.now.0.saturating_sub(2 * options.raft.election_timeout.0));
+        let began = self.led.get(&group).copied().unwrap_or_default();
+        let heard = self.heard.values().filter(|&&at| at >= oldest).count();
+        began >= oldest || heard >= options.nodes as usize / 2
     }
 
     /// Lanes that were rung since the last call.
@@ -301,6 +322,9 @@ impl Lane {
                 Err(error) => panic!("V13: bytes of a peer or client are no frame: {error}"),
             };
             self.shard.links.give_time(slot, self.now);
+            if let State::Peer(from) = state {
+                self.heard.insert(from, self.now);
+            }
             let event = match state {
                 State::Peer(from) => Event::PeerFrame { from, frame },
                 _ => Event::ClientFrame { from: connection, frame },

@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod check;
+#[cfg(ringraft_plant)]
+mod plants;
 mod simulate;
 
 use std::process::ExitCode;
@@ -22,12 +24,16 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Check),
+    #[cfg(ringraft_plant)]
+    Plants(plants::Plants),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.command {
         Some(Command::Check(check)) => check.run(),
+        #[cfg(ringraft_plant)]
+        Some(Command::Plants(plants)) => plants.run(),
         None => arguments.simulate.run(),
     }
 }

@@ -62,7 +62,7 @@ pub(crate) struct Simulate {
     commit: String,
     /// The bug to plant, in a build that has some.
     #[cfg(ringraft_plant)]
-    #[arg(long, value_parser = bug)]
+    #[arg(long, value_parser = crate::plants::bug)]
     plant: Option<ringraft_types::plant::Plant>,
 }
 
@@ -73,19 +73,10 @@ fn range(text: &str) -> Result<(u64, u64), String> {
     if first < end { Ok((first, end)) } else { Err(format!("no seed is in {text}")) }
 }
 
-fn kind(text: &str) -> Result<FaultKind, String> {
+pub(crate) fn kind(text: &str) -> Result<FaultKind, String> {
     FaultKind::from_name(text).ok_or_else(|| {
         let names: Vec<&str> = FaultKind::ALL.iter().map(|kind| kind.name()).collect();
         format!("the kinds are {}", names.join(", "))
-    })
-}
-
-#[cfg(ringraft_plant)]
-fn bug(text: &str) -> Result<ringraft_types::plant::Plant, String> {
-    use ringraft_types::plant::Plant;
-    Plant::from_name(text).ok_or_else(|| {
-        let names: Vec<String> = Plant::ALL.iter().map(|plant| plant.name()).collect();
-        format!("the planted bugs are {}", names.join(", "))
     })
 }
 

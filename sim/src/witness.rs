@@ -2,7 +2,7 @@
 //! for whom, which entries there were, and what each disk was said to hold.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use ringraft_net::wire::{self, BallotKind};
@@ -138,9 +138,19 @@ pub(crate) struct Snoop {
     entries: BTreeMap<(GroupId, Term, Index), u64>,
     leaders: BTreeMap<(GroupId, Term), NodeId>,
     promises: BTreeMap<(NodeId, GroupId), Promise>,
+    /// By group, term and who asked: who would vote for it.
+    grants: BTreeMap<(GroupId, Term, NodeId), BTreeSet<NodeId>>,
+    /// By group and term: the commit index that its leader told first.
+    told: BTreeMap<(GroupId, Term), Index>,
+    majority: usize,
 }
 
 impl Snoop {
+    /// Knows nothing yet of a cluster of so many nodes.
+    pub(crate) fn new(nodes: usize) -> Self {
+        Self { majority: nodes / 2 + 1, ..Self::default() }
+    }
+
     /// Looks at what left for a peer: whole frames, behind a greeting perhaps.
     pub(crate) fn sent(
         &mut self,
@@ -167,7 +177,13 @@ impl Snoop {
             Kind::Ballot => {
                 let ballot = wire::ballot(frame).expect("V13: a node sends sound frames");
                 match ballot.kind {
-                    BallotKind::Vote => self.voted(group, ballot.term, from, from),
+                    BallotKind::PreVoteReply if ballot.granted => {
+                        self.grants.entry((group, ballot.term, to)).or_default().insert(from);
+                    }
+                    BallotKind::Vote => {
+                        self.voted(group, ballot.term, from, from);
+                        self.stands(group, ballot.term, from);
+                    }
                     BallotKind::VoteReply if ballot.granted => {
                         self.voted(group, ballot.term, from, to);
                     }
@@ -183,11 +199,35 @@ impl Snoop {
                 }
             }
             Kind::Append => {
-                let (_, records) = wire::append(frame).expect("V13: a node sends sound frames");
+                let (head, records) = wire::append(frame).expect("V13: a node sends sound frames");
                 self.records(group, from, records);
+                self.tells(group, head.term, from, head.commit);
             }
             _ => {}
         }
+    }
+
+    /// Nobody raises a term that a majority wouldn't vote in (thesis 9.6).
+    fn stands(&self, group: GroupId, term: Term, candidate: NodeId) {
+        let granted = self.grants.get(&(group, term, candidate)).map_or(0, BTreeSet::len);
+        assert!(
+            granted + 1 >= self.majority,
+            "N06: node {candidate} stands in term {term} of group {group}, and {granted} others \
+             would vote for it"
+        );
+    }
+
+    /// A leader commits entries of its own term, and older ones along with them (thesis 3.6.2):
+    /// the first commit index it tells is what it knew when it began.
+    fn tells(&mut self, group: GroupId, term: Term, leader: NodeId, commit: Index) {
+        let first = *self.told.entry((group, term)).or_insert(commit);
+        let own = (group, term, Index::ZERO)..=(group, term, Index(u64::MAX));
+        let own = self.entries.range(own).next().map(|(&(_, _, index), _)| index);
+        assert!(
+            commit <= first || own.is_some_and(|own| commit >= own),
+            "V2: node {leader} leads group {group} in term {term} and commits entry {commit} of an \
+             older term"
+        );
     }
 
     fn records(&mut self, group: GroupId, from: NodeId, mut records: &[u8]) {

@@ -101,6 +101,7 @@ impl World {
         for client in &clients {
             network.host_up(&mut base, client.host(), client.life());
         }
+        let snoop = Snoop::new(options.nodes as usize);
         Self {
             options,
             base,
@@ -112,7 +113,7 @@ impl World {
             stay_down: BTreeSet::new(),
             history: History::new(),
             ledger: Rc::new(RefCell::new(Ledger::default())),
-            snoop: Snoop::default(),
+            snoop,
             steps: BTreeMap::new(),
             seen: BTreeMap::new(),
         }
@@ -274,6 +275,7 @@ impl World {
                 ShardEvent::BecameLeader { group, term, last } => {
                     trace::note(now, What::Leads { node: id, group, term, last: last.0 });
                     self.base.count("leaders");
+                    running.leads(group);
                     let newest = self.ledger.borrow().newest(group);
                     self.snoop.leads(id, group, term, last, newest);
                 }
@@ -483,6 +485,12 @@ impl World {
                     assert!(
                         group.applied <= group.commit && group.commit <= group.last,
                         "I-01: node {} group {id}: {group:?}",
+                        node.id
+                    );
+                    assert!(
+                        group.role != GroupRole::Leader || lane.may_lead(id, &self.options),
+                        "N02: node {} leads group {id}, and heard no majority for two election \
+                         timeouts",
                         node.id
                     );
                     let seen = self.seen.entry((host, node.life, id)).or_default();
