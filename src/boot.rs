@@ -437,6 +437,7 @@ fn shard_settings(config: &Config, identity: Identity, shard: ShardId) -> ShardS
             group_bytes_max: limits.pending_write_bytes_max,
             group_reads_max: limits.pending_reads_max,
             cache_bytes_max: limits.entry_cache_bytes,
+            disk_wait_max: config.wal.stuck_limit,
             ..Limits::default()
         },
         slow_write: config.log.slow_write,

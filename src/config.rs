@@ -106,6 +106,8 @@ pub struct Wal {
     pub inflight: usize,
     /// How long a batch waits for company.
     pub group_commit_wait: Ticks,
+    /// For how long the disk may hold one write before the node stops.
+    pub stuck_limit: Ticks,
 }
 
 /// How a write becomes durable.

@@ -7,7 +7,7 @@
 //! returns can be read without further checks.
 
 use ringraft_types::limits::FRAME_BODY_BYTES_MAX;
-use ringraft_types::{GroupId, Index, LogId, Sequence, Term, Ticks};
+use ringraft_types::{GroupId, Index, LogId, Term, Ticks};
 use rkyv::{Archive, Serialize};
 
 use crate::archive::{Serializer, Travels, access, archive};
@@ -136,7 +136,8 @@ fixed! {
     }
 }
 
-/// Declares a frame of many items with two numbers before them.
+/// Declares a frame of many items with one number before them: for how long the sending shard's
+/// disk has held its oldest write.
 macro_rules! many {
     ($(#[$doc:meta])* $name:ident, $wire:ident, $archived:ident, $view:ident,
      $item:ident, $item_wire:ident, $item_bytes:literal, $kind:ident) => {
@@ -144,12 +145,11 @@ macro_rules! many {
         #[derive(Clone, Debug, Default, Archive, Serialize)]
         #[rkyv(archived = $archived)]
         struct $wire {
-            stamp: u64,
-            durable_sequence: u64,
+            disk_wait: u64,
             items: Vec<$item_wire>,
         }
 
-        const _: () = assert!(size_of::<$archived>() == 24);
+        const _: () = assert!(size_of::<$archived>() == 16);
         const _: () = assert!(align_of::<$archived>() == 1);
 
         $(#[$doc])*
@@ -158,7 +158,7 @@ macro_rules! many {
 
         impl $name {
             /// The most items that one frame carries; more are sent in several.
-            pub const ITEMS_MAX: usize = (FRAME_BODY_BYTES_MAX - 24) / $item_bytes;
+            pub const ITEMS_MAX: usize = (FRAME_BODY_BYTES_MAX - 16) / $item_bytes;
 
             /// None yet; allocates with the first item.
             pub fn new() -> Self {
@@ -188,6 +188,13 @@ macro_rules! many {
             pub fn clear(&mut self) {
                 self.0.items.clear();
             }
+
+            /// Writes them as one frame. `disk_wait` is for how long the sending shard's disk has
+            /// held its oldest write; zero: it holds none, or has just taken it.
+            pub fn write(&mut self, out: &mut Outbox, sender: Identity, disk_wait: Ticks) {
+                self.0.disk_wait = disk_wait.to_wire();
+                write_archive(out, Kind::$kind, GroupId(0), sender, &self.0);
+            }
         }
 
         /// The same, received and validated.
@@ -203,6 +210,11 @@ macro_rules! many {
             /// Whether there is none.
             pub fn is_empty(&self) -> bool {
                 self.0.items.is_empty()
+            }
+
+            /// For how long the sending shard's disk has held its oldest write.
+            pub fn disk_wait(&self) -> Ticks {
+                Ticks::from_wire(self.0.disk_wait)
             }
 
             /// The items, in the order in which they were pushed.
@@ -226,55 +238,6 @@ many! {
     /// Answers to appends of many groups.
     AppendReplies, AppendRepliesWire, ArchivedAppendRepliesWire, AppendRepliesView,
     AppendReplyItem, AppendReplyItemWire, 57, AppendReplies
-}
-
-impl Beats {
-    /// Writes them as one frame. `stamp` is the sending shard's clock, `durable` the newest
-    /// durable sequence of its log.
-    pub fn write(&mut self, out: &mut Outbox, sender: Identity, stamp: Ticks, durable: Sequence) {
-        (self.0.stamp, self.0.durable_sequence) = (stamp.to_wire(), durable.to_wire());
-        write_archive(out, Kind::Beats, GroupId(0), sender, &self.0);
-    }
-}
-
-impl BeatsView<'_> {
-    /// The sending shard's clock.
-    pub fn stamp(&self) -> Ticks {
-        Ticks::from_wire(self.0.stamp)
-    }
-
-    /// The newest durable sequence of the sending shard's log.
-    pub fn durable_sequence(&self) -> Sequence {
-        Sequence::from_wire(self.0.durable_sequence)
-    }
-}
-
-impl BeatReplies {
-    /// Writes them as one frame. `echoed` is the stamp of the beats that they answer, `durable`
-    /// the newest durable sequence of the replying shard's log.
-    pub fn write(&mut self, out: &mut Outbox, sender: Identity, echoed: Ticks, durable: Sequence) {
-        (self.0.stamp, self.0.durable_sequence) = (echoed.to_wire(), durable.to_wire());
-        write_archive(out, Kind::BeatReplies, GroupId(0), sender, &self.0);
-    }
-}
-
-impl BeatRepliesView<'_> {
-    /// The stamp of the beats that they answer.
-    pub fn echoed_stamp(&self) -> Ticks {
-        Ticks::from_wire(self.0.stamp)
-    }
-
-    /// The newest durable sequence of the replying shard's log.
-    pub fn durable_sequence(&self) -> Sequence {
-        Sequence::from_wire(self.0.durable_sequence)
-    }
-}
-
-impl AppendReplies {
-    /// Writes them as one frame.
-    pub fn write(&self, out: &mut Outbox, sender: Identity) {
-        write_archive(out, Kind::AppendReplies, GroupId(0), sender, &self.0);
-    }
 }
 
 /// Which of the four vote messages a [`Ballot`] is.
@@ -423,7 +386,7 @@ pub const fn layout_hash() -> u64 {
         AppendHead::LAYOUT,
         AppendReplyItem::LAYOUT,
         BallotItem::LAYOUT,
-        "Beats,BeatReplies,AppendReplies=stamp:u64,durable_sequence:u64,items:vec32@end",
+        "Beats,BeatReplies,AppendReplies=disk_wait:u64,items:vec32@end",
     ];
     // FNV-1a, 64 bits.
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;

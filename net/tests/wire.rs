@@ -5,9 +5,7 @@ use ringraft_net::frame::FrameHeader;
 use ringraft_net::wire::{self, AppendHead, AppendReplyItem, Ballot, BallotKind};
 use ringraft_net::wire::{AppendReplies, BeatItem, BeatReplies, BeatReplyItem, Beats};
 use ringraft_net::{Frame, Identity, Inbox, Kind, Outbox, WireError};
-use ringraft_types::{
-    ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Sequence, Term, Ticks,
-};
+use ringraft_types::{ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Term, Ticks};
 
 const SENDER: Identity =
     Identity { cluster: ClusterId(0xc1), incarnation: Incarnation(0x1c), node: NodeId(3) };
@@ -69,9 +67,9 @@ fn round_trips() {
         beat_replies.push(back(group));
         append_replies.push(reply(group));
     }
-    beats.write(&mut outbox, SENDER, Ticks(77), Sequence(88));
-    beat_replies.write(&mut outbox, SENDER, Ticks(66), Sequence(55));
-    append_replies.write(&mut outbox, SENDER);
+    beats.write(&mut outbox, SENDER, Ticks(77));
+    beat_replies.write(&mut outbox, SENDER, Ticks(66));
+    append_replies.write(&mut outbox, SENDER, Ticks(55));
     let head = AppendHead { term: Term(1), prev_index: Index(2), count: 2, ..Default::default() };
     head.write(&mut outbox, GroupId(5), SENDER, [&b"first"[..], b"second"]);
     let last = LogId::new(Term(3), Index(4));
@@ -81,14 +79,16 @@ fn round_trips() {
     let mut inbox = carry(&mut outbox);
     let frame = inbox.next_frame().expect("intact").expect("whole");
     let view = wire::beats(&frame).expect("beats");
-    assert_eq!((view.stamp(), view.durable_sequence()), (Ticks(77), Sequence(88)));
+    assert_eq!(view.disk_wait(), Ticks(77));
     assert!(view.items().eq((1..=100).map(beat)));
     let frame = inbox.next_frame().expect("intact").expect("whole");
     let view = wire::beat_replies(&frame).expect("replies");
-    assert_eq!((view.echoed_stamp(), view.durable_sequence()), (Ticks(66), Sequence(55)));
+    assert_eq!(view.disk_wait(), Ticks(66));
     assert!(view.items().eq((1..=100).map(back)));
     let frame = inbox.next_frame().expect("intact").expect("whole");
-    assert!(wire::append_replies(&frame).expect("replies").items().eq((1..=100).map(reply)));
+    let view = wire::append_replies(&frame).expect("replies");
+    assert_eq!(view.disk_wait(), Ticks(55));
+    assert!(view.items().eq((1..=100).map(reply)));
     let frame = inbox.next_frame().expect("intact").expect("whole");
     assert_eq!(frame.header.group, GroupId(5));
     assert_eq!(wire::append(&frame), Ok((head, &b"firstsecond"[..])));
@@ -101,7 +101,7 @@ fn round_trips() {
 #[test]
 fn no_items_round_trip() {
     let mut outbox = Outbox::new(1 << 20);
-    Beats::new().write(&mut outbox, SENDER, Ticks(1), Sequence(2));
+    Beats::new().write(&mut outbox, SENDER, Ticks(1));
     let mut inbox = carry(&mut outbox);
     let frame = inbox.next_frame().expect("intact").expect("whole");
     assert!(wire::beats(&frame).expect("beats").is_empty());
@@ -113,10 +113,10 @@ fn golden_bytes() {
     let mut outbox = Outbox::new(1 << 20);
     let mut beats = Beats::new();
     beats.push(beat(1));
-    beats.write(&mut outbox, SENDER, Ticks(0xaa), Sequence(0xbb));
+    beats.write(&mut outbox, SENDER, Ticks(0xaa));
     let mut replies = AppendReplies::new();
     replies.push(reply(1));
-    replies.write(&mut outbox, SENDER);
+    replies.write(&mut outbox, SENDER, Ticks(0xbb));
     let head = AppendHead {
         term: Term(1),
         prev_term: Term(2),
@@ -134,13 +134,13 @@ fn golden_bytes() {
     assert_eq!(
         next(),
         "0100000000000000020000000000000003000000000000000400000000000000\
-         aa00000000000000bb00000000000000d0ffffff01000000"
+         aa00000000000000d8ffffff01000000"
     );
     assert_eq!(
         next(),
         "01000000000000000200000000000000030000000000000001040000000000000005000000000000000600\
-         00000000000007000000000000000000000000000000\
-         0000000000000000b7ffffff01000000"
+         0000000000000700000000000000\
+         bb00000000000000bfffffff01000000"
     );
     assert_eq!(
         next(),
@@ -148,7 +148,7 @@ fn golden_bytes() {
          72"
     );
     assert_eq!(next(), "0200000001050000000000000003000000000000000400000000000000");
-    assert_eq!(wire::layout_hash(), 1_807_814_083_557_079_767);
+    assert_eq!(wire::layout_hash(), 2_862_229_415_167_754_415);
 }
 
 /// Bodies that are no archives are refused with the kind, whatever their length.

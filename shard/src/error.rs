@@ -1,6 +1,6 @@
 //! What stops a shard, and with it the process.
 
-use ringraft_types::GroupId;
+use ringraft_types::{GroupId, Ticks};
 
 /// The world broke a promise that the shard can't go on without.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +11,19 @@ pub enum ShardError {
     /// The log had no room for what was already promised.
     #[error("the log refused a record: {0}")]
     Append(#[from] ringraft_wal::AppendError),
+    /// The disk holds a write or a sync and doesn't answer.
+    #[error(
+        "the disk has held a write for {} ms, {} are allowed (wal.stuck_limit_ms): it hangs; look \
+         for its errors in the kernel's log, and replace it before you start this node again",
+        wait.get() / 1_000,
+        limit.get() / 1_000
+    )]
+    DiskStuck {
+        /// For how long.
+        wait: Ticks,
+        /// What the configuration allows.
+        limit: Ticks,
+    },
     /// The log was made by a node with another number of shards.
     #[error(
         "the log was made with {found} shards, the configuration has {configured}: a group's log \

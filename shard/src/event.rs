@@ -87,6 +87,9 @@ pub enum ShardEvent {
     },
     /// The disk is full, or no longer.
     DiskFull(bool),
+    /// The disk holds a write for longer than an election timeout: groups here don't lead until
+    /// it moves. Or it moves again.
+    DiskStuck(bool),
 }
 
 /// When a shard wants its next turn.

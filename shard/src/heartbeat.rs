@@ -1,14 +1,14 @@
 //! What waits to leave over one link as one frame per kind: the heartbeats of all groups, their
 //! answers, and the answers to appends.
 //!
-//! A beat carries the sender shard's stamp and its newest durable sequence, so that a peer can
-//! tell a living shard from a living process (docs/decisions/0002).
+//! Each says for how long the sender's disk has held its oldest write, so that a peer can tell a
+//! shard that works from a process that lives (docs/decisions/0002).
 
 use ringraft_net::wire::{
     AppendReplies, AppendReplyItem, BeatItem, BeatReplies, BeatReplyItem, Beats,
 };
 use ringraft_net::{Identity, Outbox};
-use ringraft_types::{Sequence, Ticks};
+use ringraft_types::Ticks;
 
 /// The staged items of one link. What would be one too many for a frame is not kept: a heartbeat
 /// or an answer that is lost is as good as one lost on the wire.
@@ -17,8 +17,8 @@ pub(crate) struct Staged {
     beats: Beats,
     beat_replies: BeatReplies,
     append_replies: AppendReplies,
-    /// The newest stamp received over the link: what the next answer echoes.
-    pub(crate) echo: Ticks,
+    /// The peer must hear of this shard's disk, be there a heartbeat or not.
+    pub(crate) is_due: bool,
 }
 
 impl Staged {
@@ -41,25 +41,22 @@ impl Staged {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.beats.is_empty() && self.beat_replies.is_empty() && self.append_replies.is_empty()
+        !self.is_due
+            && self.beats.is_empty()
+            && self.beat_replies.is_empty()
+            && self.append_replies.is_empty()
     }
 
     /// Writes what waits, answers first: they free the other side's window.
-    pub(crate) fn flush(
-        &mut self,
-        out: &mut Outbox,
-        sender: Identity,
-        stamp: Ticks,
-        durable: Sequence,
-    ) {
+    pub(crate) fn flush(&mut self, out: &mut Outbox, sender: Identity, disk_wait: Ticks) {
         if !self.append_replies.is_empty() {
-            self.append_replies.write(out, sender);
+            self.append_replies.write(out, sender, disk_wait);
         }
         if !self.beat_replies.is_empty() {
-            self.beat_replies.write(out, sender, self.echo, durable);
+            self.beat_replies.write(out, sender, disk_wait);
         }
-        if !self.beats.is_empty() {
-            self.beats.write(out, sender, stamp, durable);
+        if !self.beats.is_empty() || self.is_due {
+            self.beats.write(out, sender, disk_wait);
         }
         self.clear();
     }
@@ -69,5 +66,6 @@ impl Staged {
         self.beats.clear();
         self.beat_replies.clear();
         self.append_replies.clear();
+        self.is_due = false;
     }
 }

@@ -26,6 +26,7 @@ pub mod session;
 pub mod shard;
 mod stages;
 mod turn;
+mod watch;
 
 pub use error::{FrameRefusal, ShardError};
 pub use event::{Event, ShardEvent, Wake};

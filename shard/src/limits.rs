@@ -1,5 +1,6 @@
 //! The bounds of one shard, and what happens when each is reached.
 
+use ringraft_types::Ticks;
 use ringraft_types::limits::{BLOCK_BYTES_MAX, FRAME_BODY_BYTES_MAX, NODES_MAX};
 
 /// Limits that a configuration may change. Reached means "busy" unless said otherwise.
@@ -19,6 +20,8 @@ pub struct Limits {
     pub log_bytes_max: usize,
     /// Bytes of the cache of newest entries; the oldest go first, nothing is refused.
     pub cache_bytes_max: usize,
+    /// For how long the disk may hold one write or sync; beyond it the process stops.
+    pub disk_wait_max: Ticks,
 }
 
 impl Default for Limits {
@@ -30,6 +33,7 @@ impl Default for Limits {
             group_reads_bytes_max: 64 << 20,
             log_bytes_max: 16 << 20,
             cache_bytes_max: 32 << 20,
+            disk_wait_max: Ticks::from_millis(20_000),
         }
     }
 }

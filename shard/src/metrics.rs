@@ -78,6 +78,8 @@ pub struct Metrics {
     pub leader_changes: u64,
     /// Appends that did not fit their link's outbox and were left to be sent again.
     pub appends_postponed: u64,
+    /// Times that the disk held a write for longer than an election timeout.
+    pub disk_stuck: u64,
     /// Batches of writes that took longer than the threshold of the slow-write log.
     pub slow_writes: u64,
     stages: [Histogram<u64>; Stage::ALL.len()],
@@ -101,6 +103,7 @@ impl Default for Metrics {
             elections: 0,
             leader_changes: 0,
             appends_postponed: 0,
+            disk_stuck: 0,
             slow_writes: 0,
             stages: std::array::from_fn(|_| histogram()),
         }

@@ -99,9 +99,6 @@ impl<D: Device, L: Links> Shard<D, L> {
                     Ok(view) => view,
                     Err(error) => return Ok(Err(malformed(error))),
                 };
-                peer.stamp = view.stamp();
-                peer.durable = peer.durable.max(view.durable_sequence());
-                peer.staged.echo = view.stamp();
                 for item in view.items() {
                     let message = Message::Heartbeat {
                         term: item.term,
@@ -112,13 +109,13 @@ impl<D: Device, L: Links> Shard<D, L> {
                         return Ok(Err(refusal));
                     }
                 }
+                self.hear_of_disk(now, from, view.disk_wait())?;
             }
             Kind::BeatReplies => {
                 let view = match wire::beat_replies(frame) {
                     Ok(view) => view,
                     Err(error) => return Ok(Err(malformed(error))),
                 };
-                peer.durable = peer.durable.max(view.durable_sequence());
                 for item in view.items() {
                     let message = Message::HeartbeatReply {
                         term: item.term,
@@ -129,6 +126,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                         return Ok(Err(refusal));
                     }
                 }
+                self.hear_of_disk(now, from, view.disk_wait())?;
             }
             Kind::AppendReplies => {
                 let view = match wire::append_replies(frame) {
@@ -154,6 +152,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                         return Ok(Err(refusal));
                     }
                 }
+                self.hear_of_disk(now, from, view.disk_wait())?;
             }
             Kind::Ballot => {
                 let ballot = match wire::ballot(frame) {
@@ -370,16 +369,15 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     /// Writes what the links' frames wait for.
-    pub(crate) fn flush_staged(&mut self, now: Ticks) {
-        let durable = self.log.durable();
-        let Self { peers, links, settings, .. } = self;
+    pub(crate) fn flush_staged(&mut self) {
+        let Self { peers, links, settings, watch, .. } = self;
         for (&node, peer) in peers {
             if peer.staged.is_empty() {
                 continue;
             }
             match links.peer(node) {
                 Some(outbox) if !outbox.is_full() => {
-                    peer.staged.flush(outbox, settings.identity, now, durable);
+                    peer.staged.flush(outbox, settings.identity, watch.wait());
                 }
                 _ => peer.staged.clear(),
             }

@@ -16,6 +16,7 @@ use crate::machine::StateMachine;
 use crate::metrics::Metrics;
 use crate::router::Router;
 use crate::stages::Leaving;
+use crate::watch::DiskWatch;
 use ringraft_net::Identity;
 use ringraft_raft::{Boot, HardState, LogShape, Output, Raft, Settings};
 #[cfg(ringraft_plant)]
@@ -69,10 +70,6 @@ pub(crate) struct Peer {
     pub(crate) connected: bool,
     /// The incarnation's record is on its way to the disk: nothing is believed before.
     pub(crate) awaits: Option<Sequence>,
-    /// The newest liveness stamp of the peer's shard, by its own clock.
-    pub(crate) stamp: Ticks,
-    /// The peer's newest durable sequence.
-    pub(crate) durable: Sequence,
     /// What waits to leave as one frame at the end of the turn.
     pub(crate) staged: Staged,
     /// Groups (by slot) of which an append did not fit the outbox.
@@ -144,6 +141,7 @@ pub struct Shard<D: Device, L: Links> {
     /// What people may want to read; bounded by what one turn can bring.
     pub(crate) events: Vec<ShardEvent>,
     pub(crate) disk_was_full: bool,
+    pub(crate) watch: DiskWatch,
     /// Nothing new is taken on: what was is brought to its end.
     pub(crate) is_stopping: bool,
     pub(crate) torn_blocks: u64,
@@ -232,6 +230,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             unsubmitted: Vec::new(),
             events: Vec::new(),
             disk_was_full: false,
+            watch: DiskWatch::default(),
             is_stopping: false,
             torn_blocks: recovered.torn_blocks,
             segments_found: recovered.segments,

@@ -6,7 +6,7 @@
 //!  turn   1  due ticks
 //!         2  entries read back from the log
 //!         3  the writes and reads of this turn, one proposal per group
-//!         4  the log: completions in, one batch out
+//!         4  the log: completions in, one batch out; a look at the disk
 //!         5  gates that opened: votes and acknowledgements leave, groups learn of it
 //!         6  apply what is committed, replies into outboxes
 //!         7  heartbeats and answers of all groups, one frame per link and kind
@@ -97,18 +97,19 @@ impl<D: Device, L: Links> Shard<D, L> {
         };
         self.note_submitted(now);
         self.note_disk();
+        let look_at = self.watch_disk(now)?;
         self.open_gates(now)?;
         self.apply_all(now);
         self.trim(now)?;
         self.retry_postponed(now)?;
-        self.flush_staged(now);
+        self.flush_staged();
         // What came up after the log had its turn isn't under way: nothing would wake us for it.
         let is_log_behind =
             self.fetch_asked || self.log.has_reads_done() || self.log.pending_bytes() > handed_over;
         if is_log_behind || !self.touched.is_empty() || !self.to_apply.is_empty() {
             wake = Wake::Now;
         }
-        Ok(wake.earlier(Wake::At(self.next_tick)))
+        Ok(wake.earlier(Wake::At(self.next_tick.min(look_at))))
     }
 
     fn give_ticks(&mut self, now: Ticks) -> Result<(), ShardError> {

@@ -10,10 +10,10 @@ use ringraft_net::wire::{
 };
 use ringraft_net::{Identity, Outbox};
 use ringraft_raft::Breach;
-use ringraft_shard::FrameRefusal;
 use ringraft_shard::limits::Limits;
+use ringraft_shard::{FrameRefusal, ShardError, ShardEvent};
 use ringraft_types::record::{self, RecordKind};
-use ringraft_types::{Index, LogId, NodeId, Sequence, Status, Term, Ticks};
+use ringraft_types::{Index, LogId, NodeId, Status, Term, Ticks};
 use world::{GROUP, World};
 
 /// Three nodes elect a leader, and a write is answered only after it is applied, everywhere alike.
@@ -329,6 +329,79 @@ fn a_stopping_node_takes_on_nothing_new() {
     assert_eq!(world.get(leader, b"k").0, Status::Ok);
 }
 
+/// The leader of a cluster of three, with a write that its disk was given and keeps.
+fn with_a_stuck_disk(seed: u64) -> (World, NodeId) {
+    let mut world = World::new(seed, 3, 1);
+    let leader = world.elect();
+    assert_eq!(world.put(leader, 9, 1, b"k", b"v").status, Status::Ok);
+    world.run_for(Ticks::from_millis(100));
+    world.events(leader);
+    world.hold_disk(leader, true);
+    assert_eq!(world.put(leader, 9, 2, b"k", b"w").status, Status::Ok, "a majority has it");
+    (world, leader)
+}
+
+/// A leader whose disk hangs is replaced within two election timeouts, not after its silence as
+/// well; it says so, follows, and takes part again when the disk moves.
+#[test]
+fn a_leader_with_a_stuck_disk_is_replaced() {
+    for seed in 0..16 {
+        let (mut world, leader) = with_a_stuck_disk(seed);
+        world.run_for(Ticks::from_millis(600));
+        assert_eq!(world.group(leader).role, GroupRole::Follower, "seed {seed}");
+        let others: Vec<NodeId> = world.nodes().into_iter().filter(|&id| id != leader).collect();
+        let leads = |&id: &NodeId| world.group(id).role == GroupRole::Leader;
+        let next = others.into_iter().find(leads);
+        let next = next.unwrap_or_else(|| panic!("seed {seed}: nobody leads"));
+        assert_eq!(world.put(next, 9, 3, b"k", b"x").status, Status::Ok, "seed {seed}");
+        world.run_for(Ticks::from_millis(3_000));
+        assert_eq!(world.group(next).role, GroupRole::Leader, "seed {seed}");
+        world.hold_disk(leader, false);
+        world.run_for(Ticks::from_millis(1_000));
+        assert_eq!(world.group(next).role, GroupRole::Leader, "seed {seed}: it disturbs nobody");
+        world.assert_converged();
+        let events = world.events(leader);
+        let stuck = |event: &&ShardEvent| matches!(event, ShardEvent::DiskStuck(_));
+        let stuck: Vec<&ShardEvent> = events.iter().filter(stuck).collect();
+        assert_eq!(stuck, [&ShardEvent::DiskStuck(true), &ShardEvent::DiskStuck(false)]);
+        world.kill(next, |_| true);
+        let last = world.elect();
+        assert_eq!(world.put(last, 9, 4, b"k", b"y").status, Status::Ok, "seed {seed}");
+    }
+}
+
+/// A disk that hangs for longer than the limit ends its shard, with an error that says so.
+#[test]
+fn a_disk_that_stays_stuck_ends_the_shard() {
+    let (mut world, leader) = with_a_stuck_disk(3);
+    world.run_for(Ticks::from_millis(19_900));
+    assert!(world.ended(leader).is_none());
+    world.run_for(Ticks::from_millis(200));
+    let ended = world.ended(leader).expect("twenty seconds are over");
+    assert!(matches!(ended, ShardError::DiskStuck { .. }), "{ended}");
+    let next = world.elect();
+    assert_eq!(world.put(next, 9, 3, b"k", b"x").status, Status::Ok);
+}
+
+/// A node alone goes on with a disk that is stuck for a while: nobody else could lead.
+#[test]
+fn a_sole_voter_waits_for_its_disk() {
+    let mut world = World::new(6, 1, 1);
+    let node = world.elect();
+    world.hold_disk(node, true);
+    let call = world.send_put(node, 9, 1, b"k", b"v");
+    world.run_for(Ticks::from_millis(15_000));
+    assert_eq!(world.group(node).role, GroupRole::Leader);
+    assert!(world.take_reply(node, call).is_none());
+    world.hold_disk(node, false);
+    world.run_for(Ticks::from_millis(10));
+    assert_eq!(world.take_reply(node, call).expect("answered").0, Status::Ok);
+    world.hold_disk(node, true);
+    world.send_put(node, 9, 2, b"k", b"v");
+    world.run_for(Ticks::from_millis(20_100));
+    assert!(matches!(world.ended(node), Some(ShardError::DiskStuck { .. })));
+}
+
 /// A term that no log reaches, from a broken peer, neither stops a node nor wears the terms out.
 #[test]
 fn a_term_out_of_reach_is_not_adopted() {
@@ -357,7 +430,7 @@ fn beat(term: Term) -> impl Fn(&mut Outbox, Identity) {
     move |outbox, sender| {
         let mut beats = Beats::default();
         beats.push(BeatItem { group: GROUP, term, commit: Index::ZERO, round: 0 });
-        beats.write(outbox, sender, Ticks(1), Sequence::ZERO);
+        beats.write(outbox, sender, Ticks::ZERO);
     }
 }
 
@@ -425,14 +498,14 @@ fn a_peer_that_breaks_the_protocol_loses_its_link() {
             matched_or_prev: last.next(),
             ..AppendReplyItem::default()
         });
-        replies.write(outbox, sender);
+        replies.write(outbox, sender, Ticks::ZERO);
     };
     let expected = Breach::NeverSent { matched: last.next(), last };
     assert_eq!(broken(world.inject(liar, leader, never_sent)), expected);
     let never_asked = |outbox: &mut Outbox, sender| {
         let mut replies = BeatReplies::default();
         replies.push(BeatReplyItem { group: GROUP, term, round: 1_000, commit });
-        replies.write(outbox, sender, Ticks(1), Sequence::ZERO);
+        replies.write(outbox, sender, Ticks::ZERO);
     };
     let Breach::NeverAsked { round: 1_000, .. } = broken(world.inject(liar, leader, never_asked))
     else {

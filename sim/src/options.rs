@@ -180,6 +180,7 @@ fn limits(random: &mut Random) -> Limits {
         group_reads_bytes_max: 1 << 20,
         log_bytes_max: random.pick(&[64 << 10, 1 << 20, 16 << 20]) as usize,
         cache_bytes_max: 8 << 20,
+        disk_wait_max: Ticks::from_millis(20_000),
     }
 }
 

@@ -284,6 +284,7 @@ impl World {
                         "I-11: node {id} halts group {group}, whose log was never damaged: {halt:?}"
                     )
                 }
+                ShardEvent::DiskStuck(true) => self.base.count("disk is stuck"),
                 ShardEvent::DiskFull(true) => self.base.count("disk is full"),
                 _ => {}
             }

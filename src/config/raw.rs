@@ -107,6 +107,7 @@ pub(crate) struct RawWal {
     pub(crate) sync: At<String>,
     pub(crate) inflight: At<usize>,
     pub(crate) group_commit_wait_us: At<u64>,
+    pub(crate) stuck_limit_ms: At<u64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

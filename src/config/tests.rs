@@ -160,7 +160,7 @@ fn refusals_word_by_word() {
         (
             "[wal]\nxyz = 2",
             "23:1: unknown key `wal.xyz`",
-            "known in [wal]: group_commit_wait_us, inflight, segment_bytes, sync",
+            "known in [wal]: group_commit_wait_us, inflight, segment_bytes, stuck_limit_ms, sync",
         ),
         (
             "[cpu]\nshards = [0, 1, 0]",
@@ -229,6 +229,12 @@ fn refusals_word_by_word() {
             "23:24: wal.group_commit_wait_us: 60000 us is more than half of raft.heartbeat_ms \
              (100000 us)",
             "set it to at most 50000",
+        ),
+        (
+            "[wal]\nstuck_limit_ms = 1000",
+            "23:18: wal.stuck_limit_ms: 1000 ms is outside 1200 (twice raft.election_timeout_ms) \
+             to 3600000",
+            "set it to 20000",
         ),
         (
             "[limits]\npending_write_bytes_max = 100",

@@ -453,11 +453,21 @@ fn wal(layers: &Layers, raft: &Raft, warnings: &mut Vec<String>) -> Result<Wal, 
             format!("{} us is more than half of raft.heartbeat_ms ({heartbeat_us} us)", wait.value);
         return Err(wait.refuse(what, format!("set it to at most {}", heartbeat_us / 2)));
     }
+    let stuck = layers.get("wal.stuck_limit_ms", |raw| &raw.wal.stuck_limit_ms);
+    let least = 2 * raft.election_timeout.get() / 1_000;
+    if stuck.value < least || stuck.value > 3_600_000 {
+        let what = format!(
+            "{} ms is outside {least} (twice raft.election_timeout_ms) to 3600000",
+            stuck.value
+        );
+        return Err(stuck.refuse(what, format!("set it to {}", least.max(20_000))));
+    }
     Ok(Wal {
         segment_bytes,
         sync: method,
         inflight: inflight.within(1, 64)?,
         group_commit_wait: Ticks(wait.value),
+        stuck_limit: Ticks::from_millis(stuck.value),
     })
 }
 

@@ -115,6 +115,8 @@ pub struct ShardCounters {
     pub accepts_failed: u64,
     /// Writes slower than the limit of the slow-write log.
     pub slow_writes: u64,
+    /// Times that the disk held a write for longer than an election timeout.
+    pub disk_stuck: u64,
     /// Client connections open now.
     pub clients_connected: u64,
     /// Peers connected now.

@@ -270,6 +270,12 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
         ShardEvent::DiskFull(false) => {
             tracing::info!(%shard, "the disk has space again: writes are accepted");
         }
+        ShardEvent::DiskStuck(true) => {
+            tracing::error!(%shard, "the disk is stuck: groups here don't lead until it moves");
+        }
+        ShardEvent::DiskStuck(false) => {
+            tracing::info!(%shard, "the disk moves again: groups here take part again");
+        }
     }
 }
 
@@ -333,6 +339,10 @@ mod tests {
             (
                 ShardEvent::DiskFull(true),
                 "ERROR the disk is full: writes are refused, reads go on shard=2",
+            ),
+            (
+                ShardEvent::DiskStuck(true),
+                "ERROR the disk is stuck: groups here don't lead until it moves shard=2",
             ),
         ];
         let events: Vec<LogEvent> =

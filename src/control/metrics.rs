@@ -51,6 +51,9 @@ const COUNTERS: &[Number<ShardSnapshot>] = &[
         shard.counters.accepts_failed
     }),
     ("slow_writes", "Writes slower than log.slow_write_ms", |shard| shard.counters.slow_writes),
+    ("wal_stuck", "Times that the disk held a write for an election timeout", |shard| {
+        shard.counters.disk_stuck
+    }),
     ("wal_batches", "Batches written to the log", |shard| shard.wal.batches),
     ("wal_records", "Records written to the log", |shard| shard.wal.records),
     ("wal_written_bytes", "Bytes written to the log, padding included", |shard| shard.wal.bytes),

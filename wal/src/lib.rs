@@ -34,7 +34,7 @@ pub mod settings;
 pub mod stats;
 
 pub use error::{AppendError, ReadError, RotKind, RotReport, WalError, WalFatal};
-pub use log::{Log, ReadDone, ReadRequest, Wake};
+pub use log::{Log, ReadDone, ReadRequest, WaitsFor, Wake};
 pub use recovery::{Recovered, RecoveredGroup, Recovery, RecoveryStep};
 pub use settings::LogSettings;
 pub use stats::LogStats;

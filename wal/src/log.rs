@@ -44,6 +44,15 @@ pub enum Wake {
     OnEvent,
 }
 
+/// What of the device a log waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitsFor {
+    /// A block's write or sync.
+    Block(Sequence),
+    /// A new segment for the next block; the number of the next operation tells steps apart.
+    Segment(u64),
+}
+
 /// What an operation in flight is for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Purpose {
@@ -444,6 +453,17 @@ impl Log {
     /// Whether no operation is in flight and nothing waits: the device may be taken away.
     pub fn is_quiet(&self) -> bool {
         self.is_idle() && self.operations.is_empty()
+    }
+
+    /// The oldest of what isn't durable, and was given to the device or would be if it had made
+    /// room; `None`: the device holds nothing up. As long as this stays the same, the device did
+    /// nothing for it. A full disk isn't waited for.
+    pub fn waits_for(&self) -> Option<WaitsFor> {
+        if let Some(flight) = self.flights.front() {
+            return Some(WaitsFor::Block(flight.sequence()));
+        }
+        let is_held_up = !self.queue.is_empty() && !self.segments.exhausted;
+        is_held_up.then(|| WaitsFor::Segment(self.operations.next()))
     }
 
     /// Whether the disk was full when the next segment was to be made. Proposals are to be

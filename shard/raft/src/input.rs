@@ -62,4 +62,11 @@ pub enum Input<'a> {
     LinkUp(NodeId),
     /// The connection to a node is lost: what was in flight may never arrive.
     LinkDown(NodeId),
+    /// The owner's disk has held a write for longer than an election timeout (`true`), or moves
+    /// again (`false`). In between the group doesn't lead, doesn't campaign and grants no
+    /// pre-vote: its vote couldn't follow. A sole voter goes on: nobody else could lead.
+    DiskStuck(bool),
+    /// A node says that its disk is stuck: if it led, it doesn't any more, and its followers
+    /// needn't wait for its silence.
+    Resigned(NodeId),
 }

@@ -62,7 +62,8 @@ impl Before {
             Some(index) => {
                 assert!(index > self.commit);
                 assert!(index <= self.last);
-                assert!(raft.role() == RoleKind::Follower);
+                // A pre-candidate still takes what a leader sent before it resigned.
+                assert!(matches!(raft.role(), RoleKind::Follower | RoleKind::PreCandidate));
             }
         }
         // Thesis 3.4: a leader of a term was its candidate.

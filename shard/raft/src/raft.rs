@@ -83,6 +83,8 @@ impl Raft {
                     leader.on_link_down(now, node);
                 }
             }
+            Input::DiskStuck(is_stuck) => self.on_disk_stuck(is_stuck, out),
+            Input::Resigned(node) => self.on_resigned(node),
         }
         self.replica.finish(out);
         before.check(self, out);
@@ -192,6 +194,30 @@ impl Raft {
         }
     }
 
+    /// A leader that can't persist must not keep those from leading who can (S26).
+    fn on_disk_stuck(&mut self, is_stuck: bool, out: &mut Output) {
+        if self.replica.membership.is_alone(self.replica.id) {
+            return;
+        }
+        self.replica.is_stuck = is_stuck;
+        match &mut self.role {
+            // It had no part in elections: it waits as if it had just come.
+            Role::Follower(follower) if !is_stuck => {
+                follower.postpone(self.replica.next_election(self.now));
+            }
+            Role::Follower(_) => {}
+            Role::Candidate(_) | Role::Leader(_) => self.step_down(out),
+        }
+    }
+
+    fn on_resigned(&mut self, node: NodeId) {
+        if node != self.replica.id && self.leader() == Some(node) {
+            self.replica.resigned = self.term();
+            let election_at = self.replica.early_election(self.now, node);
+            self.role = Role::Follower(Follower::waiting(self.now, election_at));
+        }
+    }
+
     fn on_message(
         &mut self,
         from: NodeId,
@@ -218,6 +244,10 @@ impl Raft {
             }
             Message::Append(append) => self.on_append(from, append, heads, out),
             Message::Heartbeat { term, commit, round } => {
+                if term == self.replica.resigned {
+                    // Heartbeats keep their order: this one says that it leads after all.
+                    self.replica.resigned = Term::ZERO;
+                }
                 if self.follow(from, term, out) {
                     follower::take_heartbeat(&mut self.replica, from, commit, round, out);
                 } else {
@@ -265,7 +295,8 @@ impl Raft {
         let is_complete = last >= self.replica.vote_last();
         #[cfg(ringraft_plant)]
         let is_complete = is_complete || planted(Plant::ShorterLogElected);
-        let granted = is_voter && is_free && is_complete;
+        let is_able = is_voter && !self.replica.is_stuck;
+        let granted = is_able && is_free && is_complete;
         let term = if granted { term } else { self.term() };
         let reply = Message::PreVoteReply { term, granted };
         self.replica.send_gated(from, reply, Index::ZERO, out);
@@ -399,6 +430,10 @@ impl Raft {
         }
         if term > self.term() {
             self.adopt(term, out);
+        }
+        if term == self.replica.resigned {
+            // Appends that left before it resigned: taken, but no sign that it leads.
+            return true;
         }
         let election_at = self.replica.next_election(self.now);
         match &mut self.role {

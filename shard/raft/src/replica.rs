@@ -19,6 +19,10 @@ pub(crate) struct Replica {
     pub(crate) settings: Settings,
     pub(crate) membership: Membership,
     pub(crate) vote_floor: Option<LogId>,
+    /// The own disk doesn't move: see [`crate::Input::DiskStuck`].
+    pub(crate) is_stuck: bool,
+    /// The newest term whose leader said that it leads no more; zero: none did.
+    pub(crate) resigned: Term,
     jitter: Jitter,
     /// Never goes back.
     term: Term,
@@ -45,6 +49,8 @@ impl Replica {
             settings,
             membership: Membership::new(voters),
             vote_floor,
+            is_stuck: false,
+            resigned: Term::ZERO,
             jitter: Jitter::new(seed),
             term: hard_state.term,
             vote: hard_state.vote,
@@ -84,9 +90,9 @@ impl Replica {
         self.log.last_id().max(self.vote_floor.unwrap_or(LogId::ZERO))
     }
 
-    /// Whether this node may ever stand for election.
+    /// Whether this node may stand for election.
     pub(crate) fn may_campaign(&self) -> bool {
-        self.vote_floor.is_none() && self.membership.contains(self.id)
+        self.vote_floor.is_none() && !self.is_stuck && self.membership.contains(self.id)
     }
 
     /// All voters but this node.
@@ -97,6 +103,15 @@ impl Replica {
     /// When to stand for election if nothing is heard from now on (thesis 3.4).
     pub(crate) fn next_election(&mut self, now: Ticks) -> Ticks {
         now.after(self.jitter.between_one_and_two(self.settings.election_timeout))
+    }
+
+    /// When to stand if the leader of this term said that it leads no more: one voter after the
+    /// other, so that they don't split the votes; who begins changes with the term.
+    pub(crate) fn early_election(&self, now: Ticks, resigned: NodeId) -> Ticks {
+        let voters = self.membership.voters();
+        let before = voters.iter().filter(|&&id| id < self.id && id != resigned).count() as u64;
+        let rank = (before + self.term.0) % voters.len().saturating_sub(1).max(1) as u64;
+        now.after(Ticks(self.settings.election_timeout.0 / 8 * rank.min(6)))
     }
 
     /// Enters a newer term, or gives this term's vote.

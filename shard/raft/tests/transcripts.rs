@@ -13,6 +13,8 @@
 //! deliver 1->2 [n] / drop 1->2 [n] / stash 1->2 name / hand name
 //! persist 1 [n]               the oldest n batches are durable, or all
 //! read 1 7 / flush 1
+//! stuck 1 / moves 1           its disk
+//! resigned 2 1                2 hears that 1's disk is stuck
 //! linkup 1 2 / linkdown 1 2 / trim 1 5 / fetched 1 [n]   (the newest fetch)
 //! elect 1 by 1,2 / settle 1,2 / beat 1 by 1,2    quiet
 //! state
@@ -247,6 +249,9 @@ impl Runner {
             }
             "linkup" => self.step(number(words[1]), Input::LinkUp(NodeId(number(words[2])))),
             "linkdown" => self.step(number(words[1]), Input::LinkDown(NodeId(number(words[2])))),
+            "stuck" => self.step(number(words[1]), Input::DiskStuck(true)),
+            "moves" => self.step(number(words[1]), Input::DiskStuck(false)),
+            "resigned" => self.step(number(words[1]), Input::Resigned(NodeId(number(words[2])))),
             "trim" => {
                 let first = Index(number(words[2]));
                 self.step(number(words[1]), Input::Trimmed { first });

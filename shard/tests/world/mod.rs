@@ -7,7 +7,8 @@ use ringraft_raft::Settings;
 use ringraft_shard::limits::Limits;
 use ringraft_shard::machine::KvMachine;
 use ringraft_shard::{
-    ConnectionId, Event, FrameRefusal, Links, Member, PeerAdmission, Shard, ShardSettings, Wake,
+    ConnectionId, Event, FrameRefusal, Links, Member, PeerAdmission, Shard, ShardError, ShardEvent,
+    ShardSettings, Wake,
 };
 use ringraft_types::command::{DeleteCommand, Envelope, Keys, PutCommand, RangeCommand};
 use ringraft_types::{
@@ -75,6 +76,8 @@ pub(crate) struct World {
     answers: BTreeMap<(NodeId, u64), Answer>,
     next_call: u64,
     hash: u64,
+    /// Nodes whose disk holds what it is given, and what their shards ended with.
+    held: BTreeMap<NodeId, Option<ShardError>>,
 }
 
 fn drain(outbox: &mut Outbox) -> Vec<u8> {
@@ -120,6 +123,7 @@ impl World {
             answers: BTreeMap::new(),
             next_call: 1,
             hash: seed,
+            held: BTreeMap::new(),
         };
         for node in world.nodes() {
             world.start(node);
@@ -265,6 +269,27 @@ impl World {
         node.device = Some(device);
     }
 
+    /// From now on a running node's disk holds what it is given, or carries it out.
+    pub(crate) fn hold_disk(&mut self, id: NodeId, holds: bool) {
+        if holds {
+            self.held.insert(id, None);
+        }
+        let node = self.nodes.get_mut(&id).expect("a node");
+        node.shard.as_mut().expect("it runs").device.hold(holds);
+        node.wake = self.now;
+    }
+
+    /// What the shard of a node with such a disk ended with.
+    pub(crate) fn ended(&self, id: NodeId) -> Option<&ShardError> {
+        self.held[&id].as_ref()
+    }
+
+    /// What a running node's shard had to say since the last call.
+    pub(crate) fn events(&mut self, id: NodeId) -> Vec<ShardEvent> {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        node.shard.as_mut().expect("it runs").take_events()
+    }
+
     /// Tells a node to stop; it goes on turning.
     pub(crate) fn stop(&mut self, id: NodeId) {
         self.nodes.get_mut(&id).and_then(|node| node.shard.as_mut()).expect("it runs").stop();
@@ -354,7 +379,15 @@ impl World {
         let now = self.now;
         let node = self.nodes.get_mut(&id).expect("a node");
         let Some(shard) = node.shard.as_mut() else { return };
-        node.wake = match shard.turn(now).expect("no fault is injected") {
+        let wake = match shard.turn(now) {
+            Ok(wake) => wake,
+            Err(error) => {
+                let end = self.held.get_mut(&id).unwrap_or_else(|| panic!("no fault: {error}"));
+                *end = Some(error);
+                return self.kill(id, |_| true);
+            }
+        };
+        node.wake = match wake {
             Wake::Now => now.after(Ticks(1)),
             Wake::At(at) => at.max(now.after(Ticks(1))),
             Wake::OnEvent => Ticks::NEVER,

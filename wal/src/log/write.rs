@@ -30,6 +30,10 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
+    pub(crate) fn sequence(&self) -> Sequence {
+        self.sequence
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.length
     }

@@ -205,6 +205,14 @@ impl World {
                     self.step(node, input, &[]);
                 }
             }
+            200..204 if self.nodes[node].raft.is_some() => {
+                let is_stuck = !self.is_healed && self.random.permille(300);
+                self.step(node, Input::DiskStuck(is_stuck), &[]);
+            }
+            204..208 if self.nodes[node].raft.is_some() => {
+                let id = self.nodes[other].id;
+                self.step(node, Input::Resigned(id), &[]);
+            }
             _ => {}
         }
     }
@@ -504,6 +512,11 @@ impl World {
     /// Faults end: soon there is one leader, and what it takes reaches everybody.
     pub(crate) fn heal_and_check(&mut self) {
         self.is_healed = true;
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].raft.is_some() {
+                self.step(node, Input::DiskStuck(false), &[]);
+            }
+        }
         (self.loss, self.duplicate) = (0, 0);
         self.cut.iter_mut().for_each(|row| row.fill(false));
         for node in 0..self.nodes.len() {
