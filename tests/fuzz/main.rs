@@ -71,10 +71,7 @@ fn sound(target: &str) -> Vec<Vec<u8>> {
         "commands" => vec![put, range, write],
         "records" => vec![records],
         "recovery" => vec![vec![], vec![0; 5], vec![255; 20]],
-        "configuration" => {
-            let defaults = include_str!("../../src/config/defaults.toml");
-            vec![defaults.as_bytes().to_vec(), b"[cluster]\nid = \"00\"\n".to_vec()]
-        }
+        "configuration" => vec![b"[cluster]\nid = \"00\"\n[wal]\nsync = \"dsync\"\n".to_vec()],
         "blocks" => {
             let segment = targets::sound_segment();
             vec![segment[4096..8192].to_vec(), segment[8192..12288].to_vec()]
@@ -127,6 +124,10 @@ fn no_bytes_break_a_border() {
             .map(|entry| entry.expect("a readable folder").path())
             .collect();
         kept.sort();
+        if target.name == "configuration" {
+            // Not kept: it changes with every setting.
+            inputs.push(include_bytes!("../../src/config/defaults.toml").to_vec());
+        }
         inputs.extend(kept.iter().map(|path| std::fs::read(path).expect("a readable file")));
         for input in &inputs {
             (target.run)(input);
