@@ -4,10 +4,10 @@
 #[allow(dead_code, reason = "shared with the randomized tests")]
 mod script;
 
-use ringraft_net::client::{Reason, SubmitError, Trouble};
+use ringraft_net::client::{Core, CoreOptions, Reason, SubmitError, Trouble};
 use ringraft_net::client_wire::Reply;
 use ringraft_net::{FrameError, RefusalCode};
-use ringraft_types::{Index, NodeId, Revision, Status, Ticks};
+use ringraft_types::{GroupId, Index, NodeId, Revision, Status, Ticks};
 use script::{Fate, GROUP, Script};
 
 fn ok<'a>(call: u64, body: &'a [u8]) -> Reply<'a> {
@@ -430,4 +430,28 @@ fn limits_are_kept() {
     assert!(matches!(refused, Err(SubmitError::TooLong { .. })));
     script.run_for(Ticks::from_millis(6_000));
     assert_eq!(script.core.calls_under_way(), 0);
+}
+
+/// A group that was never found is looked for at the nodes that other groups named: the only
+/// endpoint may be down.
+#[test]
+fn other_groups_nodes_are_asked() {
+    let mut script = Script::new(3, 2);
+    script.core = Core::new(CoreOptions {
+        endpoints: vec![String::from("node:1")],
+        cluster: None,
+        calls_max: 8,
+        outbox_bytes_max: 1 << 20,
+        seed: 42,
+    });
+    let first = script.write("a");
+    script.run();
+    assert_eq!(script.sent_to(first), 2, "node 2 leads, as node 1 says");
+    script.answer(&ok(first, b""));
+    script.run();
+    script.kill(1);
+    let deadline = script.now.after(Ticks::from_millis(5_000));
+    let second = script.core.submit_write(GroupId(6), b"b", deadline).expect("taken").0;
+    script.run_for(Ticks::from_millis(2_000));
+    assert_eq!(script.sent_to(second), 2, "node 2 is known from the first group");
 }

@@ -43,6 +43,8 @@ pub struct CoreOptions {
 #[derive(Debug)]
 pub struct Core {
     pub(super) endpoints: Vec<String>,
+    /// Addresses of nodes that some group's members named, beside the endpoints.
+    pub(super) known: Vec<String>,
     pub(super) identity: Identity,
     outbox_bytes_max: usize,
     pub(super) calls: Calls,
@@ -67,6 +69,7 @@ impl Core {
         assert!(!options.endpoints.is_empty(), "a client needs an endpoint");
         Self {
             endpoints: options.endpoints,
+            known: Vec::new(),
             identity: Identity {
                 cluster: options.cluster.unwrap_or_default(),
                 ..Identity::default()

@@ -14,6 +14,9 @@ use crate::frame::{Frame, Kind};
 use crate::handshake::Welcome;
 use crate::inbox::Inbox;
 
+/// Nodes beside the endpoints that are remembered: far more than a cluster has. More are not asked.
+const KNOWN_MAX: usize = 64;
+
 impl Core {
     /// Bytes have arrived in a link's inbox.
     pub fn received(&mut self, now: Ticks, link: LinkId) {
@@ -204,8 +207,9 @@ impl Core {
         group.leader = Leader::Seeking { target: Some(target), asked, not_before };
     }
 
-    /// Whom to ask: the hinted node, else the endpoints and members in turn; `None` if all of them
-    /// failed just now.
+    /// Whom to ask: the hinted node, else the endpoints, the members, and the nodes that other groups
+    /// named, in turn; `None` if all of them failed just now. The others' nodes matter to a group
+    /// that was never found: the only endpoint may be the one that is down.
     fn choose(&mut self, now: Ticks, place: usize) -> Option<usize> {
         let group = &mut self.groups[place];
         let hint = group.hint.take();
@@ -216,13 +220,15 @@ impl Core {
                 return Some(link);
             }
         }
-        let all = self.endpoints.len() + self.groups[place].members.len();
+        let named = self.endpoints.len() + self.groups[place].members.len();
+        let all = named + self.known.len();
         for _ in 0..all {
             let group = &mut self.groups[place];
             let turn = group.next_asked % all;
             group.next_asked = turn + 1;
             let (address, shard) = match turn.checked_sub(self.endpoints.len()) {
                 None => (self.endpoints[turn].clone(), None),
+                Some(_) if turn >= named => (self.known[turn - named].clone(), None),
                 Some(at) => (group.members[at].address.clone(), Some(group.members[at].shard)),
             };
             let link = self.link_to(&address, shard);
@@ -243,6 +249,13 @@ impl Core {
         if !reply.members.is_empty() {
             group.members.clone_from(&reply.members);
         }
+        for member in &reply.members {
+            let is_known = self.endpoints.iter().chain(&self.known).any(|it| *it == member.address);
+            if !is_known && self.known.len() < KNOWN_MAX {
+                self.known.push(member.address.clone());
+            }
+        }
+        let group = &mut self.groups[place];
         let Leader::Seeking { target: Some(target), asked: true, .. } = group.leader else {
             return;
         };

@@ -307,7 +307,7 @@ impl Script {
                         applied: Index(self.applied),
                         members: members.collect(),
                     };
-                    reply.write(&mut side.outbox, GROUP, identity(side.node));
+                    reply.write(&mut side.outbox, frame.header.group, identity(side.node));
                 }
                 other => panic!("the client sent {other:?}"),
             }
