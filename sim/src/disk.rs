@@ -193,7 +193,11 @@ impl SimDisk {
         let mut stale = None;
         match trouble {
             None => {}
-            Some(Trouble::Short(bytes)) => self.strike(work.kind(), Effect::Short(bytes)),
+            Some(Trouble::Short(bytes)) => {
+                // A log may give up a disk that makes no whole unit of progress, many times in a row.
+                self.errors += 1;
+                self.strike(work.kind(), Effect::Short(bytes));
+            }
             Some(Trouble::Stale(at)) => stale = Some(at),
             Some(Trouble::Fails { errno, written }) => {
                 self.errors += 1;
