@@ -7,7 +7,7 @@
 //!
 //! Calls of unknown fate have no revision. Where nobody who was done has one, one of them must have
 //! made it; values that were seen, and commands that a node applied, say which. Where they don't,
-//! [`search`](super::search) tries.
+//! `search.rs` tries.
 
 use std::collections::BTreeMap;
 
