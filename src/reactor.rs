@@ -25,6 +25,7 @@ use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use ringraft_net::Frame;
 use ringraft_net::handshake::{RefusalCode, Role};
+use ringraft_net::patience::SWEEP_TIME;
 use ringraft_shard::event::{Event, Wake};
 use ringraft_shard::{Shard, ShardError};
 use ringraft_types::Ticks;
@@ -37,8 +38,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Entries of a submission queue; more are submitted in several calls.
 pub const RING_ENTRIES: u32 = 1024;
-/// How often overdue connections are looked for.
-const SWEEP_TIME: Ticks = Ticks::from_millis(500);
 /// How often people are told that accepting fails.
 const ACCEPT_TOLD_TIME: Ticks = Ticks::from_millis(10_000);
 /// How long a stopping shard may take to bring to its end what it has taken on.

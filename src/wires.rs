@@ -6,6 +6,7 @@
 use crate::parcel::Parcel;
 use crate::seats::{Seat, Seats};
 use ringraft_net::handshake::{HANDSHAKE_BYTES, Hello, Host, RefusalCode, Role, Welcome};
+use ringraft_net::patience::{DIAL_PAUSE, DIAL_TIME, FRAME_TIME, GREETING_TIME, SEND_TIME};
 use ringraft_net::{Frame, Identity, Inbox, Outbox};
 use ringraft_shard::links::{ConnectionId, Links};
 use ringraft_shard::mesh::MeshEnd;
@@ -13,18 +14,6 @@ use ringraft_types::{Incarnation, NodeId, ShardId, Ticks};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
-/// A greeting must be whole this long after the connection was accepted.
-const GREETING_TIME: Ticks = Ticks::from_millis(5_000);
-/// A frame must be whole this long after its first byte: a client that sends one byte a second
-/// holds no buffer for ever.
-const FRAME_TIME: Ticks = Ticks::from_millis(30_000);
-/// A dial must have led to a welcome after this long.
-const DIAL_TIME: Ticks = Ticks::from_millis(2_000);
-/// Pauses between dials grow from the first to the second.
-const DIAL_PAUSE: (Ticks, Ticks) = (Ticks::from_millis(20), Ticks::from_millis(1_000));
-/// A connection on which something waits to be sent is closed when the other side takes nothing
-/// for this long.
-const SEND_TIME: Ticks = Ticks::from_millis(10_000);
 /// What may wait for one client, bytes; when it is reached, the client isn't read, and its reads
 /// are refused as busy.
 const CLIENT_OUTBOX_BYTES: usize = 8 << 20;
@@ -406,12 +395,7 @@ impl Wires {
         remote.retain(|&to, outbox| {
             let lane = usize::from(to.shard.0);
             let is_over = outbox.is_full();
-            let mut bytes = Vec::new();
-            while let Some(part) = outbox.take_for_send().filter(|_| !is_over) {
-                bytes.extend_from_slice(part);
-                let count = part.len();
-                outbox.sent(count);
-            }
+            let bytes = if is_over { Vec::new() } else { outbox.take_all() };
             let parcel = if is_over { Parcel::Drop(to) } else { Parcel::Answers { to, bytes } };
             match mesh.send(lane, parcel) {
                 Ok(()) => false,

@@ -14,6 +14,7 @@ pub mod frame;
 pub mod handshake;
 pub mod inbox;
 pub mod outbox;
+pub mod patience;
 pub mod status;
 pub mod wire;
 

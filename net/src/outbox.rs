@@ -75,6 +75,17 @@ impl Outbox {
         self.flown += count;
     }
 
+    /// Takes everything that waits, for who carries the bytes itself; nothing may be in flight.
+    pub fn take_all(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while let Some(part) = self.take_for_send() {
+            bytes.extend_from_slice(part);
+            let count = part.len();
+            self.sent(count);
+        }
+        bytes
+    }
+
     /// Drops everything that waits: the connection is gone. Not while a send is in flight.
     pub fn clear(&mut self) {
         *self = Self::new(self.limit);
@@ -104,5 +115,17 @@ mod tests {
         outbox.sent(100_000);
         assert_eq!(outbox.take_for_send(), None);
         assert!(outbox.is_empty() && !outbox.is_full());
+    }
+
+    /// What is left of a short send comes before what was added since.
+    #[test]
+    fn all_is_taken_in_order() {
+        let mut outbox = Outbox::new(10);
+        outbox.push(b"hello");
+        outbox.take_for_send();
+        outbox.sent(2);
+        outbox.push(b" world");
+        assert_eq!(outbox.take_all(), b"llo world");
+        assert!(outbox.is_empty() && outbox.take_all().is_empty());
     }
 }

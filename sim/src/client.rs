@@ -10,7 +10,6 @@ use ringraft_types::{GroupId, NodeId, Ticks};
 
 use crate::base::{Base, Event, Owner};
 use crate::history::{self, Ask, CallName, History};
-use crate::links::drain;
 use crate::net::{Network, Received};
 use crate::node::{CLUSTER, address, node_at};
 use crate::options::Options;
@@ -185,7 +184,7 @@ impl Client {
     fn send(&mut self, base: &mut Base, network: &mut Network) {
         for (&link, &connection) in &self.connections {
             if self.made.contains(&connection) && network.has_room(connection, 0) {
-                let bytes = drain(self.core.outbox(link));
+                let bytes = self.core.outbox(link).take_all();
                 network.send(base, connection, 0, bytes);
             }
         }

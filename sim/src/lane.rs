@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringraft_net::handshake::{Hello, Host, RefusalCode, Role, Welcome};
+use ringraft_net::patience::SWEEP_TIME;
 use ringraft_net::{Frame, Inbox};
 use ringraft_shard::links::Links as _;
 use ringraft_shard::{Event, PeerAdmission, Shard, ShardError, Wake, mesh};
@@ -16,12 +17,9 @@ use ringraft_types::{GroupId, NodeId, Ticks};
 
 use crate::base::{Base, Owner};
 use crate::disk::SimDisk;
-use crate::links::{Parcel, SimLinks, State, drain};
+use crate::links::{Parcel, SimLinks, State};
 use crate::net::{Network, Received};
 use crate::options::Options;
-
-/// How often overdue connections are looked for, and how long a lane sleeps at most.
-const SWEEP_TIME: Ticks = Ticks::from_millis(500);
 
 /// Notes which lanes were rung.
 #[derive(Debug, Default)]
@@ -542,7 +540,7 @@ impl Lane {
                 continue;
             }
             socket.stuck_since = None;
-            let bytes = drain(&mut socket.outbox);
+            let bytes = socket.outbox.take_all();
             if std::mem::take(&mut socket.stalled) {
                 self.ready.push(slot);
                 self.has_more = true;

@@ -5,17 +5,11 @@
 use std::collections::BTreeMap;
 
 use ringraft_net::handshake::{HANDSHAKE_BYTES, Hello, Host, RefusalCode, Role, Welcome};
+use ringraft_net::patience::{DIAL_PAUSE, DIAL_TIME, FRAME_TIME, GREETING_TIME, SEND_TIME};
 use ringraft_net::{Frame, FrameHeader, Identity, Inbox, Outbox};
 use ringraft_shard::links::{ConnectionId, Links};
 use ringraft_shard::mesh::MeshEnd;
 use ringraft_types::{NodeId, ShardId, Ticks};
-
-/// The product's patience and limits; see `src/wires.rs`.
-const GREETING_TIME: Ticks = Ticks::from_millis(5_000);
-const FRAME_TIME: Ticks = Ticks::from_millis(30_000);
-const DIAL_TIME: Ticks = Ticks::from_millis(2_000);
-const DIAL_PAUSE: (Ticks, Ticks) = (Ticks::from_millis(20), Ticks::from_millis(1_000));
-const SEND_TIME: Ticks = Ticks::from_millis(10_000);
 
 /// What may wait for whom, bytes.
 #[derive(Clone, Copy, Debug)]
@@ -269,7 +263,7 @@ impl SimLinks {
         remote.retain(|&to, outbox| {
             let lane = usize::from(to.shard.0);
             let is_over = outbox.is_full();
-            let bytes = if is_over { Vec::new() } else { drain(outbox) };
+            let bytes = if is_over { Vec::new() } else { outbox.take_all() };
             let parcel = if is_over { Parcel::Drop(to) } else { Parcel::Answers { to, bytes } };
             match mesh.send(lane, parcel) {
                 Ok(()) => false,
@@ -308,17 +302,6 @@ impl SimLinks {
     pub(crate) fn waiting_bytes_max(&self) -> usize {
         self.sockets.iter().flatten().map(|socket| socket.outbox.waiting()).max().unwrap_or(0)
     }
-}
-
-/// Takes everything out of an outbox.
-pub(crate) fn drain(outbox: &mut Outbox) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while let Some(part) = outbox.take_for_send() {
-        bytes.extend_from_slice(part);
-        let count = part.len();
-        outbox.sent(count);
-    }
-    bytes
 }
 
 impl Links for SimLinks {

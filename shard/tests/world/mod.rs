@@ -80,16 +80,6 @@ pub(crate) struct World {
     held: BTreeMap<NodeId, Option<ShardError>>,
 }
 
-fn drain(outbox: &mut Outbox) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while let Some(part) = outbox.take_for_send() {
-        bytes.extend_from_slice(part);
-        let count = part.len();
-        outbox.sent(count);
-    }
-    bytes
-}
-
 fn feed(inbox: &mut Inbox, mut bytes: &[u8], mut frame: impl FnMut(&Frame<'_>)) {
     while !bytes.is_empty() {
         let space = inbox.space();
@@ -358,7 +348,7 @@ impl World {
     ) -> Result<(), FrameRefusal> {
         let mut outbox = Outbox::new(1 << 20);
         write(&mut outbox, Self::identity(from));
-        let bytes = drain(&mut outbox);
+        let bytes = outbox.take_all();
         let now = self.now;
         let node = self.nodes.get_mut(&to).expect("a node");
         let shard = node.shard.as_mut().expect("it runs");
@@ -394,14 +384,14 @@ impl World {
         };
         let mut out = Vec::new();
         for (&peer, outbox) in &mut shard.links.peers {
-            let bytes = drain(outbox);
+            let bytes = outbox.take_all();
             if !bytes.is_empty() {
                 out.push((peer, bytes));
             }
         }
         let mut replies = Vec::new();
         for outbox in shard.links.clients.values_mut() {
-            replies.push(drain(outbox));
+            replies.push(outbox.take_all());
         }
         for (peer, bytes) in out {
             self.wire.push_back((now.after(DELAY), id, peer, bytes));
@@ -459,7 +449,7 @@ impl World {
             batch.request(call, payload);
         }
         batch.finish();
-        let bytes = drain(&mut outbox);
+        let bytes = outbox.take_all();
         let now = self.now;
         let node = self.nodes.get_mut(&to).expect("a node");
         let shard = node.shard.as_mut().expect("it runs");
