@@ -52,7 +52,8 @@ pub(crate) struct Client {
 impl Client {
     /// A client that has asked for nothing yet.
     pub(crate) fn new(at: usize, base: &mut Base, options: Rc<Options>) -> Self {
-        let core = core(base, &options);
+        let endpoints = some_endpoints(base, &options);
+        let core = core(base, endpoints);
         Self {
             at,
             host: options.nodes as usize + at,
@@ -133,10 +134,26 @@ impl Client {
 
     /// Its process dies and begins anew; what was under way stays unknown.
     pub(crate) fn die(&mut self, base: &mut Base, network: &mut Network) {
+        let endpoints = some_endpoints(base, &self.options);
+        self.begin_anew(base, network, endpoints);
+    }
+
+    /// Whether it knows where one of these nodes is. A client that doesn't can't find them.
+    pub(crate) fn knows_any(&self, nodes: &[usize]) -> bool {
+        self.core.addresses().filter_map(node_at).any(|node| nodes.contains(&node))
+    }
+
+    /// Its process begins anew, and is told where these nodes are.
+    pub(crate) fn begin_at(&mut self, base: &mut Base, network: &mut Network, nodes: &[usize]) {
+        let endpoints = nodes.iter().map(|&node| address(NodeId(node as u32 + 1))).collect();
+        self.begin_anew(base, network, endpoints);
+    }
+
+    fn begin_anew(&mut self, base: &mut Base, network: &mut Network, endpoints: Vec<String>) {
         network.host_down(base, self.host, true);
         self.life += 1;
         network.host_up(base, self.host, self.life);
-        self.core = core(base, &self.options);
+        self.core = core(base, endpoints);
         self.connections.clear();
         self.links.clear();
         self.made.clear();
@@ -333,11 +350,16 @@ fn reason(reason: ringraft_net::client::Reason) -> history::Reason {
     }
 }
 
-fn core(base: &mut Base, options: &Options) -> Core {
+/// The addresses of some nodes, one at least.
+fn some_endpoints(base: &mut Base, options: &Options) -> Vec<String> {
     let mut endpoints: Vec<String> =
         (1..=options.nodes).map(|node| address(NodeId(node))).collect();
     base.random.shuffle(&mut endpoints);
     endpoints.truncate(base.random.between(1, u64::from(options.nodes)) as usize);
+    endpoints
+}
+
+fn core(base: &mut Base, endpoints: Vec<String>) -> Core {
     let seed = u128::from(base.random.any()) << 64 | u128::from(base.random.any());
     Core::new(CoreOptions {
         endpoints,

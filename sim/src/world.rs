@@ -546,7 +546,20 @@ impl World {
                 }
             }
         }
+        self.point_out(&quorum);
         quorum
+    }
+
+    /// A client whose only endpoints are gone for good, and that never heard of other nodes, needs
+    /// a new configuration.
+    fn point_out(&mut self, quorum: &[usize]) {
+        for (at, client) in self.clients.iter_mut().enumerate() {
+            if !client.knows_any(quorum) {
+                let text = format!("client {at} knows none of the quorum, and is told");
+                trace::note(self.base.now, What::Text(text));
+                client.begin_at(&mut self.base, &mut self.network, quorum);
+            }
+        }
     }
 
     fn must_serve(&mut self) {

@@ -68,4 +68,12 @@ mod broken {
             pass(&Order { seed, ..Order::default() });
         }
     }
+
+    /// The only client of the run began anew shortly before the calm, and the only node it was told
+    /// of stayed down: nobody asked the groups for anything. The run now tells such a client of
+    /// others, as its operator would.
+    #[test]
+    fn a_client_is_told_of_nodes_that_live() {
+        pass(&Order { seed: 896, ..Order::default() });
+    }
 }

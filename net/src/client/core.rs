@@ -232,6 +232,12 @@ impl Core {
         self.calls.has_completed()
     }
 
+    /// Every address where this client would look for a node: its endpoints, and the nodes that
+    /// members of groups named.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        self.endpoints.iter().chain(&self.known).map(String::as_str)
+    }
+
     /// How many calls are under way, those included that were reported as unknown and are still
     /// sent to fill their gap.
     pub fn calls_under_way(&self) -> usize {
