@@ -23,7 +23,6 @@ use ringraft_types::command::Envelope;
 use ringraft_types::plant::{Plant, planted};
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, Index, NodeId, Revision, Status, Ticks};
-use ringraft_wal::ReadError;
 use ringraft_wal::device::Device;
 
 /// One answer on its way into its client's outbox; the body lies in a shared buffer.
@@ -128,13 +127,10 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     /// A read of the log brought entries for apply.
-    pub(crate) fn stock_for_apply(&mut self, slot: usize, result: Result<Vec<u8>, ReadError>) {
+    pub(crate) fn stock_for_apply(&mut self, slot: usize, records: Vec<u8>) {
         let group = &mut self.groups[slot];
         group.apply_fetch = false;
-        match result {
-            Ok(records) => group.apply_stock = Some((records, 0)),
-            Err(_) => group.halt = Some(Halt::Damaged),
-        }
+        group.apply_stock = Some((records, 0));
         self.list_for_apply(slot);
     }
 

@@ -5,6 +5,7 @@ use crate::links::ConnectionId;
 use crate::metrics::Stage;
 use ringraft_net::Frame;
 use ringraft_types::{GroupId, Index, NodeId, Term, Ticks};
+use ringraft_wal::ReadError;
 
 /// One thing that happened outside. Time is the other input: [`crate::Shard::turn`].
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +72,13 @@ pub enum ShardEvent {
         group: GroupId,
         /// Which of the two.
         halt: Halt,
+    },
+    /// Entries of a group can't be read back from the log.
+    Unreadable {
+        /// The group.
+        group: GroupId,
+        /// Where, and why.
+        error: ReadError,
     },
     /// A write took longer than the threshold.
     SlowWrite {

@@ -18,7 +18,7 @@ use crate::error::FrameRefusal;
 use crate::error::ShardError;
 use crate::event::{Event, ShardEvent, Wake};
 use crate::gate::Gate;
-use crate::group::Group;
+use crate::group::{Group, Halt};
 use crate::links::Links;
 use crate::peer_frames::Carried;
 use crate::shard::{FetchFor, Shard};
@@ -27,8 +27,8 @@ use ringraft_raft::{Fetch, HardState, Input, Output, RoleKind, Span};
 use ringraft_types::plant::{Plant, planted};
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, Index, NodeId, Sequence, Term, Ticks};
-use ringraft_wal::ReadRequest;
 use ringraft_wal::device::Device;
+use ringraft_wal::{ReadError, ReadRequest};
 
 /// Ticks are given on a grid of this part of the heartbeat interval, so that the heartbeats of
 /// many groups leave in one frame.
@@ -368,12 +368,38 @@ impl<D: Device, L: Links> Shard<D, L> {
         while let Some(done) = self.log.take_read() {
             let what = self.fetches.remove(&done.ticket).expect("every ticket was handed out here");
             match what {
-                FetchFor::Apply { slot } => self.stock_for_apply(slot, done.result),
+                FetchFor::Apply { slot } => match done.result {
+                    Ok(records) => self.stock_for_apply(slot, records),
+                    // What is committed and not yet applied has to be there.
+                    Err(error) => self.damaged(now, slot, error)?,
+                },
                 FetchFor::Peer { slot, peer, first } => {
-                    let records = done.result.unwrap_or_default();
+                    let records = match done.result {
+                        Ok(records) => records,
+                        Err(error @ ReadError::Rot { .. }) => {
+                            self.damaged(now, slot, error)?;
+                            Vec::new()
+                        }
+                        // Cut meanwhile, on behalf of a newer leader.
+                        Err(ReadError::NotHeld) => Vec::new(),
+                    };
                     self.fetched(now, slot, peer, first, &records)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Entries of a group can't be read back. It refuses its clients, and leaves leading to those
+    /// who can bring the others up to date.
+    fn damaged(&mut self, now: Ticks, slot: usize, error: ReadError) -> Result<(), ShardError> {
+        let group = &mut self.groups[slot];
+        group.apply_fetch = false;
+        self.events.push(ShardEvent::Unreadable { group: group.id, error });
+        if group.halt.is_none() {
+            group.halt = Some(Halt::Damaged);
+            self.list_for_apply(slot);
+            self.step(now, slot, Input::Damaged, Carried::Cache)?;
         }
         Ok(())
     }

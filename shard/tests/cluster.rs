@@ -11,7 +11,7 @@ use ringraft_net::wire::{
 use ringraft_net::{Identity, Outbox};
 use ringraft_raft::Breach;
 use ringraft_shard::limits::Limits;
-use ringraft_shard::{FrameRefusal, ShardError, ShardEvent};
+use ringraft_shard::{FrameRefusal, Halt, ShardError, ShardEvent};
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{Index, LogId, NodeId, Status, Term, Ticks};
 use world::{GROUP, World};
@@ -93,13 +93,41 @@ fn a_follower_that_was_away_catches_up() {
     let away = *world.nodes().iter().find(|&&node| node != leader).expect("there are three");
     world.kill(away, |_| true);
     let value = vec![7u8; 256 << 10];
-    for number in 1..=40 {
+    for number in 1..=80 {
         let reply = world.put(leader, 9, number, format!("k{number}").as_bytes(), &value);
         assert_eq!(reply.status, Status::Ok);
     }
     world.start(away);
     world.run_for(Ticks::from_millis(5_000));
     world.assert_converged();
+}
+
+/// A leader that can't read back what a follower needs leaves leading to one that can: the follower
+/// catches up, the group serves, and the damaged node refuses its clients (S05).
+#[test]
+fn a_leader_with_rot_gives_way() {
+    let mut world = World::new(5, 3, 1);
+    let leader = world.elect();
+    let away = *world.nodes().iter().find(|&&node| node != leader).expect("there are three");
+    world.kill(away, |_| true);
+    let value = vec![7u8; 256 << 10];
+    for number in 1..=80 {
+        let reply = world.put(leader, 9, number, format!("k{number}").as_bytes(), &value);
+        assert_eq!(reply.status, Status::Ok);
+    }
+    world.rot(leader);
+    world.start(away);
+    world.run_for(Ticks::from_millis(5_000));
+    let said = world.events(leader);
+    assert!(said.iter().any(|event| matches!(event, ShardEvent::Unreadable { .. })), "{said:?}");
+    let halted = ShardEvent::Halted { group: GROUP, halt: Halt::Damaged };
+    assert_eq!(said.iter().filter(|&event| *event == halted).count(), 1, "{said:?}");
+    let next = world.elect_among(|node| node != leader);
+    assert_eq!(world.put(next, 9, 81, b"after", b"value").status, Status::Ok);
+    world.run_for(Ticks::from_millis(2_000));
+    assert_eq!(world.applied(away), world.applied(next), "it caught up");
+    assert_eq!(world.get(leader, b"after").0, Status::Damaged);
+    assert!(world.group(leader).damaged);
 }
 
 /// A leader cut off from both followers serves no read: the round finds no majority.

@@ -251,6 +251,9 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
         ShardEvent::Follows { group, term, leader } => {
             tracing::info!(%group, %term, %leader, "follows");
         }
+        ShardEvent::Unreadable { group, error } => {
+            tracing::error!(%shard, %group, %error, "entries of the log can't be read back");
+        }
         ShardEvent::Halted { group, halt: Halt::Damaged } => {
             tracing::error!(%shard, %group, "the log has rot: the group refuses to serve");
         }
@@ -283,7 +286,8 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
 mod tests {
     use super::*;
     use ringraft_shard::metrics::Stage;
-    use ringraft_types::{Index, Term, Ticks};
+    use ringraft_types::{Index, Sequence, Term, Ticks};
+    use ringraft_wal::ReadError;
     use std::sync::Mutex;
 
     /// What the events write, a line each.
@@ -320,12 +324,18 @@ mod tests {
             stage: Stage::Sync,
             span: Ticks(1200),
         };
+        let rot = ReadError::Rot { segment: 4, offset: 8192, sequence: Sequence(12), errno: 0 };
         let unknown = Halt::UnknownCommand(Index(9));
         let said = [
             (ShardEvent::SteppedDown { group, term }, "INFO steps down group=7 term=3"),
             (
                 ShardEvent::Halted { group, halt: Halt::Damaged },
                 "ERROR the log has rot: the group refuses to serve shard=2 group=7",
+            ),
+            (
+                ShardEvent::Unreadable { group, error: rot },
+                "ERROR entries of the log can't be read back shard=2 group=7 error=the block at \
+                 8192 of segment 4 is rotten (errno 0)",
             ),
             (
                 ShardEvent::Halted { group, halt: unknown },

@@ -85,6 +85,7 @@ impl Raft {
             }
             Input::DiskStuck(is_stuck) => self.on_disk_stuck(is_stuck, out),
             Input::Resigned(node) => self.on_resigned(node),
+            Input::Damaged => self.on_damaged(out),
         }
         self.replica.finish(out);
         before.check(self, out);
@@ -215,6 +216,14 @@ impl Raft {
             self.replica.resigned = self.term();
             let election_at = self.replica.early_election(self.now, node);
             self.role = Role::Follower(Follower::waiting(self.now, election_at));
+        }
+    }
+
+    /// Who holds more than this floor takes over; the entries themselves stay acknowledged.
+    fn on_damaged(&mut self, out: &mut Output) {
+        self.replica.vote_floor = Some(self.replica.vote_last());
+        if !matches!(self.role, Role::Follower(_)) {
+            self.step_down(out);
         }
     }
 

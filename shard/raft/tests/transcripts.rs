@@ -15,6 +15,7 @@
 //! read 1 7 / flush 1
 //! stuck 1 / moves 1           its disk
 //! resigned 2 1                2 hears that 1's disk is stuck
+//! damaged 1                   1 finds rot in its log
 //! linkup 1 2 / linkdown 1 2 / trim 1 5 / fetched 1 [n]   (the newest fetch)
 //! elect 1 by 1,2 / settle 1,2 / beat 1 by 1,2    quiet
 //! state
@@ -249,6 +250,7 @@ impl Runner {
             }
             "linkup" => self.step(number(words[1]), Input::LinkUp(NodeId(number(words[2])))),
             "linkdown" => self.step(number(words[1]), Input::LinkDown(NodeId(number(words[2])))),
+            "damaged" => self.step(number(words[1]), Input::Damaged),
             "stuck" => self.step(number(words[1]), Input::DiskStuck(true)),
             "moves" => self.step(number(words[1]), Input::DiskStuck(false)),
             "resigned" => self.step(number(words[1]), Input::Resigned(NodeId(number(words[2])))),

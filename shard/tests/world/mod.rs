@@ -269,6 +269,22 @@ impl World {
         node.wake = self.now;
     }
 
+    /// A bit flips in every block of a running node's disk but the newest ones.
+    pub(crate) fn rot(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let device = &mut node.shard.as_mut().expect("it runs").device;
+        let (file, _) = device.files()[0];
+        let content = device.content(file);
+        let pages = content.chunks(4096).enumerate().skip(1);
+        let written: Vec<usize> = pages
+            .filter(|(_, page)| page.iter().any(|&byte| byte != 0))
+            .map(|(at, _)| at)
+            .collect();
+        for page in &written[..written.len() / 2] {
+            device.flip_bit(file, (*page * 4096 + 200) as u64 * 8);
+        }
+    }
+
     /// What the shard of a node with such a disk ended with.
     pub(crate) fn ended(&self, id: NodeId) -> Option<&ShardError> {
         self.held[&id].as_ref()
