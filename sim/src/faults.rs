@@ -6,6 +6,7 @@ use std::fmt;
 use ringraft_types::Ticks;
 
 use crate::base::Event;
+use crate::damage;
 use crate::trace::{self, What};
 use crate::world::World;
 
@@ -64,6 +65,12 @@ pub enum FaultKind {
     DiskFull,
     /// A read sees what was there before.
     StaleRead,
+    /// Bits flip in what was durable.
+    BitRot,
+    /// A write that was said to be durable never was.
+    LostWrite,
+    /// A write that was said to be durable went over another one.
+    MisdirectedWrite,
 }
 
 impl FaultKind {
@@ -95,7 +102,16 @@ impl FaultKind {
         FaultKind::Transient,
         FaultKind::DiskFull,
         FaultKind::StaleRead,
+        FaultKind::BitRot,
+        FaultKind::LostWrite,
+        FaultKind::MisdirectedWrite,
     ];
+
+    /// Whether it destroys what a node promised to keep. Such faults strike a minority only, the
+    /// same nodes for a whole run: more would destroy what the cluster promised.
+    pub const fn dooms(self) -> bool {
+        matches!(self, Self::BitRot | Self::LostWrite | Self::MisdirectedWrite)
+    }
 
     /// Its name in counts and on the command line.
     pub const fn name(self) -> &'static str {
@@ -126,6 +142,9 @@ impl FaultKind {
             Self::Transient => "transient",
             Self::DiskFull => "disk-full",
             Self::StaleRead => "stale-read",
+            Self::BitRot => "bit-rot",
+            Self::LostWrite => "lost-write",
+            Self::MisdirectedWrite => "misdirected-write",
         }
     }
 
@@ -284,10 +303,26 @@ impl World {
             | FaultKind::Transient
             | FaultKind::DiskFull
             | FaultKind::StaleRead => self.inflict_on_disk(kind, node),
+            FaultKind::BitRot | FaultKind::LostWrite | FaultKind::MisdirectedWrite => {
+                self.damage(kind)
+            }
             // The network does these all the time.
             FaultKind::Loss | FaultKind::Replay => false,
             _ => self.inflict_on_network(kind, node),
         }
+    }
+
+    fn damage(&mut self, kind: FaultKind) -> bool {
+        if self.options.doomed.is_empty() {
+            return false;
+        }
+        let node = self.base.random.pick(&self.options.doomed);
+        let lane = self.base.random.below(u64::from(self.options.shards)) as usize;
+        let disk = self.nodes[node].disk_mut(lane);
+        let Some(done) = damage::inflict(disk, kind, &mut self.base.random) else { return false };
+        self.damaged.insert(node);
+        self.say(format!("disk {}/{lane}: {kind}: {done}", node + 1));
+        true
     }
 
     fn inflict_on_disk(&mut self, kind: FaultKind, node: usize) -> bool {

@@ -13,6 +13,7 @@ pub mod campaign;
 pub mod checker;
 mod client;
 mod clock;
+mod damage;
 mod disk;
 pub mod faults;
 pub mod history;

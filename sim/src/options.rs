@@ -74,6 +74,8 @@ pub(crate) struct Options {
     pub(crate) clock_rate: (u64, u64),
     /// The kinds of fault there are, and the mean time between two.
     pub(crate) faults: BTreeMap<FaultKind, Ticks>,
+    /// The nodes, by place, that may lose what they promised to keep: a minority.
+    pub(crate) doomed: Vec<usize>,
 }
 
 /// What a person, or the search for a smaller run, asks for instead of what was drawn.
@@ -127,19 +129,44 @@ impl Options {
             ),
             clock_rate: (1_000_000, 1_000_000),
             faults: BTreeMap::new(),
+            doomed: Vec::new(),
         };
         if random.coin() {
             options.clock_rate =
                 random.pick(&[(990_000, 1_010_000), (950_000, 1_050_000), (800_000, 1_200_000)]);
         }
-        for &kind in FaultKind::ALL {
+        for &kind in FaultKind::ALL.iter().filter(|kind| !kind.dooms()) {
             let is_on = random.below(100) < 45;
             let mean = Ticks::from_millis(random.between(300, 4_000));
             if is_on {
                 options.faults.insert(kind, mean);
             }
         }
-        options.over(asked)
+        // From a generator of its own: most runs are what they were before there was damage.
+        let mut random = Random::new(random.peek() ^ 0xd00d);
+        let mut options = options.over(asked);
+        options.doom(&mut random, asked);
+        options
+    }
+
+    /// Half of the runs have nodes that may lose what they promised to keep.
+    fn doom(&mut self, random: &mut Random, asked: &Asked) {
+        let most = (u64::from(self.nodes) - 1) / 2;
+        if random.coin() || most == 0 {
+            return;
+        }
+        let mut nodes: Vec<usize> = (0..self.nodes as usize).collect();
+        random.shuffle(&mut nodes);
+        nodes.truncate(random.between(1, most) as usize);
+        nodes.sort_unstable();
+        for &kind in FaultKind::ALL.iter().filter(|kind| kind.dooms()) {
+            let is_on = random.below(100) < 45;
+            let mean = Ticks::from_millis(random.between(300, 4_000));
+            if is_on && !asked.without.contains(&kind) {
+                self.faults.insert(kind, mean);
+                self.doomed.clone_from(&nodes);
+            }
+        }
     }
 
     fn over(mut self, asked: &Asked) -> Self {

@@ -21,6 +21,11 @@ impl Random {
         self.0.rand_u64()
     }
 
+    /// What [`Random::any`] would give, and will.
+    pub(crate) fn peek(&self) -> u64 {
+        self.0.clone().rand_u64()
+    }
+
     /// A number below `end`, which isn't zero.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.0.rand_range(0..end)

@@ -286,9 +286,17 @@ impl Snoop {
             if group.0 % u64::from(shard.1) != u64::from(shard.0) {
                 continue;
             }
+            if recovered.node_damaged || recovered.unknown_damage {
+                // It takes no part in anything.
+                continue;
+            }
             let found = recovered.groups.get(&group);
             let hard = found.and_then(|found| found.hard);
-            let (term, vote) = hard.map_or((Term::ZERO, 0), |(term, vote, _)| (term, vote));
+            let (mut term, mut vote) = hard.map_or((Term::ZERO, 0), |(term, vote, _)| (term, vote));
+            if let Some(lost) = found.and_then(|found| found.hard_lost) {
+                // It gives nobody else the vote of that term.
+                (term, vote) = (term.max(lost), promise.vote.map_or(0, |(_, voted)| voted.0));
+            }
             if let Some((voted_in, candidate)) = promise.vote {
                 assert!(
                     term > voted_in || (term == voted_in && vote == candidate.0),
@@ -297,7 +305,9 @@ impl Snoop {
                 );
             }
             let (held_in, held) = promise.held;
-            let last = found.map_or(Index::ZERO, |found| found.last);
+            // With rot it votes as if it held what it lost.
+            let floor = found.and_then(|found| found.damaged).map_or(Index::ZERO, |id| id.index);
+            let last = found.map_or(Index::ZERO, |found| found.last).max(floor);
             assert!(
                 term > held_in || (term == held_in && last >= held),
                 "V3: node {node} acknowledged entry {held} in term {held_in} of group {group}, and \
@@ -307,6 +317,7 @@ impl Snoop {
         for (group, found) in &recovered.groups {
             let newest = found.runs.last().map_or(Term::ZERO, |run| run.1);
             let term = found.hard.map_or(Term::ZERO, |hard| hard.0);
+            let term = term.max(found.hard_lost.unwrap_or_default());
             assert!(
                 term >= newest,
                 "V4: node {node} holds an entry of term {newest} of group {group}, its own is \

@@ -57,6 +57,8 @@ pub(crate) struct World {
     pub(crate) is_calm: bool,
     /// Nodes that aren't started again.
     stay_down: BTreeSet<usize>,
+    /// Nodes whose disks lost what was durable: they may find rot, and refuse to serve.
+    pub(crate) damaged: BTreeSet<usize>,
     history: History,
     ledger: Rc<RefCell<Ledger>>,
     snoop: Snoop,
@@ -111,6 +113,7 @@ impl World {
             faults: Faults::default(),
             is_calm: false,
             stay_down: BTreeSet::new(),
+            damaged: BTreeSet::new(),
             history: History::new(),
             ledger: Rc::new(RefCell::new(Ledger::default())),
             snoop,
@@ -279,10 +282,17 @@ impl World {
                     let newest = self.ledger.borrow().newest(group);
                     self.snoop.leads(id, group, term, last, newest);
                 }
+                ShardEvent::Unreadable { group, error } => {
+                    let is_damaged = self.damaged.contains(&node);
+                    assert!(is_damaged, "I-11: node {id} can't read group {group}: {error}");
+                    self.base.count("rot met by a read");
+                }
                 ShardEvent::Halted { group, halt } => {
-                    panic!(
+                    assert!(
+                        self.damaged.contains(&node),
                         "I-11: node {id} halts group {group}, whose log was never damaged: {halt:?}"
-                    )
+                    );
+                    self.base.count("groups that refuse as damaged");
                 }
                 ShardEvent::DiskStuck(true) => self.base.count("disk is stuck"),
                 ShardEvent::DiskFull(true) => self.base.count("disk is full"),
@@ -304,8 +314,14 @@ impl World {
         if stale > 0 {
             self.base.count("recovery: stale blocks");
         }
+        if rot > 0 {
+            self.base.count("recovery: rot");
+        }
+        if recovered.unknown_damage || recovered.node_damaged {
+            self.base.count("recovery: rot that silences a log");
+        }
         assert!(
-            recovered.rot.is_empty(),
+            recovered.rot.is_empty() || self.damaged.contains(&node),
             "I-11: node {id}/{lane} finds rot where there is none: {:?}",
             recovered.rot
         );
@@ -316,7 +332,7 @@ impl World {
         let id = self.nodes[node].id;
         trace::note(self.base.now, What::Text(format!("node {id} stops: {stop}")));
         assert!(
-            self.nodes[node].has_disk_errors(),
+            self.nodes[node].has_disk_errors() || self.damaged.contains(&node),
             "I-10: node {id} stops, and nothing went wrong with its disk: {stop}"
         );
         self.base.count(match stop {
@@ -444,7 +460,8 @@ impl World {
     fn audit(&mut self) {
         self.base.count("disks audited");
         let mut copies: BTreeMap<(GroupId, Term), usize> = BTreeMap::new();
-        for node in &self.nodes {
+        for (_, node) in self.nodes.iter().enumerate().filter(|(at, _)| !self.damaged.contains(at))
+        {
             for lane in 0..usize::from(self.options.shards) {
                 let found = audit::open(node.disk(lane).flushed(), node.log_settings(lane));
                 for (&group, found) in &found.recovered.groups {
@@ -455,7 +472,8 @@ impl World {
                 }
             }
         }
-        let majority = self.nodes.len() / 2 + 1;
+        // What a damaged disk held counts: its node votes as if it held it still.
+        let majority = (self.nodes.len() / 2 + 1).saturating_sub(self.damaged.len()).max(1);
         for group in (1..=self.options.groups).map(GroupId) {
             let newest = self.ledger.borrow().newest(group);
             let of_group = (group, Term::ZERO)..=(group, Term(u64::MAX));
@@ -523,16 +541,20 @@ impl World {
         self.mend_all();
         let all = self.nodes.len();
         let least = all / 2 + 1;
-        let mut order: Vec<usize> = (0..all).collect();
+        let mut order: Vec<usize> =
+            (0..all).filter(|node| !self.options.doomed.contains(node)).collect();
         self.base.random.shuffle(&mut order);
+        let sound = order.len();
         let size = match self.base.random.coin() {
-            true => all,
-            false => self.base.random.between(least as u64, all as u64) as usize,
+            true => sound,
+            false => self.base.random.between(least as u64, sound as u64) as usize,
         };
         let mut quorum = order[..size].to_vec();
         quorum.sort_unstable();
         for node in 0..all {
-            if quorum.contains(&node) {
+            let is_doomed = self.options.doomed.contains(&node);
+            if quorum.contains(&node) || is_doomed && self.base.random.coin() {
+                // A damaged node may go on: it must disturb nobody.
                 self.start(node);
             } else if self.base.random.coin() {
                 self.stay_down.insert(node);
@@ -611,10 +633,21 @@ impl World {
         }
     }
 
+    /// Groups that a doomed node leads, as long as it may: it isn't known what its disk lost.
+    fn led_by_doomed(&self) -> u64 {
+        let doomed = self.options.doomed.iter().map(|&node| &self.nodes[node]);
+        let lanes = doomed.flat_map(|node| {
+            let now = node.clock.read(self.base.now);
+            node.lanes().map(move |lane| lane.shard.status(now))
+        });
+        let groups = lanes.flat_map(|status| status.groups);
+        groups.filter(|group| group.role == GroupRole::Leader).count() as u64
+    }
+
     /// What keeps the nodes of a quorum from being alike and at rest, if anything does.
     fn difference(&self, quorum: &[usize]) -> Option<String> {
         let mut ends: BTreeMap<GroupId, (NodeId, Index)> = BTreeMap::new();
-        let mut led = 0;
+        let mut led = self.led_by_doomed();
         for &node in quorum {
             let node = &self.nodes[node];
             let now = node.clock.read(self.base.now);

@@ -1,0 +1,90 @@
+//! Damage to what was durable: bit rot, writes that never reached the medium, and writes that went
+//! to another place.
+//!
+//! Nobody can notice the loss of the newest block: it looks like a torn tail (`docs/ASSUMPTIONS.md`).
+//! So only what a newer block on the same disk proves to have been durable is damaged, and of that
+//! everything: a start, or a read, must notice it.
+
+use ringraft_types::Sequence;
+use ringraft_types::limits::BLOCK_ALIGN_MIN;
+use ringraft_wal::block::Block;
+use ringraft_wal::device::FileId;
+use ringraft_wal::device::memory::MemoryDevice;
+use ringraft_wal::format::SEGMENT_HEADER_BYTES;
+
+use crate::disk::SimDisk;
+use crate::faults::FaultKind;
+use crate::random::Random;
+
+/// A part of a disk that may be damaged.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    file: FileId,
+    offset: u64,
+    bytes: usize,
+}
+
+/// Damages a disk; what was done, or `None` if there is nothing yet whose loss could be noticed.
+pub(crate) fn inflict(disk: &mut SimDisk, kind: FaultKind, random: &mut Random) -> Option<String> {
+    let flushed = disk.flushed();
+    let parts = parts(&flushed);
+    if parts.is_empty() {
+        return None;
+    }
+    let Part { file, offset, bytes } = random.pick(&parts);
+    let memory = disk.memory_mut();
+    match kind {
+        FaultKind::BitRot => {
+            for _ in 0..random.between(1, 3) {
+                let bit = offset * 8 + random.below(bytes as u64 * 8);
+                memory.flip_bit(file, bit);
+            }
+        }
+        FaultKind::LostWrite => memory.corrupt(file, offset, &vec![0; bytes]),
+        FaultKind::MisdirectedWrite => {
+            let other = random.pick(&parts);
+            if (other.file, other.offset) == (file, offset) {
+                return None;
+            }
+            let start = offset as usize;
+            let content = &flushed.content(file)[start..start + bytes.min(other.bytes)];
+            memory.corrupt(other.file, other.offset, content);
+            memory.corrupt(file, offset, &vec![0; bytes]);
+        }
+        _ => unreachable!("{kind} damages nothing that was durable"),
+    }
+    Some(format!("{bytes} bytes at {offset} of segment {}", file.number))
+}
+
+/// The blocks that a newer one proves to have been durable, and the headers of segments with blocks.
+fn parts(flushed: &MemoryDevice) -> Vec<Part> {
+    let mut blocks: Vec<(Sequence, Sequence, Part)> = Vec::new();
+    let mut parts = Vec::new();
+    for (file, _) in flushed.files() {
+        let content = flushed.content(file);
+        let before = blocks.len();
+        let mut at = SEGMENT_HEADER_BYTES;
+        while at < content.len() {
+            let bytes = match Block::parse(&content[at..]) {
+                Ok(block) => {
+                    let (header, bytes) = (&block.header, block.bytes.len());
+                    if (header.segment, header.offset) == (file.number, at as u64) {
+                        let part = Part { file, offset: at as u64, bytes };
+                        blocks.push((header.sequence, header.durable, part));
+                    }
+                    bytes
+                }
+                Err(_) => BLOCK_ALIGN_MIN,
+            };
+            at += bytes;
+        }
+        if blocks.len() > before {
+            parts.push(Part { file, offset: 0, bytes: 80 });
+        }
+    }
+    let newest = blocks.iter().max_by_key(|(sequence, ..)| *sequence);
+    let Some(&(newest, durable, _)) = newest else { return Vec::new() };
+    let is_proven = |sequence: Sequence| sequence < newest && sequence <= durable;
+    parts.extend(blocks.iter().filter(|block| is_proven(block.0)).map(|block| block.2));
+    parts
+}
