@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use ringraft_net::status::GroupRole;
 use ringraft_types::Ticks;
 
 use crate::base::Event;
 use crate::damage;
+use crate::node::Node;
 use crate::trace::{self, What};
 use crate::world::World;
 
@@ -235,6 +237,16 @@ impl World {
         self.base.after(span, Event::Mend { fault });
     }
 
+    /// Nodes that lead a group.
+    fn leaders(&self) -> Vec<usize> {
+        let leads = |node: &Node| {
+            let now = node.clock.read(self.base.now);
+            let mut groups = node.lanes().flat_map(|lane| lane.shard.status(now).groups);
+            groups.any(|group| group.role == GroupRole::Leader)
+        };
+        (0..self.nodes.len()).filter(|&at| leads(&self.nodes[at])).collect()
+    }
+
     fn any_node(&mut self) -> usize {
         self.base.random.below(self.nodes.len() as u64) as usize
     }
@@ -273,7 +285,12 @@ impl World {
                 true
             }
             FaultKind::ClockRate => {
-                let rate = self.base.random.between(700_000, 1_300_000);
+                // No promise rests on a clock's rate: a leader that hardly notices how time passes
+                // may not serve an old state either.
+                let rate = match self.base.random.below(4) {
+                    0 => self.base.random.pick(&[100_000, 300_000, 3_000_000]),
+                    _ => self.base.random.between(700_000, 1_300_000),
+                };
                 let now = self.base.now;
                 self.nodes[node].clock.set_rate(now, rate);
                 self.say(format!("node {}: the clock's rate is {rate}", node + 1));
@@ -388,7 +405,14 @@ impl World {
                     (true, false),
                     (false, true),
                 ]);
-                for other in (0..hosts).filter(|&other| other != node) {
+                // Who is cut off may be a leader with a client beside it, which goes on asking.
+                let leaders = self.leaders();
+                let node = match self.base.random.coin() && !leaders.is_empty() {
+                    true => self.base.random.pick(&leaders),
+                    false => node,
+                };
+                let beside = nodes + self.base.random.below(2 * self.clients.len() as u64) as usize;
+                for other in (0..hosts).filter(|&other| other != node && other != beside) {
                     if !hears {
                         ways.insert((other, node));
                     }
@@ -495,8 +519,12 @@ impl World {
 
     /// All lasting faults end.
     pub(crate) fn mend_all(&mut self) {
+        let (low, high) = self.options.clock_rate;
         for node in &mut self.nodes {
             node.moods.iter_mut().for_each(|mood| mood.armed.clear());
+            let rate = self.base.random.between(low, high);
+            node.clock.set_rate(self.base.now, rate);
+            node.wake_all(&mut self.base);
         }
         let weather = self.network.weather_mut();
         (weather.loss, weather.replay) = (0, 0);
