@@ -237,6 +237,13 @@ impl World {
         self.base.after(span, Event::Mend { fault });
     }
 
+    fn set_rate(&mut self, node: usize, rate: u64) {
+        let now = self.base.now;
+        self.nodes[node].clock.set_rate(now, rate);
+        self.say(format!("node {}: the clock's rate is {rate}", node + 1));
+        self.nodes[node].wake_all(&mut self.base);
+    }
+
     /// Nodes that lead a group.
     fn leaders(&self) -> Vec<usize> {
         let leads = |node: &Node| {
@@ -291,10 +298,7 @@ impl World {
                     0 => self.base.random.pick(&[100_000, 300_000, 3_000_000]),
                     _ => self.base.random.between(700_000, 1_300_000),
                 };
-                let now = self.base.now;
-                self.nodes[node].clock.set_rate(now, rate);
-                self.say(format!("node {}: the clock's rate is {rate}", node + 1));
-                self.nodes[node].wake_all(&mut self.base);
+                self.set_rate(node, rate);
                 true
             }
             FaultKind::ClockJump => {
@@ -411,6 +415,11 @@ impl World {
                     true => self.base.random.pick(&leaders),
                     false => node,
                 };
+                if self.base.random.coin() {
+                    // It notices late that nobody answers.
+                    let rate = self.base.random.pick(&[50_000, 200_000, 500_000]);
+                    self.set_rate(node, rate);
+                }
                 let beside = nodes + self.base.random.below(2 * self.clients.len() as u64) as usize;
                 for other in (0..hosts).filter(|&other| other != node && other != beside) {
                     if !hears {
@@ -520,11 +529,10 @@ impl World {
     /// All lasting faults end.
     pub(crate) fn mend_all(&mut self) {
         let (low, high) = self.options.clock_rate;
-        for node in &mut self.nodes {
-            node.moods.iter_mut().for_each(|mood| mood.armed.clear());
+        for node in 0..self.nodes.len() {
+            self.nodes[node].moods.iter_mut().for_each(|mood| mood.armed.clear());
             let rate = self.base.random.between(low, high);
-            node.clock.set_rate(self.base.now, rate);
-            node.wake_all(&mut self.base);
+            self.set_rate(node, rate);
         }
         let weather = self.network.weather_mut();
         (weather.loss, weather.replay) = (0, 0);

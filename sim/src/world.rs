@@ -492,6 +492,7 @@ impl World {
             self.audit();
         }
         let mut states: BTreeMap<(GroupId, Index), (NodeId, u64)> = BTreeMap::new();
+        let mut leaders: BTreeMap<GroupId, u64> = BTreeMap::new();
         for node in &self.nodes {
             let now = node.clock.read(self.base.now);
             for lane in node.lanes() {
@@ -512,6 +513,7 @@ impl World {
                          timeouts",
                         node.id
                     );
+                    *leaders.entry(id).or_default() += u64::from(group.role == GroupRole::Leader);
                     let seen = self.seen.entry((host, node.life, id)).or_default();
                     assert!(
                         group.commit >= seen.0 && group.applied >= seen.1,
@@ -530,6 +532,9 @@ impl World {
                     );
                 }
             }
+        }
+        if leaders.values().any(|&leaders| leaders > 1) {
+            self.base.count("a leader beside an older one");
         }
     }
 
