@@ -23,6 +23,17 @@ struct Under {
     group: GroupId,
 }
 
+/// What a client asks for again and again for a while.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Insists {
+    /// Of this group.
+    pub(crate) group: GroupId,
+    /// Reads only; else writes too.
+    pub(crate) reads: bool,
+    /// So long.
+    pub(crate) until: Ticks,
+}
+
 /// One client.
 pub(crate) struct Client {
     at: usize,
@@ -38,6 +49,7 @@ pub(crate) struct Client {
     next_call: u64,
     workload: Workload,
     errands: VecDeque<GroupId>,
+    insists: Option<Insists>,
     wake: Ticks,
     next_work: Ticks,
     /// It asks for nothing more.
@@ -67,6 +79,7 @@ impl Client {
             next_call: 1,
             workload: Workload::default(),
             errands: VecDeque::new(),
+            insists: None,
             wake: Ticks::NEVER,
             next_work: Ticks::ZERO,
             is_done: false,
@@ -261,6 +274,19 @@ impl Client {
             self.submit(base, history, group, put);
             self.submit(base, history, group, read);
         }
+        if let Some(Insists { group, reads, until }) = self.insists
+            && base.now < until
+        {
+            if self.calls.len() >= 16 {
+                return;
+            }
+            let (put, read) = self.workload.errand(self.name());
+            if !reads {
+                self.submit(base, history, group, put);
+            }
+            self.submit(base, history, group, read);
+            return;
+        }
         let most = self.options.pipeline;
         for _ in 0..base.random.between(1, most) {
             if self.calls.len() as u64 >= most {
@@ -275,6 +301,13 @@ impl Client {
     /// Asks this group soon, for a write and a read.
     pub(crate) fn send_to(&mut self, base: &mut Base, group: GroupId) {
         self.errands.push_back(group);
+        self.next_work = base.now;
+        self.wake(base, base.now);
+    }
+
+    /// Asks this for a while, and nothing else.
+    pub(crate) fn insist(&mut self, base: &mut Base, insists: Insists) {
+        self.insists = Some(insists);
         self.next_work = base.now;
         self.wake(base, base.now);
     }

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use ringraft_net::status::GroupRole;
-use ringraft_types::Ticks;
+use ringraft_types::{GroupId, Ticks};
 
 use crate::base::Event;
+use crate::client::Insists;
 use crate::damage;
 use crate::node::Node;
 use crate::trace::{self, What};
@@ -37,6 +38,9 @@ pub enum FaultKind {
     OneWay,
     /// One node hears of nobody, or nobody of it.
     Isolate,
+    /// A leader whose clock hardly moves is cut off with a client beside it, which reads; the others
+    /// write meanwhile. What it says may arrive nowhere, and what it hears be old.
+    LonelyLeader,
     /// Links are blocked one by one, and released in any order.
     Clog,
     /// Some links are slow.
@@ -107,6 +111,7 @@ impl FaultKind {
         FaultKind::BitRot,
         FaultKind::LostWrite,
         FaultKind::MisdirectedWrite,
+        FaultKind::LonelyLeader,
     ];
 
     /// Whether it destroys what a node promised to keep. Such faults strike a minority only, the
@@ -129,6 +134,7 @@ impl FaultKind {
             Self::Partition => "partition",
             Self::OneWay => "one-way",
             Self::Isolate => "isolate",
+            Self::LonelyLeader => "lonely-leader",
             Self::Clog => "clog",
             Self::SlowLink => "slow-link",
             Self::Tear => "tear",
@@ -244,14 +250,55 @@ impl World {
         self.nodes[node].wake_all(&mut self.base);
     }
 
-    /// Nodes that lead a group.
-    fn leaders(&self) -> Vec<usize> {
-        let leads = |node: &Node| {
+    /// Which node leads which group.
+    fn leaders(&self) -> Vec<(usize, GroupId)> {
+        let groups_of = |node: &Node| {
             let now = node.clock.read(self.base.now);
-            let mut groups = node.lanes().flat_map(|lane| lane.shard.status(now).groups);
-            groups.any(|group| group.role == GroupRole::Leader)
+            let groups = node.lanes().flat_map(move |lane| lane.shard.status(now).groups);
+            let led = groups.filter(|group| group.role == GroupRole::Leader);
+            led.map(|group| group.group).collect::<Vec<_>>()
         };
-        (0..self.nodes.len()).filter(|&at| leads(&self.nodes[at])).collect()
+        let nodes = self.nodes.iter().enumerate();
+        nodes.flat_map(|(at, node)| groups_of(node).into_iter().map(move |it| (at, it))).collect()
+    }
+
+    fn leave_alone(&mut self) -> bool {
+        let leaders = self.leaders();
+        let (nodes, clients) = (self.nodes.len(), self.clients.len());
+        if leaders.is_empty() || nodes < 3 || clients < 2 {
+            return false;
+        }
+        let (leader, group) = self.base.random.pick(&leaders);
+        let beside = self.base.random.below(clients as u64) as usize;
+        let hears = self.base.random.coin();
+        let rate = self.base.random.pick(&[50_000, 200_000, 500_000, 1_000_000]);
+        self.set_rate(leader, rate);
+        let (mut blocked, mut slow) = (Vec::new(), Vec::new());
+        for other in (0..nodes + clients).filter(|&at| at != leader && at != nodes + beside) {
+            blocked.push((leader, other));
+            if hears {
+                let by = self.base.random.pick(&[50, 300, 1_000]);
+                self.network.slow(other, leader, Ticks::from_millis(by));
+                slow.push((other, leader));
+            } else {
+                blocked.push((other, leader));
+            }
+        }
+        for &(from, to) in &blocked {
+            self.network.block(&mut self.base, from, to, true);
+        }
+        let text =
+            format!("node {} leads group {group} alone, client {beside} beside it", leader + 1);
+        self.say(text);
+        let span = Ticks::from_millis(self.base.random.between(500, 4_000));
+        let until = self.base.now.after(span);
+        for (at, client) in self.clients.iter_mut().enumerate() {
+            client.insist(&mut self.base, Insists { group, reads: at == beside, until });
+        }
+        for lasting in [Lasting::Blocked(blocked), Lasting::Slow(slow)] {
+            self.last(lasting, span.0 / 1_000, span.0 / 1_000);
+        }
+        true
     }
 
     fn any_node(&mut self) -> usize {
@@ -327,6 +374,7 @@ impl World {
             FaultKind::BitRot | FaultKind::LostWrite | FaultKind::MisdirectedWrite => {
                 self.damage(kind)
             }
+            FaultKind::LonelyLeader => self.leave_alone(),
             // The network does these all the time.
             FaultKind::Loss | FaultKind::Replay => false,
             _ => self.inflict_on_network(kind, node),
@@ -352,10 +400,12 @@ impl World {
         match kind {
             FaultKind::SlowDisk => {
                 self.nodes[node].moods[lane].slowness = self.base.random.pick(&[10, 100, 1_000]);
+                self.nodes[node].moods[lane].was_slow = true;
                 self.last(Lasting::SlowDisk(node, lane), 50, 3_000);
             }
             FaultKind::HungDisk => {
                 self.nodes[node].moods[lane].is_hung = true;
+                self.nodes[node].moods[lane].was_slow = true;
                 self.last(Lasting::HungDisk(node, lane), 10, 6_000);
             }
             FaultKind::DiskFull => {
@@ -368,7 +418,13 @@ impl World {
             _ => {
                 let is_often = matches!(kind, FaultKind::ShortIo | FaultKind::Transient);
                 let count = if is_often { self.base.random.between(1, 6) } else { 1 };
-                self.nodes[node].moods[lane].armed.push(Armed { kind, count });
+                // One of a kind at a time: a disk that interrupts everything, again and again, may
+                // be given up.
+                let armed = &mut self.nodes[node].moods[lane].armed;
+                if armed.iter().any(|armed| armed.kind == kind) {
+                    return false;
+                }
+                armed.push(Armed { kind, count });
             }
         }
         true
@@ -409,19 +465,7 @@ impl World {
                     (true, false),
                     (false, true),
                 ]);
-                // Who is cut off may be a leader with a client beside it, which goes on asking.
-                let leaders = self.leaders();
-                let node = match self.base.random.coin() && !leaders.is_empty() {
-                    true => self.base.random.pick(&leaders),
-                    false => node,
-                };
-                if self.base.random.coin() {
-                    // It notices late that nobody answers.
-                    let rate = self.base.random.pick(&[50_000, 200_000, 500_000]);
-                    self.set_rate(node, rate);
-                }
-                let beside = nodes + self.base.random.below(2 * self.clients.len() as u64) as usize;
-                for other in (0..hosts).filter(|&other| other != node && other != beside) {
+                for other in (0..hosts).filter(|&other| other != node) {
                     if !hears {
                         ways.insert((other, node));
                     }

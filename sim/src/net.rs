@@ -103,7 +103,8 @@ pub(crate) struct Network {
     weather: Weather,
     hosts: Vec<HostState>,
     /// By sender and receiver: nothing gets through.
-    blocked: Vec<bool>,
+    /// How many faults block each way.
+    blocked: Vec<u32>,
     /// By sender and receiver: so much later.
     slow: Vec<Ticks>,
     connections: BTreeMap<u64, Connection>,
@@ -117,7 +118,7 @@ impl Network {
         Self {
             weather,
             hosts: vec![HostState { life: None, is_on: true }; hosts],
-            blocked: vec![false; hosts * hosts],
+            blocked: vec![0; hosts * hosts],
             slow: vec![Ticks::ZERO; hosts * hosts],
             connections: BTreeMap::new(),
             next: 1,
@@ -139,7 +140,11 @@ impl Network {
         self.slow.fill(Ticks::ZERO);
         for from in 0..self.hosts.len() {
             for to in 0..self.hosts.len() {
-                self.block(base, from, to, false);
+                if self.is_blocked(from, to) {
+                    let pair = self.pair(from, to);
+                    self.blocked[pair] = 1;
+                    self.block(base, from, to, false);
+                }
             }
         }
     }
@@ -150,10 +155,16 @@ impl Network {
         self.slow[pair] = by;
     }
 
-    /// Blocks or opens one way between two hosts.
+    fn is_blocked(&self, from: usize, to: usize) -> bool {
+        self.blocked[self.pair(from, to)] > 0
+    }
+
+    /// Blocks one way between two hosts, or takes one block away.
     pub(crate) fn block(&mut self, base: &mut Base, from: usize, to: usize, blocked: bool) {
         let pair = self.pair(from, to);
-        if std::mem::replace(&mut self.blocked[pair], blocked) == blocked {
+        let before = self.blocked[pair];
+        self.blocked[pair] = if blocked { before + 1 } else { before.saturating_sub(1) };
+        if (before > 0) == (self.blocked[pair] > 0) {
             return;
         }
         for (&id, connection) in &mut self.connections {
@@ -255,7 +266,7 @@ impl Network {
     /// The wish to connect arrives: the host whose process now has the other end, if it runs.
     pub(crate) fn arrive(&mut self, base: &mut Base, id: u64) -> Option<usize> {
         let [from, to] = self.connections.get(&id)?.ends.map(|end| end.owner.host);
-        if self.blocked[self.pair(from, to)] || self.blocked[self.pair(to, from)] {
+        if self.is_blocked(from, to) || self.is_blocked(to, from) {
             // The system asks again.
             base.after(Ticks::from_millis(1_000), Event::Connect { connection: id });
             return None;
@@ -367,8 +378,8 @@ impl Network {
     pub(crate) fn deliver(&mut self, base: &mut Base, id: u64, side: usize) {
         let Some(connection) = self.connections.get(&id) else { return };
         let (end, other) = (connection.ends[side], connection.ends[1 - side]);
-        let is_blocked = self.blocked[self.pair(end.owner.host, other.owner.host)];
-        let is_free = !is_blocked && !self.blocked[self.pair(other.owner.host, end.owner.host)];
+        let is_blocked = self.is_blocked(end.owner.host, other.owner.host);
+        let is_free = !is_blocked && !self.is_blocked(other.owner.host, end.owner.host);
         let host = self.hosts[other.owner.host];
         let is_there = host.life == Some(other.owner.life) && other.is_open && !other.is_lost;
         let connection = self.connections.get_mut(&id).expect("just seen");

@@ -92,6 +92,8 @@ pub(crate) struct Node {
 pub(crate) struct Mood {
     /// Everything takes so many times as long.
     pub(crate) slowness: u64,
+    /// It was slow or hung once: a node may give it up.
+    pub(crate) was_slow: bool,
     /// Nothing completes.
     pub(crate) is_hung: bool,
     /// What would have: the process's life, and the operation.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use ringraft_net::status::GroupRole;
-use ringraft_shard::ShardEvent;
+use ringraft_shard::{ShardError, ShardEvent};
 use ringraft_types::limits::FRAME_BODY_BYTES_MAX;
 use ringraft_types::{GroupId, Index, NodeId, ShardId, Term, Ticks};
 use ringraft_wal::Recovered;
@@ -294,6 +294,10 @@ impl World {
                     );
                     self.base.count("groups that refuse as damaged");
                 }
+                ShardEvent::SteppedDown { group, term } => {
+                    let text = format!("node {id} leads group {group} no more, in term {term}");
+                    trace::note(now, What::Text(text));
+                }
                 ShardEvent::DiskStuck(true) => self.base.count("disk is stuck"),
                 ShardEvent::DiskFull(true) => self.base.count("disk is full"),
                 _ => {}
@@ -331,8 +335,10 @@ impl World {
     fn stopped(&mut self, node: usize, stop: &Stop) {
         let id = self.nodes[node].id;
         trace::note(self.base.now, What::Text(format!("node {id} stops: {stop}")));
+        let is_given_up = matches!(stop, Stop::Shard(ShardError::DiskStuck { .. }))
+            && self.nodes[node].moods.iter().any(|mood| mood.was_slow);
         assert!(
-            self.nodes[node].has_disk_errors() || self.damaged.contains(&node),
+            is_given_up || self.nodes[node].has_disk_errors() || self.damaged.contains(&node),
             "I-10: node {id} stops, and nothing went wrong with its disk: {stop}"
         );
         self.base.count(match stop {

@@ -76,4 +76,12 @@ mod broken {
     fn a_client_is_told_of_nodes_that_live() {
         pass(&Order { seed: 896, ..Order::default() });
     }
+
+    /// After a stale read the same block's next read was interrupted more than sixteen times in a
+    /// row, because faults that wait for an operation had piled up; then the log gave it up as rot,
+    /// as it may.
+    #[test]
+    fn interruptions_end() {
+        pass(&Order { seed: 11_009, ..Order::default() });
+    }
 }
