@@ -30,8 +30,8 @@ use ringraft_types::{GroupId, Index, NodeId, Sequence, Term, Ticks};
 use ringraft_wal::device::Device;
 use ringraft_wal::{ReadError, ReadRequest};
 
-/// Ticks are given on a grid of this part of the heartbeat interval, so that the heartbeats of
-/// many groups leave in one frame.
+/// Ticks are given on a grid of this part of the heartbeat interval: each pass over the groups
+/// takes all that is due at about the same time. Heartbeats are due together anyway.
 const TICK_GRID_PARTS: u64 = 10;
 
 impl<D: Device, L: Links> Shard<D, L> {

@@ -21,7 +21,7 @@ pub(crate) struct Leader {
     term_first: Index,
     /// The other voters, ascending.
     peers: Vec<Progress>,
-    /// When the next heartbeats are due.
+    /// When the next heartbeats are due: a multiple of their interval.
     heartbeat_at: Ticks,
     /// When to look whether a majority is still heard.
     quorum_at: Ticks,
@@ -39,7 +39,7 @@ impl Leader {
         let mut leader = Self {
             term_first: next,
             peers,
-            heartbeat_at: now.after(settings.heartbeat_interval),
+            heartbeat_at: next_beat(now, settings.heartbeat_interval),
             quorum_at: now.after(settings.election_timeout),
             reads: Reads::default(),
         };
@@ -267,7 +267,7 @@ impl Leader {
     }
 
     fn send_heartbeats(&mut self, replica: &Replica, now: Ticks, out: &mut Output) {
-        self.heartbeat_at = now.after(replica.settings.heartbeat_interval);
+        self.heartbeat_at = next_beat(now, replica.settings.heartbeat_interval);
         let (term, commit, round) = (replica.term(), replica.commit(), self.reads.newest());
         out.send_now.extend(self.peers.iter().map(|peer| {
             // A follower may hold other entries after what it is known to hold.
@@ -286,4 +286,11 @@ impl Leader {
     fn position(&self, id: NodeId) -> Option<usize> {
         self.peers.iter().position(|peer| peer.id == id)
     }
+}
+
+/// When heartbeats leave next: at the multiples of their interval, so that those of all groups of
+/// a shard are due together, and share their frames (MG-04).
+fn next_beat(now: Ticks, interval: Ticks) -> Ticks {
+    let interval = interval.0.max(1);
+    Ticks((now.0 / interval).saturating_add(1).saturating_mul(interval))
 }

@@ -256,11 +256,14 @@ impl Progress {
         self.matched = Index::ZERO;
     }
 
-    /// Called at least every heartbeat interval: an answer that is long overdue was lost.
+    /// Called at least every heartbeat interval: an answer that is long overdue was lost. A probe
+    /// is repeated by the next heartbeat, which may follow it by a little less than the interval.
     pub(crate) fn recover(&mut self, settings: &Settings, now: Ticks) {
         match &mut self.flow {
             Flow::Probe { asked_at, bare } => {
-                if asked_at.is_some_and(|at| now.since(at) >= settings.heartbeat_interval) {
+                if asked_at
+                    .is_some_and(|at| now.since(at) >= Ticks(settings.heartbeat_interval.0 / 2))
+                {
                     *asked_at = None;
                     *bare = true;
                 }

@@ -20,6 +20,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
 pub(crate) const GROUP: GroupId = GroupId(1);
+/// Between two heartbeats of a leader.
+pub(crate) const HEARTBEAT_INTERVAL: Ticks = Ticks::from_millis(50);
 /// One way over the network.
 const DELAY: Ticks = Ticks(200);
 
@@ -160,7 +162,7 @@ impl World {
             groups: (1..=self.groups).map(GroupId).collect(),
             raft: Settings {
                 election_timeout: Ticks::from_millis(300),
-                heartbeat_interval: Ticks::from_millis(50),
+                heartbeat_interval: HEARTBEAT_INTERVAL,
                 append_entries_max: 1024,
                 append_bytes_max: 512 << 10,
                 inflight_appends_max: 64,
