@@ -85,6 +85,12 @@ impl Kind {
         })
     }
 
+    /// Whether frames of this kind go before those that wait (`outbox.rs`): all between peers but
+    /// appends. They keep their order among themselves.
+    pub(crate) const fn is_urgent(self) -> bool {
+        matches!(self, Self::Beats | Self::BeatReplies | Self::AppendReplies | Self::Ballot)
+    }
+
     /// The longest body that a frame of this kind may have, bytes.
     pub const fn body_bytes_max(self) -> usize {
         match self {
@@ -193,6 +199,12 @@ impl FrameHeader {
     }
 }
 
+/// The length of a whole frame of our own that `bytes` begin with.
+pub(crate) fn frame_bytes(bytes: &[u8]) -> usize {
+    debug_assert_eq!(u32_at(bytes, 0), FRAME_MAGIC);
+    FRAME_HEADER_BYTES + u32_at(bytes, 8) as usize
+}
+
 /// A frame as received: header and body are intact, the body's meaning is not yet checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
@@ -216,9 +228,10 @@ pub struct FrameWriter<'a> {
 
 impl<'a> FrameWriter<'a> {
     /// Begins a frame. The outbox takes it even when it is full: callers ask
-    /// [`Outbox::is_full`] before they begin, so an outbox exceeds its limit by one frame at most.
+    /// [`Outbox::is_full`] before they begin, or [`Outbox::is_urgent_full`], so an outbox exceeds
+    /// its limits by one frame at most.
     pub fn begin(outbox: &'a mut Outbox, kind: Kind, group: GroupId, sender: Identity) -> Self {
-        let out = outbox.filling();
+        let out = outbox.filling(kind);
         let start = out.len();
         out.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
         Self { out, start, kind, group, sender }

@@ -47,15 +47,16 @@ impl Staged {
             && self.append_replies.is_empty()
     }
 
-    /// Writes what waits, answers first: they free the other side's window.
+    /// Writes what waits, answers first: they free the other side's window. What finds no room is
+    /// as good as lost on the wire.
     pub(crate) fn flush(&mut self, out: &mut Outbox, sender: Identity, disk_wait: Ticks) {
-        if !self.append_replies.is_empty() {
+        if !self.append_replies.is_empty() && !out.is_urgent_full() {
             self.append_replies.write(out, sender, disk_wait);
         }
-        if !self.beat_replies.is_empty() {
+        if !self.beat_replies.is_empty() && !out.is_urgent_full() {
             self.beat_replies.write(out, sender, disk_wait);
         }
-        if !self.beats.is_empty() || self.is_due {
+        if (!self.beats.is_empty() || self.is_due) && !out.is_urgent_full() {
             self.beats.write(out, sender, disk_wait);
         }
         self.clear();

@@ -327,7 +327,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         granted: bool,
     ) {
         let sender = self.settings.identity;
-        if let Some(outbox) = self.links.peer(to).filter(|outbox| !outbox.is_full()) {
+        if let Some(outbox) = self.links.peer(to).filter(|outbox| !outbox.is_urgent_full()) {
             Ballot { kind, term, last, granted }.write(outbox, group, sender);
         }
     }
@@ -376,10 +376,8 @@ impl<D: Device, L: Links> Shard<D, L> {
                 continue;
             }
             match links.peer(node) {
-                Some(outbox) if !outbox.is_full() => {
-                    peer.staged.flush(outbox, settings.identity, watch.wait());
-                }
-                _ => peer.staged.clear(),
+                Some(outbox) => peer.staged.flush(outbox, settings.identity, watch.wait()),
+                None => peer.staged.clear(),
             }
         }
     }

@@ -330,6 +330,31 @@ fn heartbeats_of_many_groups_share_frames() {
     assert_eq!(frames(GROUPS), one * NODES, "each node leads some");
 }
 
+/// Megabytes of one group's appends wait for a slow link, for longer than an election takes: the
+/// heartbeats of all groups go before them, and nobody stands (RP-09).
+#[test]
+fn heartbeats_go_before_waiting_appends() {
+    for seed in 0..4 {
+        let mut world = World::new(seed, 3, 8);
+        let leader = world.elect();
+        let calls: Vec<u64> = (0..24)
+            .map(|client| world.send_put(leader, 100 + client, 1, b"large", &[7; 256 << 10]))
+            .collect();
+        let elections = world.elections();
+        world.slow_links(4_000);
+        world.run_for(Ticks::from_millis(20));
+        let waiting = world.waiting_bytes(leader);
+        assert!(waiting > 3 << 20, "seed {seed}: {waiting} bytes are gone within an election");
+        world.run_for(Ticks::from_millis(5_000));
+        assert_eq!(world.elections(), elections, "seed {seed}");
+        for call in calls {
+            let reply = world.take_reply(leader, call).expect("answered");
+            assert_eq!(reply.0, Status::Ok, "seed {seed}");
+        }
+        world.assert_converged();
+    }
+}
+
 /// A leader that is told to stop brings to its end what it has taken, and takes no more; a follower
 /// that is told so takes no more entries, so that the others' load doesn't hold it up.
 #[test]

@@ -80,6 +80,18 @@ pub(crate) struct World {
     hash: u64,
     /// Nodes whose disk holds what it is given, and what their shards ended with.
     held: BTreeMap<NodeId, Option<ShardError>>,
+    /// Bytes that a link takes in a millisecond, if it is slow.
+    rate: Option<u64>,
+    /// Until when a slow link is busy with what it took.
+    busy: BTreeMap<(NodeId, NodeId), Ticks>,
+}
+
+/// What a system with little room takes of an outbox.
+fn piece(outbox: &mut Outbox) -> Vec<u8> {
+    let part = outbox.take_for_send().unwrap_or_default();
+    let bytes = part[..part.len().min(100_000)].to_vec();
+    outbox.sent(bytes.len());
+    bytes
 }
 
 fn feed(inbox: &mut Inbox, mut bytes: &[u8], mut frame: impl FnMut(&Frame<'_>)) {
@@ -116,6 +128,8 @@ impl World {
             next_call: 1,
             hash: seed,
             held: BTreeMap::new(),
+            rate: None,
+            busy: BTreeMap::new(),
         };
         for node in world.nodes() {
             world.start(node);
@@ -402,7 +416,18 @@ impl World {
         };
         let mut out = Vec::new();
         for (&peer, outbox) in &mut shard.links.peers {
-            let bytes = outbox.take_all();
+            let bytes = match self.rate {
+                None => outbox.take_all(),
+                Some(rate) => {
+                    let busy = self.busy.entry((id, peer)).or_default();
+                    let bytes = if *busy > now { Vec::new() } else { piece(outbox) };
+                    *busy = now.max(*busy).after(Ticks(bytes.len() as u64 * 1_000 / rate));
+                    if !outbox.is_empty() {
+                        node.wake = node.wake.min((*busy).max(now.after(Ticks(1))));
+                    }
+                    bytes
+                }
+            };
             if !bytes.is_empty() {
                 out.push((peer, bytes));
             }
@@ -565,6 +590,23 @@ impl World {
     /// How far a running node has applied the first group.
     pub(crate) fn applied(&self, id: NodeId) -> Index {
         self.group(id).applied
+    }
+
+    /// From now on each link takes so many bytes in a millisecond.
+    pub(crate) fn slow_links(&mut self, rate: u64) {
+        self.rate = Some(rate);
+    }
+
+    /// Bytes that wait in the fullest outbox of a running node to its peers.
+    pub(crate) fn waiting_bytes(&self, id: NodeId) -> usize {
+        let links = &self.nodes[&id].shard.as_ref().expect("it runs").links;
+        links.peers.values().map(Outbox::waiting).max().unwrap_or(0)
+    }
+
+    /// Elections that running nodes stood for.
+    pub(crate) fn elections(&self) -> u64 {
+        let shards = self.nodes.values().filter_map(|node| node.shard.as_ref());
+        shards.map(|shard| shard.metrics().elections).sum()
     }
 
     /// Frames between nodes that arrived.
