@@ -213,7 +213,7 @@ impl Client {
 
     fn send(&mut self, base: &mut Base, network: &mut Network) {
         for (&link, &connection) in &self.connections {
-            if self.made.contains(&connection) && network.has_room(connection, 0) {
+            if self.made.contains(&connection) && network.room(connection, 0) > 0 {
                 let bytes = self.core.outbox(link).take_all();
                 network.send(base, connection, 0, bytes);
             }

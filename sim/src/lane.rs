@@ -535,12 +535,14 @@ impl Lane {
                 continue;
             }
             let (connection, side) = (socket.connection, socket.side);
-            if !network.has_room(connection, side) {
+            let room = network.room(connection, side);
+            if room == 0 {
                 socket.stuck_since.get_or_insert(now);
                 continue;
             }
-            socket.stuck_since = None;
-            let bytes = socket.outbox.take_all();
+            let bytes = socket.take_bytes(room);
+            let is_rest = !socket.outbox.is_empty();
+            socket.stuck_since = is_rest.then_some(now);
             if std::mem::take(&mut socket.stalled) {
                 self.ready.push(slot);
                 self.has_more = true;
@@ -551,6 +553,10 @@ impl Lane {
                 network.sends_frames(connection, side, shard);
             } else {
                 network.send(base, connection, side, bytes);
+            }
+            if is_rest {
+                base.count("net: an outbox taken in part");
+                network.room(connection, side);
             }
         }
     }

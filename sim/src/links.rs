@@ -67,6 +67,31 @@ pub(crate) struct Socket {
     pub(crate) generation: u32,
 }
 
+impl Socket {
+    /// What the system takes of the outbox: of what is for a peer whole frames until there is no
+    /// more room, so that later beats overtake the rest; for a client everything.
+    pub(crate) fn take_bytes(&mut self, room: usize) -> Vec<u8> {
+        if !matches!(self.state, State::Peer(_)) {
+            return self.outbox.take_all();
+        }
+        let mut taken = Vec::new();
+        while taken.len() < room
+            && let Some(part) = self.outbox.take_for_send()
+        {
+            let mut end = if part.starts_with(b"RRWE") { HANDSHAKE_BYTES } else { 0 };
+            while taken.len() + end < room
+                && let Some(head) = part[end..].first_chunk()
+            {
+                let header = FrameHeader::decode(head).expect("V13: a node sends sound frames");
+                end += header.frame_bytes();
+            }
+            taken.extend_from_slice(&part[..end]);
+            self.outbox.sent(end);
+        }
+        taken
+    }
+}
+
 /// Another node's shard, as this one dials it.
 #[derive(Debug)]
 pub(crate) struct PeerLink {

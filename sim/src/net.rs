@@ -13,8 +13,6 @@ use crate::trace::{self, What};
 
 /// A peer that acknowledges nothing for this long is gone, as the product asks of the system.
 const PATIENCE: Ticks = Ticks::from_millis(8_000);
-/// What the systems of both ends buffer on one stream, bytes, give or take a batch of frames.
-const WINDOW_BYTES: usize = 256 << 10;
 /// Old frames that may be delivered again, of one link.
 const OLD_MAX: usize = 32;
 
@@ -29,6 +27,9 @@ pub(crate) struct Weather {
     pub(crate) split: u32,
     /// An old frame of a peer comes again behind a piece, per million.
     pub(crate) replay: u32,
+    /// What the systems of both ends buffer on one stream, bytes, give or take a frame of a peer
+    /// or all that waits for a client.
+    pub(crate) window_bytes: usize,
 }
 
 /// What a look for bytes finds.
@@ -324,12 +325,13 @@ impl Network {
         }
     }
 
-    /// Whether the system takes more bytes; if not, the owner is told when it does.
-    pub(crate) fn has_room(&mut self, id: u64, side: usize) -> bool {
-        let Some(connection) = self.connections.get_mut(&id) else { return true };
+    /// How many bytes more the system takes; if none, the owner is told when it does.
+    pub(crate) fn room(&mut self, id: u64, side: usize) -> usize {
+        let window = self.weather.window_bytes;
+        let Some(connection) = self.connections.get_mut(&id) else { return window };
         let flow = &mut connection.flows[side];
-        flow.wants_room = flow.held_bytes() >= WINDOW_BYTES;
-        !flow.wants_room
+        flow.wants_room = flow.held_bytes() >= window;
+        window.saturating_sub(flow.held_bytes())
     }
 
     /// Sends bytes: whole frames, or a greeting.
@@ -416,7 +418,8 @@ impl Network {
             let what = What::Arrived { connection: id, side, bytes: bytes_arrived, content };
             trace::note(base.now, what);
             base.news.push((other.owner, id));
-            if std::mem::take(&mut flow.wants_room) && flow.held_bytes() < WINDOW_BYTES {
+            if std::mem::take(&mut flow.wants_room) && flow.held_bytes() < self.weather.window_bytes
+            {
                 base.news.push((end.owner, id));
             }
         } else if has_answer {

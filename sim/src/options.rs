@@ -146,6 +146,7 @@ impl Options {
         let mut random = Random::new(random.peek() ^ 0xd00d);
         let mut options = options.over(asked);
         options.doom(&mut random, asked);
+        options.weather.window_bytes = random.pick(&[8 << 10, 64 << 10, 256 << 10]);
         options
     }
 
@@ -235,5 +236,6 @@ fn weather(random: &mut Random) -> Weather {
         loss: random.pick(&[1_000, 10_000, 50_000]),
         split: random.pick(&[0, 20_000, 300_000]),
         replay: random.pick(&[1_000, 20_000, 200_000]),
+        window_bytes: 256 << 10,
     }
 }
