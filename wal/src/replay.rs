@@ -9,6 +9,7 @@
 //! | several blocks in a row missing at or below it, or a whole segment | rot, unknown: every group may have lost something, all are damaged |
 //! | a bad record under an intact header, at or below it | rot: only the groups whose part of the directory isn't met are damaged |
 //! | the same above it | torn: cut from this block on |
+//! | entries written over a hole or behind it | kept; the group stays damaged until its log is as new as what it held |
 //! | padding that isn't zero | reported, nothing is lost |
 //! | a header that doesn't match the next block's chain | that block is another one than was written: as a bad block |
 //! | a first block of a life that names block n as its predecessor | everything between the two was cut by an earlier recovery and stays cut |
@@ -48,6 +49,9 @@ pub(crate) struct GroupReplay {
     pub(crate) hard: Option<(Term, u32, Index)>,
     /// The newest hard state was lost; its term.
     pub(crate) hard_lost: Option<Term>,
+    /// The newest entry that was ever held behind a hole and isn't held any more: a group that is
+    /// being filled up again has promised it, until its log is as new.
+    owed: LogId,
 }
 
 /// One contiguous run of entries.
@@ -62,7 +66,15 @@ pub struct EntryRun {
 }
 
 impl GroupReplay {
+    fn newest(&self) -> LogId {
+        let ids = self.pieces.iter().map(|piece| LogId::new(piece.term, piece.last));
+        ids.max().unwrap_or(LogId::ZERO)
+    }
+
     fn remove_from(&mut self, from: Index) {
+        if self.pieces.iter().any(|piece| piece.is_hole) {
+            self.owed = self.owed.max(self.newest());
+        }
         while self.pieces.last().is_some_and(|piece| piece.first >= from) {
             self.pieces.pop();
         }
@@ -146,7 +158,10 @@ impl GroupReplay {
                 terms: Vec::new(),
             };
             let run = self.pieces.len().checked_sub(1).map_or(none, |end| self.run_ending(end));
-            return (run, None, None);
+            let is_whole = self.owed <= self.newest();
+            #[cfg(ringraft_plant)]
+            let is_whole = is_whole || planted(Plant::FloorForgotten);
+            return (run, (!is_whole).then_some(self.owed), None);
         };
         let first = self.pieces[hole].first;
         let follows = hole > 0 && self.pieces[hole - 1].last.next() == first;
@@ -155,7 +170,7 @@ impl GroupReplay {
         } else {
             EntryRun { first, last: first.previous(), terms: Vec::new() }
         };
-        let floor = self.pieces.iter().map(|piece| LogId::new(piece.term, piece.last)).max();
+        let floor = Some(self.newest().max(self.owed));
         let end = self.pieces.len() - 1;
         let tail = (!self.pieces[end].is_hole).then(|| self.run_ending(end));
         (run, floor, tail)

@@ -210,6 +210,29 @@ fn entries_behind_a_hole_are_offered_as_the_tail() {
     assert_eq!(bench.read(1, 7, 7), Err(ReadError::NotHeld));
 }
 
+/// A group that is filled up again after damage goes on voting as if it held what it lost, start
+/// after start, until its log is as new (S05): what is behind the hole was promised too.
+#[test]
+fn a_group_half_filled_up_is_still_damaged() {
+    let mut bench = Bench::new(settings());
+    bench.block(1, 1, 5, 1);
+    let rotten = bench.block(1, 6, 9, 1);
+    bench.block(1, 10, 12, 2);
+    bench.settle();
+    flip(&mut bench.device, rotten, 20);
+    bench.restart();
+    let floor = Some(LogId::new(Term(2), Index(12)));
+    for (first, last, term, damaged) in
+        [(6, 7, 1, floor), (8, 9, 1, floor), (10, 11, 2, floor), (12, 12, 2, None)]
+    {
+        bench.block(1, first, last, term);
+        bench.settle();
+        let recovered = bench.restart();
+        let group = &recovered.groups[&GroupId(1)];
+        assert_eq!((group.last, group.damaged), (Index(last), damaged));
+    }
+}
+
 /// Two blocks in a row: what the first of them held isn't known any more, so every group votes
 /// for nobody until it is repaired.
 #[test]

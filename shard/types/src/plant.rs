@@ -76,6 +76,8 @@ plants! {
     RecordUnchecked,
     /// A log with rot votes by what is left of it.
     FloorIgnored,
+    /// A log that is being filled up after damage forgets at the next start what it had promised.
+    FloorForgotten,
     /// A term is not written when there are entries that name it.
     TermUnwritten,
     /// A leader counts itself before its own disk is done.
