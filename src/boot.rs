@@ -20,10 +20,10 @@ use ringraft_shard::limits::{LOG_RESERVE_BYTES, Limits};
 use ringraft_shard::machine::StateMachine;
 use ringraft_shard::mesh::{Mesh, MeshEnd, MeshLimits, Wake};
 use ringraft_shard::{Member, Shard, ShardError, ShardSettings};
-use ringraft_types::{GroupId, ShardId, Ticks};
+use ringraft_types::{GroupId, ShardId, Starts, Ticks};
 use ringraft_wal::device::uring::UringDevice;
 use ringraft_wal::device::{Durability, geometry};
-use ringraft_wal::manifest::Manifest;
+use ringraft_wal::manifest::{Found, Manifest};
 use ringraft_wal::{LogSettings, Recovered, RecoveredGroup, WalError, lock};
 use std::fs::File;
 use std::net::TcpListener;
@@ -110,12 +110,14 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
     geometry::probe(&config.data_dir.join(LOG_FOLDER), options.allow_buffered)?;
     let identity = Identity {
         cluster: config.cluster,
-        incarnation: directory.manifest.incarnation,
+        incarnation: directory.found.manifest.incarnation,
         node: config.node,
     };
     drop(reactor::ring(8)?);
     let listeners = listen(&config.listen)?;
     let http = control::bind("http", &config.listen.http)?;
+    // The last that can refuse, so that a start that is refused for something else isn't counted.
+    let starts = count_start(&config, &directory)?;
 
     let shards = config.cpu.shards.len();
     let stop = Arc::new(AtomicBool::new(false));
@@ -133,6 +135,7 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
             shard: ShardId(shard as u16),
             config: config.clone(),
             identity,
+            starts: starts.clone(),
             directory: config.data_dir.join(LOG_FOLDER),
             allow_buffered: options.allow_buffered,
             listeners: listeners.take().unwrap_or_default(),
@@ -260,7 +263,7 @@ fn start_control(
 }
 
 struct Directory {
-    manifest: Manifest,
+    found: Found,
     lock: File,
 }
 
@@ -274,7 +277,8 @@ fn open_directory(config: &Config) -> Result<Directory, BootError> {
         )));
     }
     let lock = lock::acquire(path, LOCK_PATIENCE).map_err(|error| refuse(error.to_string()))?;
-    let manifest = Manifest::load(path).map_err(|error| refuse(error.to_string()))?.manifest;
+    let found = Manifest::load(path).map_err(|error| refuse(error.to_string()))?;
+    let manifest = &found.manifest;
     if manifest.cluster != config.cluster {
         return Err(refuse(format!(
             "data directory {} belongs to cluster {:032x}, the configuration says {:032x}; \
@@ -294,7 +298,22 @@ fn open_directory(config: &Config) -> Result<Directory, BootError> {
         )));
     }
     std::fs::create_dir_all(path.join(LOG_FOLDER)).map_err(system("making the log's folder"))?;
-    Ok(Directory { manifest, lock })
+    Ok(Directory { found, lock })
+}
+
+/// Counts this start, durably, before anybody hears of it: by it the peers tell an older copy of
+/// the data directory (decision 0011).
+fn count_start(config: &Config, directory: &Directory) -> Result<Starts, BootError> {
+    let nonce = getrandom::u64().map_err(|error| {
+        let error = std::io::Error::other(error.to_string());
+        BootError::System { what: "drawing a random number", error }
+    })?;
+    let mut manifest = directory.found.manifest.clone();
+    manifest.starts.begin(nonce);
+    manifest
+        .store(&config.data_dir, directory.found.generation + 1)
+        .map_err(|error| BootError::DataDirectory(format!("counting this start: {error}")))?;
+    Ok(manifest.starts)
 }
 
 fn listen(addresses: &Addresses) -> Result<Vec<(OwnedFd, Role)>, BootError> {
@@ -315,6 +334,7 @@ struct Part {
     shard: ShardId,
     config: Config,
     identity: Identity,
+    starts: Starts,
     directory: PathBuf,
     allow_buffered: bool,
     listeners: Vec<(OwnedFd, Role)>,
@@ -344,6 +364,7 @@ impl Part {
             })?;
         let mut wires = Wires::new(
             self.identity,
+            self.starts.newest(),
             self.shard,
             self.config.cpu.shards.len() as u16,
             self.config.peers().map(|peer| (peer.id, peer.addresses.peer.to_string())),
@@ -354,7 +375,7 @@ impl Part {
             // The ring is empty: there is room.
             let _ = wires.mesh.send(self.config.cpu.shards.len(), Parcel::Log(event, 0));
         }
-        let settings = shard_settings(&self.config, self.identity, self.shard);
+        let settings = shard_settings(&self.config, self.identity, self.starts, self.shard);
         let machines = &*self.machines;
         let shard_object =
             Shard::new(settings, device, wires, log, recovered, clock::now(), machines)
@@ -410,11 +431,17 @@ fn told_by_recovery(shard: ShardId, recovered: &Recovered, took: Ticks) -> Vec<L
 }
 
 /// A shard's settings from the node's configuration.
-fn shard_settings(config: &Config, identity: Identity, shard: ShardId) -> ShardSettings {
+fn shard_settings(
+    config: &Config,
+    identity: Identity,
+    starts: Starts,
+    shard: ShardId,
+) -> ShardSettings {
     let raft = &config.raft;
     let limits = &config.limits;
     ShardSettings {
         identity,
+        starts,
         shard,
         shards: config.cpu.shards.len() as u16,
         members: config

@@ -358,7 +358,7 @@ impl Reactor {
             let port = self.lane.listeners[listener].1;
             prepare(&fd);
             if let Err(fd) = self.shard.links.accepted(fd, port, self.now) {
-                send_last(&fd, &self.shard.links.refusal(port, RefusalCode::Busy));
+                send_last(&fd, &self.shard.links.refusal(port, RefusalCode::Busy, None));
             }
         }
     }

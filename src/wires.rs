@@ -10,7 +10,7 @@ use ringraft_net::patience::{DIAL_PAUSE, DIAL_TIME, FRAME_TIME, GREETING_TIME, S
 use ringraft_net::{Frame, Identity, Inbox, Outbox};
 use ringraft_shard::links::{ConnectionId, Links};
 use ringraft_shard::mesh::MeshEnd;
-use ringraft_types::{Incarnation, NodeId, ShardId, Ticks};
+use ringraft_types::{Met, NodeId, ShardId, Start, Ticks};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
@@ -107,8 +107,8 @@ pub struct PeerLink {
     pub resolving: bool,
     /// Why the last attempt was refused, to say it once.
     pub refused: Option<RefusalCode>,
-    /// The incarnation that it was last refused with, to say it once.
-    pub shown: Option<Incarnation>,
+    /// As whom it was last refused, to say it once.
+    pub shown: Option<Met>,
 }
 
 /// All sockets of a shard.
@@ -144,6 +144,7 @@ impl Wires {
     /// No sockets yet.
     pub fn new(
         identity: Identity,
+        start: Start,
         shard: ShardId,
         shards: u16,
         peers: impl IntoIterator<Item = (NodeId, String)>,
@@ -165,7 +166,7 @@ impl Wires {
             (node, link)
         });
         Self {
-            host: Host { identity, shards, port: Role::Client },
+            host: Host { identity, shards, port: Role::Client, start },
             shard,
             sockets: Vec::new(),
             generations: Vec::new(),
@@ -410,24 +411,33 @@ impl Wires {
         });
     }
 
-    /// The refusal of a greeting that isn't waited for.
-    pub fn refusal(&self, port: Role, code: RefusalCode) -> [u8; HANDSHAKE_BYTES] {
-        Welcome::new(&Host { port, ..self.host }, self.shard, Err(code)).encode()
+    /// The refusal of a greeting that isn't waited for. `met` is what was met of who greeted, if
+    /// that is why.
+    pub fn refusal(
+        &self,
+        port: Role,
+        code: RefusalCode,
+        met: Option<Met>,
+    ) -> [u8; HANDSHAKE_BYTES] {
+        let host = Host { port, ..self.host };
+        Welcome { met, ..Welcome::new(&host, self.shard, Err(code)) }.encode()
     }
 
-    /// The welcome or refusal to a greeting.
-    pub fn answer(&mut self, slot: u32, port: Role, verdict: Result<u8, RefusalCode>) {
+    /// The welcome to a greeting; `met` is what was met of a peer.
+    pub fn welcome(&mut self, slot: u32, port: Role, version: u8, met: Option<Met>) {
         let host = Host { port, ..self.host };
-        let welcome = Welcome::new(&host, self.shard, verdict);
+        let welcome = Welcome { met, ..Welcome::new(&host, self.shard, Ok(version)) };
         if let Some(socket) = self.get(slot) {
             socket.outbox.push(&welcome.encode());
         }
         self.list(slot);
     }
 
-    /// Our own greeting to a peer's shard.
-    pub fn greeting(&self, node: NodeId) -> [u8; HANDSHAKE_BYTES] {
-        Hello::from_peer(self.host.identity, self.shard, node, self.shard).encode()
+    /// Our own greeting to a peer's shard; `met` is what was met of it.
+    pub fn greeting(&self, node: NodeId, met: Option<Met>) -> [u8; HANDSHAKE_BYTES] {
+        let Host { identity, start, .. } = self.host;
+        let hello = Hello::from_peer(identity, start, self.shard, node, self.shard);
+        Hello { met, ..hello }.encode()
     }
 }
 

@@ -11,7 +11,9 @@ use ringraft_net::{
 use ringraft_types::command::{Envelope, Keys, PutCommand, RangeCommand};
 use ringraft_types::limits::{FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES, KEY_BYTES_MAX};
 use ringraft_types::limits::{PAYLOAD_BYTES_MAX, VALUE_BYTES_MAX};
-use ringraft_types::{ClientId, ClusterId, GroupId, Incarnation, Index, NodeId, ShardId, Status};
+use ringraft_types::{
+    ClientId, ClusterId, GroupId, Incarnation, Index, NodeId, ShardId, Start, Status,
+};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
@@ -160,6 +162,8 @@ fn get(key: &[u8]) -> Vec<u8> {
     range.encode(&mut command).expect("within limits");
     command
 }
+
+const START: Start = Start { number: 1, nonce: 7 };
 
 fn hello() -> Hello {
     Hello::from_client(ClientId(7), None, None, None)
@@ -346,7 +350,7 @@ fn wrong_handshakes_get_their_code() {
     let cluster = node.cluster;
     let peer = |sender: u32, wanted: u32, cluster: ClusterId| {
         let identity = Identity { cluster, incarnation: Incarnation(5), node: NodeId(sender) };
-        Hello::from_peer(identity, ShardId(0), NodeId(wanted), ShardId(0))
+        Hello::from_peer(identity, START, ShardId(0), NodeId(wanted), ShardId(0))
     };
     let other = ClusterId(cluster.0 ^ 1);
     let client = |cluster, wanted: Option<u32>, shard: Option<u16>| {
@@ -468,7 +472,7 @@ fn a_flood_of_connections_is_turned_away() {
     assert!(taken.len() < 32 && turned_away >= 168, "{} taken", taken.len());
     // The peer port has room of its own.
     let stranger = Identity { cluster: node.cluster, incarnation: Incarnation(5), node: NodeId(2) };
-    let stranger = Hello::from_peer(stranger, ShardId(0), NodeId(1), ShardId(0));
+    let stranger = Hello::from_peer(stranger, START, ShardId(0), NodeId(1), ShardId(0));
     let verdict = greet(&node.peer, &stranger).1.map(|welcome| welcome.verdict);
     assert_eq!(verdict, Some(Err(RefusalCode::WrongNode)));
     drop(taken);

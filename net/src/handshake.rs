@@ -13,18 +13,27 @@
 //!  28  u32  wanted node (client: 0 = any)   30  u16  shard that serves the connection
 //!  32  u64  incarnation (client: 0)         32  u64  incarnation
 //!  40  u16  wanted shard (0xffff = any)     40  u64  layout hash
-//!  42  u16  own shard (client: 0)           48  zeros
-//!  44  u32  zero                           124  u32  checksum of bytes 0 .. 124
-//!  48  u64  layout hash (client: 0)
-//!  56  u128 client id (peer: 0)
-//!  72  zeros
+//!  42  u16  own shard (client: 0)           48  u64  start, its number
+//!  44  u32  zero                            56  u64  start, its nonce
+//!  48  u64  layout hash (client: 0)         64  u64  met, the incarnation
+//!  56  u128 client id (peer: 0)             72  u64  met, the start's number
+//!  72  u64  start, its number (client: 0)   80  u64  met, the start's nonce
+//!  80  u64  start, its nonce (client: 0)    88  zeros
+//!  88  u64  met, the incarnation           124  u32  checksum of bytes 0 .. 124
+//!  96  u64  met, the start's number
+//! 104  u64  met, the start's nonce
+//! 112  zeros
 //! 124  u32  checksum of bytes 0 .. 124
 //! ```
+//!
+//! Between peers each end says which start of its node it is, and in which it met the other end's
+//! last; "met" is zero if never. Each end judges the other by what it met, and itself by what the
+//! other met (decision 0011).
 
 use std::fmt;
 
 use ringraft_types::bytes::{u16_at, u32_at, u64_at, u128_at};
-use ringraft_types::{ClientId, ClusterId, Incarnation, NodeId, ShardId};
+use ringraft_types::{ClientId, ClusterId, Incarnation, Met, NodeId, ShardId, Start};
 
 use crate::frame::{Identity, WIRE_VERSION, WIRE_VERSION_MIN};
 use crate::wire::layout_hash;
@@ -68,6 +77,10 @@ pub struct Hello {
     pub layout_hash: u64,
     /// The client library's random name; of a client only.
     pub client: ClientId,
+    /// Which start of its node this is; of a peer only.
+    pub start: Start,
+    /// What it remembers of the wanted node; of a peer only.
+    pub met: Option<Met>,
 }
 
 /// Why a connection is refused. The number is the wire's: never reuse one.
@@ -92,6 +105,8 @@ pub enum RefusalCode {
     Busy = 8,
     /// The bytes are not a handshake.
     Malformed = 9,
+    /// One end lives with an older copy of its data directory.
+    RolledBack = 10,
 }
 
 impl RefusalCode {
@@ -107,6 +122,7 @@ impl RefusalCode {
             7 => Self::NoSuchShard,
             8 => Self::Busy,
             9 => Self::Malformed,
+            10 => Self::RolledBack,
             _ => return None,
         })
     }
@@ -151,6 +167,11 @@ impl RefusalCode {
                 "the bytes are not a ringraft handshake: check that the address and port belong to \
                  ringraft, and the client port isn't mistaken for the peer port"
             }
+            Self::RolledBack => {
+                "the node returned with an older copy of its data directory, and has forgotten \
+                 what it promised since: give it its newest directory back, or remove it and add \
+                 it as a new member"
+            }
         }
     }
 }
@@ -176,6 +197,10 @@ pub struct Welcome {
     pub shard: ShardId,
     /// `wire::layout_hash` of the answering build.
     pub layout_hash: u64,
+    /// Which start of its node this is; to a peer only.
+    pub start: Start,
+    /// What it remembers of the end that greeted; to a peer only.
+    pub met: Option<Met>,
 }
 
 /// What the accepting node knows, to judge a [`Hello`] by.
@@ -187,6 +212,8 @@ pub struct Host {
     pub shards: u16,
     /// Which kind of port was connected to.
     pub port: Role,
+    /// Which start of it this is.
+    pub start: Start,
 }
 
 /// Bytes with zeros that are checked and a checksum at the end.
@@ -202,10 +229,38 @@ fn is_sealed(bytes: &[u8; HANDSHAKE_BYTES], magic: u32, zeros: &[std::ops::Range
         && zeros.iter().all(|range| bytes[range.clone()].iter().all(|&byte| byte == 0))
 }
 
+fn put_start(bytes: &mut [u8], start: Start) {
+    bytes[..8].copy_from_slice(&start.number.to_le_bytes());
+    bytes[8..16].copy_from_slice(&start.nonce.to_le_bytes());
+}
+
+fn start_at(bytes: &[u8], at: usize) -> Start {
+    Start { number: u64_at(bytes, at), nonce: u64_at(bytes, at + 8) }
+}
+
+fn put_met(bytes: &mut [u8], met: Option<Met>) {
+    if let Some(met) = met {
+        bytes[..8].copy_from_slice(&met.incarnation.0.to_le_bytes());
+        put_start(&mut bytes[8..], met.start);
+    }
+}
+
+/// No incarnation is zero; what never was has no start either.
+fn met_at(bytes: &[u8], at: usize) -> Result<Option<Met>, RefusalCode> {
+    let met = Met { incarnation: Incarnation(u64_at(bytes, at)), start: start_at(bytes, at + 8) };
+    match (met.incarnation, met.start) {
+        (Incarnation(0), Start { number: 0, nonce: 0 }) => Ok(None),
+        (Incarnation(0), _) => Err(RefusalCode::Malformed),
+        _ => Ok(Some(met)),
+    }
+}
+
 impl Hello {
-    /// The greeting of one shard to a shard of another node.
+    /// The greeting of one shard to a shard of another node. What was met of that one isn't in it
+    /// yet.
     pub fn from_peer(
         sender: Identity,
+        start: Start,
         shard: ShardId,
         wanted_node: NodeId,
         wanted_shard: ShardId,
@@ -220,6 +275,8 @@ impl Hello {
             wanted_shard: Some(wanted_shard),
             layout_hash: layout_hash(),
             client: ClientId(0),
+            start,
+            met: None,
         }
     }
 
@@ -241,6 +298,8 @@ impl Hello {
             wanted_shard,
             layout_hash: 0,
             client,
+            start: Start::default(),
+            met: None,
         }
     }
 
@@ -260,6 +319,8 @@ impl Hello {
         bytes[42..44].copy_from_slice(&self.shard.0.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.layout_hash.to_le_bytes());
         bytes[56..72].copy_from_slice(&self.client.0.to_le_bytes());
+        put_start(&mut bytes[72..88], self.start);
+        put_met(&mut bytes[88..112], self.met);
         seal(bytes)
     }
 
@@ -268,7 +329,7 @@ impl Hello {
     /// # Errors
     /// [`RefusalCode::Malformed`] if it isn't one.
     pub fn decode(bytes: &[u8; HANDSHAKE_BYTES]) -> Result<Self, RefusalCode> {
-        let is_intact = is_sealed(bytes, HELLO_MAGIC, &[7..8, 44..48, 72..CHECKSUM_AT]);
+        let is_intact = is_sealed(bytes, HELLO_MAGIC, &[7..8, 44..48, 112..CHECKSUM_AT]);
         let role = match bytes[6] {
             1 => Role::Peer,
             2 => Role::Client,
@@ -288,11 +349,16 @@ impl Hello {
             wanted_shard: Some(u16_at(bytes, 40)).filter(|&it| it != ANY_SHARD).map(ShardId),
             layout_hash: u64_at(bytes, 48),
             client: ClientId(u128_at(bytes, 56)),
+            start: start_at(bytes, 72),
+            met: met_at(bytes, 88)?,
         };
         let has_sender = hello.sender.node != NodeId(0);
         let is_consistent = match role {
-            Role::Peer => has_sender && hello.wanted_node != NodeId(0),
-            Role::Client => !has_sender && hello.sender.incarnation == Incarnation(0),
+            Role::Peer => has_sender && hello.wanted_node != NodeId(0) && hello.start.number != 0,
+            Role::Client => {
+                let has_past = hello.start != Start::default() || hello.met.is_some();
+                !has_sender && hello.sender.incarnation == Incarnation(0) && !has_past
+            }
         };
         let is_ordered = hello.version_min <= hello.version_max;
         if is_intact && is_consistent && is_ordered {
@@ -302,8 +368,9 @@ impl Hello {
         }
     }
 
-    /// Whether `host` takes the connection, and in which version. Whether the peer's incarnation is
-    /// the one that the cluster knows, and whether there is room, is judged by the caller after it.
+    /// Whether `host` takes the connection, and in which version. Whether the peer's incarnation and
+    /// start are what the cluster knows, and whether there is room, is judged by the caller after
+    /// it.
     ///
     /// # Errors
     /// The first thing that stands against it.
@@ -338,10 +405,13 @@ impl Hello {
 }
 
 impl Welcome {
-    /// The answer of `host`, whose `shard` serves the connection (or would have).
+    /// The answer of `host`, whose `shard` serves the connection (or would have). What it met of a
+    /// peer isn't in it yet.
     pub fn new(host: &Host, shard: ShardId, verdict: Result<u8, RefusalCode>) -> Self {
-        let Host { identity, shards, .. } = *host;
-        Self { verdict, sender: identity, shards, shard, layout_hash: layout_hash() }
+        let Host { identity, shards, port, start } = *host;
+        let start = if port == Role::Peer { start } else { Start::default() };
+        let layout_hash = layout_hash();
+        Self { verdict, sender: identity, shards, shard, layout_hash, start, met: None }
     }
 
     /// The answer as it travels.
@@ -358,6 +428,8 @@ impl Welcome {
         bytes[30..32].copy_from_slice(&self.shard.0.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.sender.incarnation.0.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.layout_hash.to_le_bytes());
+        put_start(&mut bytes[48..64], self.start);
+        put_met(&mut bytes[64..88], self.met);
         seal(bytes)
     }
 
@@ -366,7 +438,7 @@ impl Welcome {
     /// # Errors
     /// [`RefusalCode::Malformed`] if it isn't one, or agrees on a version that isn't spoken here.
     pub fn decode(bytes: &[u8; HANDSHAKE_BYTES]) -> Result<Self, RefusalCode> {
-        let is_intact = is_sealed(bytes, WELCOME_MAGIC, &[6..8, 48..CHECKSUM_AT]);
+        let is_intact = is_sealed(bytes, WELCOME_MAGIC, &[6..8, 88..CHECKSUM_AT]);
         let verdict = match (bytes[4], RefusalCode::from_u8(bytes[5])) {
             (version @ WIRE_VERSION_MIN..=WIRE_VERSION, None) if bytes[5] == 0 => Ok(version),
             (0, Some(code)) => Err(code),
@@ -385,6 +457,8 @@ impl Welcome {
             shards: u16_at(bytes, 28),
             shard: ShardId(u16_at(bytes, 30)),
             layout_hash: u64_at(bytes, 40),
+            start: start_at(bytes, 48),
+            met: met_at(bytes, 64)?,
         })
     }
 

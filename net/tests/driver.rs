@@ -15,7 +15,7 @@ use ringraft_net::{Client, ClientError, ClientOptions, Hello, Identity, Inbox, K
 use ringraft_net::{Frame, Role, Welcome};
 use ringraft_types::command::Envelope;
 use ringraft_types::{
-    ClusterId, GroupId, Incarnation, Index, NodeId, Revision, ShardId, Status, Term, Ticks,
+    ClusterId, GroupId, Incarnation, Index, NodeId, Revision, ShardId, Start, Status, Term, Ticks,
 };
 
 const GROUP: GroupId = GroupId(1);
@@ -62,7 +62,8 @@ fn serve(mut stream: TcpStream, address: &str, is_dropped: bool) {
         return;
     }
     let hello = Hello::decode(&bytes).expect("a greeting");
-    let host = Host { identity: identity(), shards: SHARDS, port: Role::Client };
+    let start = Start { number: 1, nonce: 7 };
+    let host = Host { identity: identity(), shards: SHARDS, port: Role::Client, start };
     let shard = hello.wanted_shard.unwrap_or(ShardId(0));
     let welcome = Welcome::new(&host, shard, hello.judge(&host));
     stream.write_all(&welcome.encode()).expect("a client that reads");

@@ -4,18 +4,24 @@ use proptest::prelude::*;
 use ringraft_net::handshake::{HANDSHAKE_BYTES, Host};
 use ringraft_net::wire::layout_hash;
 use ringraft_net::{Hello, Identity, RefusalCode, Role, Welcome};
-use ringraft_types::{ClientId, ClusterId, Incarnation, NodeId, ShardId};
+use ringraft_types::{ClientId, ClusterId, Incarnation, Met, NodeId, ShardId, Start};
 
 fn identity(node: u32) -> Identity {
     Identity { cluster: ClusterId(1 << 100), incarnation: Incarnation(7), node: NodeId(node) }
 }
 
 fn host(port: Role) -> Host {
-    Host { identity: identity(2), shards: 4, port }
+    Host { identity: identity(2), shards: 4, port, start: Start { number: 6, nonce: 0xBEEF } }
 }
 
+const MET: Met = Met {
+    incarnation: Incarnation(0x1C),
+    start: Start { number: 4, nonce: 0x5EED_0000_0000_0001 },
+};
+
 fn peer() -> Hello {
-    Hello::from_peer(identity(1), ShardId(3), NodeId(2), ShardId(1))
+    let start = Start { number: 5, nonce: 0xF00D };
+    Hello::from_peer(identity(1), start, ShardId(3), NodeId(2), ShardId(1))
 }
 
 fn client() -> Hello {
@@ -36,14 +42,19 @@ fn forged(bytes: [u8; HANDSHAKE_BYTES], at: usize, value: u8) -> [u8; HANDSHAKE_
 fn round_trips() {
     let cluster = Some(identity(1).cluster);
     let exact = Hello::from_client(ClientId(5), cluster, Some(NodeId(2)), Some(ShardId(0)));
-    for hello in [peer(), client(), exact] {
+    let again = Hello { met: Some(MET), ..peer() };
+    for hello in [peer(), again, client(), exact] {
         assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
         assert_eq!(hello.judge(&host(hello.role)), Ok(1));
     }
     for verdict in [Ok(1), Err(RefusalCode::Busy), Err(RefusalCode::WrongCluster)] {
         let welcome = Welcome::new(&host(Role::Peer), ShardId(1), verdict);
         assert_eq!(Welcome::decode(&welcome.encode()), Ok(welcome));
+        let again = Welcome { met: Some(MET), ..welcome };
+        assert_eq!(Welcome::decode(&again.encode()), Ok(again));
     }
+    let told = Welcome::new(&host(Role::Client), ShardId(1), Ok(1)).start;
+    assert_eq!(told, Start::default(), "a client is told no start");
 }
 
 /// Each thing that stands against a connection has its own code.
@@ -91,7 +102,7 @@ fn the_answer_is_judged_too() {
 #[test]
 fn every_refusal_has_a_sentence() {
     let codes: Vec<_> = (0..=255).filter_map(RefusalCode::from_u8).collect();
-    assert_eq!(codes.len(), 9);
+    assert_eq!(codes.len(), 10);
     for code in codes {
         assert!(code.to_string().contains(": "), "{code:?} names no cure");
     }
@@ -107,13 +118,17 @@ fn malformed() {
         assert_eq!(Hello::decode(&bytes), bad, "bit {bit}");
         bytes[bit / 8] ^= 1 << (bit % 8);
     }
-    for (at, value) in [(0, 0), (4, 9), (6, 0), (6, 3), (7, 1), (24, 0), (28, 0), (47, 1), (99, 1)]
+    for (at, value) in [(0, 0), (4, 9), (6, 0), (6, 3), (7, 1), (24, 0), (28, 0), (47, 1), (112, 1)]
     {
         assert_eq!(Hello::decode(&forged(peer().encode(), at, value)), bad, "byte {at}");
     }
+    assert_eq!(Hello::decode(&forged(peer().encode(), 72, 0)), bad, "a peer that never started");
+    assert_eq!(Hello::decode(&forged(peer().encode(), 96, 1)), bad, "met, but in no life");
     assert_eq!(Hello::decode(&forged(client().encode(), 24, 1)), bad, "a client with a node id");
+    assert_eq!(Hello::decode(&forged(client().encode(), 72, 1)), bad, "a client with a start");
+    assert_eq!(Hello::decode(&forged(client().encode(), 88, 1)), bad, "a client that met a node");
     let welcome = Welcome::new(&host(Role::Peer), ShardId(1), Ok(1)).encode();
-    for (at, value) in [(0, 0), (4, 0), (4, 2), (5, 3), (5, 77), (6, 1), (60, 1)] {
+    for (at, value) in [(0, 0), (4, 0), (4, 2), (5, 3), (5, 77), (6, 1), (72, 1), (88, 1)] {
         let error = Welcome::decode(&forged(welcome, at, value)).expect_err("malformed");
         assert_eq!(error, RefusalCode::Malformed, "byte {at}");
     }
@@ -127,9 +142,18 @@ fn golden_bytes() {
     assert_eq!(&bytes[8..24], &(1u128 << 100).to_le_bytes());
     assert_eq!(bytes[24..44], [1, 0, 0, 0, 2, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 3, 0]);
     assert_eq!(bytes[48..56], layout_hash().to_le_bytes());
+    assert_eq!(bytes[72..88], [5, 0, 0, 0, 0, 0, 0, 0, 0x0D, 0xF0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(bytes[88..124], [0; 36]);
+    let met = [0x1C, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0xED, 0x5E];
+    assert_eq!(Hello { met: Some(MET), ..peer() }.encode()[88..112], met);
     let bytes = Welcome::new(&host(Role::Peer), ShardId(1), Err(RefusalCode::Busy)).encode();
     assert_eq!(&bytes[..8], b"RRWE\x00\x08\x00\x00");
     assert_eq!(bytes[24..40], [2, 0, 0, 0, 4, 0, 1, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(bytes[48..64], [6, 0, 0, 0, 0, 0, 0, 0, 0xEF, 0xBE, 0, 0, 0, 0, 0, 0]);
+    let refused = Welcome::new(&host(Role::Peer), ShardId(1), Err(RefusalCode::RolledBack));
+    let bytes = Welcome { met: Some(MET), ..refused }.encode();
+    assert_eq!((bytes[5], &bytes[64..88]), (10, &met[..]));
+    assert_eq!(bytes[88..124], [0; 36]);
 }
 
 proptest! {

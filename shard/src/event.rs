@@ -4,7 +4,7 @@ use crate::group::Halt;
 use crate::links::ConnectionId;
 use crate::metrics::Stage;
 use ringraft_net::Frame;
-use ringraft_types::{GroupId, Index, NodeId, Term, Ticks};
+use ringraft_types::{GroupId, Index, NodeId, Start, Term, Ticks};
 use ringraft_wal::ReadError;
 
 /// One thing that happened outside. Time is the other input: [`crate::Shard::turn`].
@@ -66,11 +66,12 @@ pub enum ShardEvent {
         /// Who leads.
         leader: NodeId,
     },
-    /// A group's log is damaged, or holds what this version can't apply: it refuses to serve.
+    /// A group's log is damaged or an older copy, or holds what this version can't apply: it
+    /// refuses to serve.
     Halted {
         /// The group.
         group: GroupId,
-        /// Which of the two.
+        /// Which of them.
         halt: Halt,
     },
     /// Entries of a group can't be read back from the log.
@@ -79,6 +80,16 @@ pub enum ShardEvent {
         group: GroupId,
         /// Where, and why.
         error: ReadError,
+    },
+    /// A peer met this node in a start that it doesn't remember: its data directory is an older
+    /// copy, and no group of the shard takes part any more.
+    RolledBack {
+        /// Who met it.
+        peer: NodeId,
+        /// In which start.
+        met: Start,
+        /// The present one.
+        start: Start,
     },
     /// A write took longer than the threshold.
     SlowWrite {

@@ -46,6 +46,8 @@ pub(crate) struct Batch {
 pub enum Halt {
     /// Its log has rot that this node can't repair.
     Damaged,
+    /// The node's data directory is an older copy: what it promised since, it doesn't know.
+    RolledBack,
     /// A committed command is unknown to this version: applying on would skip it.
     UnknownCommand(Index),
 }
@@ -63,7 +65,7 @@ pub(crate) struct Group {
     pub(crate) halt: Option<Halt>,
     /// Who waits for the group was told that it halts.
     pub(crate) halt_told: bool,
-    /// Rot took what it may have promised: it takes no part in the protocol at all.
+    /// It may have promised what rot or an older copy took: it takes no part in the protocol at all.
     pub(crate) is_muted: bool,
     /// Writes proposed here, ascending by index.
     pub(crate) waiting: VecDeque<Waiting>,

@@ -17,7 +17,7 @@ pub(crate) struct Staged {
     beats: Beats,
     beat_replies: BeatReplies,
     append_replies: AppendReplies,
-    /// The peer must hear of this shard's disk, be there a heartbeat or not.
+    /// The peer must hear of this shard and its disk, be there a heartbeat or not.
     pub(crate) is_due: bool,
 }
 

@@ -6,6 +6,7 @@
 //! other.
 #![deny(unsafe_code)]
 
+pub mod admission;
 mod apply;
 mod cache;
 mod client_frames;
@@ -28,8 +29,9 @@ mod stages;
 mod turn;
 mod watch;
 
+pub use admission::{Greeting, PeerAdmission};
 pub use error::{FrameRefusal, ShardError};
 pub use event::{Event, ShardEvent, Wake};
 pub use group::Halt;
 pub use links::{ConnectionId, Links};
-pub use shard::{Member, PeerAdmission, Shard, ShardSettings};
+pub use shard::{Member, Shard, ShardSettings};

@@ -65,7 +65,8 @@ fn scan(
 }
 
 impl<D: Device, L: Links> Shard<D, L> {
-    /// Takes a frame of a peer. Frames are not believed before the peer's incarnation is durable.
+    /// Takes a frame of a peer. Frames are not believed before it is durable here
+    /// who the peer is.
     pub(crate) fn peer_frame(
         &mut self,
         now: Ticks,
@@ -75,16 +76,20 @@ impl<D: Device, L: Links> Shard<D, L> {
         let kind = frame.header.kind;
         self.metrics.peer_frames += 1;
         self.metrics.peer_bytes += frame.header.frame_bytes() as u64;
-        let Some(peer) = self.peers.get_mut(&from) else {
+        let Some(peer) = self.peers.get(&from) else {
             return Ok(Err(FrameRefusal::WrongSender));
         };
         let sender = frame.header.sender;
         if sender.node != from
             || sender.cluster != self.settings.identity.cluster
-            || Some(sender.incarnation) != peer.incarnation
+            || peer.greeted.is_none_or(|peer| peer.incarnation != sender.incarnation)
         {
             return Ok(Err(FrameRefusal::WrongSender));
         }
+        if peer.greeted != peer.met {
+            self.meet(from)?;
+        }
+        let peer = self.peers.get_mut(&from).expect("it was just found");
         let is_new = matches!(kind, Kind::Append | Kind::Ballot);
         if !peer.is_up() || self.is_stopping && is_new {
             return Ok(Ok(()));

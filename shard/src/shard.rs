@@ -3,6 +3,7 @@
 //! Nothing here opens a file or a socket, reads a clock, starts a thread or draws a random number.
 //! What happens enters by [`Shard::collect`], time by [`Shard::turn`]; see `turn.rs`.
 
+use crate::admission::start_of;
 use crate::apply::Answer;
 use crate::cache::Cache;
 use crate::error::ShardError;
@@ -22,7 +23,9 @@ use ringraft_raft::{Boot, HardState, LogShape, Output, Raft, Settings};
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
 use ringraft_types::record::{self, RecordKind};
-use ringraft_types::{GroupId, Incarnation, Index, NodeId, Sequence, ShardId, Term, Ticks};
+use ringraft_types::{
+    GroupId, Incarnation, Index, Met, NodeId, Sequence, ShardId, Starts, Term, Ticks,
+};
 use ringraft_wal::device::Device;
 use ringraft_wal::{Log, Recovered};
 use std::collections::BTreeMap;
@@ -41,6 +44,8 @@ pub struct Member {
 pub struct ShardSettings {
     /// Who we are; goes into every frame.
     pub identity: Identity,
+    /// The starts of this node, the present one the newest.
+    pub starts: Starts,
     /// Which shard of the node this is.
     pub shard: ShardId,
     /// How many shards every node has.
@@ -64,11 +69,13 @@ pub struct ShardSettings {
 /// Another node, as this shard sees it.
 #[derive(Debug, Default)]
 pub(crate) struct Peer {
-    /// Its incarnation, once known; never changes by itself.
-    pub(crate) incarnation: Option<Incarnation>,
+    /// As whom it was met last, durable or on its way; its incarnation never changes by itself.
+    pub(crate) met: Option<Met>,
+    /// As whom it greeted last; it is met with its first frame.
+    pub(crate) greeted: Option<Met>,
     /// The link is up.
     pub(crate) connected: bool,
-    /// The incarnation's record is on its way to the disk: nothing is believed before.
+    /// The record of `met` is on its way to the disk: nothing is believed before.
     pub(crate) awaits: Option<Sequence>,
     /// What waits to leave as one frame at the end of the turn.
     pub(crate) staged: Staged,
@@ -78,22 +85,8 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn is_up(&self) -> bool {
-        self.connected && self.awaits.is_none()
+        self.connected && self.awaits.is_none() && self.greeted == self.met
     }
-}
-
-/// Whether a peer's handshake is welcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PeerAdmission {
-    /// It is who it was, or was never seen before.
-    Welcome,
-    /// It carries this node's identity but another life of its data directory.
-    WrongIncarnation {
-        /// The one on record here.
-        known: Incarnation,
-    },
-    /// It isn't a member, or it is this node itself.
-    NotAMember,
 }
 
 /// A read of the log on its way, and what for.
@@ -144,6 +137,8 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) watch: DiskWatch,
     /// Nothing new is taken on: what was is brought to its end.
     pub(crate) is_stopping: bool,
+    /// The data directory is an older copy: no group takes part.
+    pub(crate) is_rolled_back: bool,
     pub(crate) torn_blocks: u64,
     pub(crate) segments_found: u64,
     /// Spare buffers for reads that wait.
@@ -192,12 +187,14 @@ impl<D: Device, L: Links> Shard<D, L> {
             .collect();
         let mut shards_found = None;
         for bytes in &recovered.node_records {
-            let header = record::decode(bytes).map_err(ShardError::Record)?.header;
+            let record = record::decode(bytes).map_err(ShardError::Record)?;
+            let header = record.header;
             match header.kind {
                 RecordKind::Peer => {
                     let node = NodeId(header.index.0 as u32);
                     if let Some(peer) = peers.get_mut(&node) {
-                        peer.incarnation = Some(Incarnation(header.term.0));
+                        let start = start_of(record.payload).map_err(ShardError::Record)?;
+                        peer.met = Some(Met { incarnation: Incarnation(header.term.0), start });
                     }
                 }
                 RecordKind::Shards => shards_found = Some(header.index.0 as u16),
@@ -232,6 +229,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             disk_was_full: false,
             watch: DiskWatch::default(),
             is_stopping: false,
+            is_rolled_back: false,
             torn_blocks: recovered.torn_blocks,
             segments_found: recovered.segments,
             read_buffers: Vec::new(),
@@ -319,44 +317,6 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.groups.push(group);
         self.slots.insert(id, slot);
         self.list_for_apply(slot);
-    }
-
-    /// Judges a peer's handshake. An incarnation that is new here is written to the log; until it
-    /// is durable the peer's frames are not read.
-    ///
-    /// # Errors
-    /// If the log refuses the record; the process must stop.
-    pub fn admit_peer(
-        &mut self,
-        node: NodeId,
-        incarnation: Incarnation,
-    ) -> Result<PeerAdmission, ShardError> {
-        let Some(peer) = self.peers.get(&node) else {
-            return Ok(PeerAdmission::NotAMember);
-        };
-        let known = peer.incarnation;
-        #[cfg(ringraft_plant)]
-        let known =
-            if planted(Plant::IncarnationUnchecked) { known.and(Some(incarnation)) } else { known };
-        match known {
-            Some(known) if known != incarnation => Ok(PeerAdmission::WrongIncarnation { known }),
-            Some(_) => {
-                #[cfg(ringraft_plant)]
-                if planted(Plant::IncarnationUnchecked) {
-                    self.peers.get_mut(&node).expect("it was just found").incarnation = known;
-                }
-                Ok(PeerAdmission::Welcome)
-            }
-            None => {
-                let (index, term) = (Index(u64::from(node.0)), Term(incarnation.0));
-                let sequence =
-                    self.append_record(RecordKind::Peer, GroupId::ZERO, index, term, b"")?;
-                let peer = self.peers.get_mut(&node).expect("it was just found");
-                peer.incarnation = Some(incarnation);
-                peer.awaits = Some(sequence);
-                Ok(PeerAdmission::Welcome)
-            }
-        }
     }
 
     /// Whether frames of peers should be read now: not while the log has more than it may hold.

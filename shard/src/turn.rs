@@ -49,6 +49,8 @@ impl<D: Device, L: Links> Shard<D, L> {
             Event::PeerUp(node) => {
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.connected = true;
+                    // Its first frame says that a node has taken the other's greeting for good.
+                    peer.staged.is_due = true;
                     if peer.is_up() {
                         self.link_changed(now, node, true)?;
                     }

@@ -12,8 +12,8 @@ use ringraft_net::handshake::{Hello, Host, RefusalCode, Role, Welcome};
 use ringraft_net::patience::SWEEP_TIME;
 use ringraft_net::{Frame, Inbox};
 use ringraft_shard::links::Links as _;
-use ringraft_shard::{Event, PeerAdmission, Shard, ShardError, Wake, mesh};
-use ringraft_types::{GroupId, NodeId, Ticks};
+use ringraft_shard::{Event, Greeting, PeerAdmission, Shard, ShardError, Wake, mesh};
+use ringraft_types::{GroupId, Met, NodeId, Ticks};
 
 use crate::base::{Base, Owner};
 use crate::disk::SimDisk;
@@ -246,7 +246,8 @@ impl Lane {
                 self.close(base, network, slot)?;
                 continue;
             }
-            let greeting = links.greeting(node);
+            let greeting = self.shard.links.greeting(node, self.shard.met(node));
+            let links = &mut self.shard.links;
             let socket = links.get(slot).expect("it was just there");
             socket.state = State::Dialed(node);
             socket.outbox.push(&greeting);
@@ -345,7 +346,7 @@ impl Lane {
         let judged = hello.and_then(|hello| hello.judge(&host).map(|version| (hello, version)));
         let (hello, version) = match judged {
             Ok(judged) => judged,
-            Err(code) => return self.turn_away(base, network, slot, port, code),
+            Err(code) => return self.turn_away(base, network, slot, port, code, None),
         };
         self.shard.links.give_time(slot, self.now);
         let wanted = hello.wanted_shard.unwrap_or(self.shard.links.shard);
@@ -380,7 +381,7 @@ impl Lane {
         let host = Host { port: hello.role, ..self.shard.links.host };
         match hello.judge(&host) {
             Ok(version) => self.seat(base, network, slot, hello, version)?,
-            Err(code) => self.turn_away(base, network, slot, hello.role, code)?,
+            Err(code) => self.turn_away(base, network, slot, hello.role, code, None)?,
         }
         self.ready.push(slot);
         self.news.insert(connection);
@@ -399,23 +400,34 @@ impl Lane {
     ) -> Result<(), ShardError> {
         if hello.role == Role::Client {
             self.shard.links.get(slot).expect("it just greeted").state = State::Client;
-            self.shard.links.welcome(slot, Role::Client, version);
+            self.shard.links.welcome(slot, Role::Client, version, None);
             return Ok(());
         }
         let node = hello.sender.node;
-        match self.shard.admit_peer(node, hello.sender.incarnation)? {
+        let from = Met { incarnation: hello.sender.incarnation, start: hello.start };
+        // As it was before this greeting.
+        let met = self.shard.met(node);
+        let greeting = Greeting { from, met: hello.met };
+        let (code, met) = match self.shard.admit_peer(self.now, node, greeting)? {
             PeerAdmission::Welcome => {
-                self.shard.links.welcome(slot, Role::Peer, version);
-                self.peer_is_up(base, network, slot, node)
+                self.shard.links.welcome(slot, Role::Peer, version, met);
+                return self.peer_is_up(base, network, slot, node);
             }
             PeerAdmission::WrongIncarnation { .. } => {
                 base.count("refused: another incarnation");
-                self.turn_away(base, network, slot, Role::Peer, RefusalCode::WrongIncarnation)
+                (RefusalCode::WrongIncarnation, None)
             }
-            PeerAdmission::NotAMember => {
-                self.turn_away(base, network, slot, Role::Peer, RefusalCode::WrongNode)
+            PeerAdmission::RolledBack { .. } => {
+                base.count("refused: an older copy");
+                (RefusalCode::RolledBack, met)
             }
-        }
+            PeerAdmission::Forgot => {
+                base.count("refused: this one is an older copy");
+                (RefusalCode::RolledBack, None)
+            }
+            PeerAdmission::NotAMember => (RefusalCode::WrongNode, None),
+        };
+        self.turn_away(base, network, slot, Role::Peer, code, met)
     }
 
     fn turn_away(
@@ -425,8 +437,9 @@ impl Lane {
         slot: u32,
         port: Role,
         code: RefusalCode,
+        met: Option<Met>,
     ) -> Result<(), ShardError> {
-        let refusal = self.shard.links.refusal(port, code);
+        let refusal = self.shard.links.refusal(port, code, met);
         if let Some(socket) = self.shard.links.get(slot) {
             network.send(base, socket.connection, socket.side, refusal.to_vec());
         }
@@ -442,6 +455,14 @@ impl Lane {
         welcome: Result<Welcome, RefusalCode>,
     ) -> Result<(), ShardError> {
         let host = self.shard.links.host;
+        let refused = welcome.as_ref().ok().filter(|welcome| {
+            welcome.verdict == Err(RefusalCode::RolledBack) && welcome.sender.node == node
+        });
+        if let Some(met) = refused.map(|welcome| welcome.met)
+            && self.shard.has_forgotten(self.now, node, met)?
+        {
+            base.count("refused: this one is an older copy");
+        }
         let is_right = |welcome: &Welcome| {
             welcome.verdict.is_ok()
                 && welcome.sender.cluster == host.identity.cluster
@@ -451,13 +472,15 @@ impl Lane {
         let Some(welcome) = welcome.ok().filter(is_right) else {
             return self.close(base, network, slot);
         };
-        match self.shard.admit_peer(node, welcome.sender.incarnation)? {
-            PeerAdmission::Welcome => self.peer_is_up(base, network, slot, node),
-            _ => {
-                base.count("refused: another incarnation");
-                self.close(base, network, slot)
-            }
+        let from = Met { incarnation: welcome.sender.incarnation, start: welcome.start };
+        let greeting = Greeting { from, met: welcome.met };
+        match self.shard.admit_peer(self.now, node, greeting)? {
+            PeerAdmission::Welcome => return self.peer_is_up(base, network, slot, node),
+            PeerAdmission::RolledBack { .. } => base.count("refused: an older copy"),
+            PeerAdmission::Forgot => base.count("refused: this one is an older copy"),
+            _ => base.count("refused: another incarnation"),
         }
+        self.close(base, network, slot)
     }
 
     fn peer_is_up(

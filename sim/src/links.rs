@@ -9,7 +9,7 @@ use ringraft_net::patience::{DIAL_PAUSE, DIAL_TIME, FRAME_TIME, GREETING_TIME, S
 use ringraft_net::{Frame, FrameHeader, Identity, Inbox, Outbox};
 use ringraft_shard::links::{ConnectionId, Links};
 use ringraft_shard::mesh::MeshEnd;
-use ringraft_types::{NodeId, ShardId, Ticks};
+use ringraft_types::{Met, NodeId, ShardId, Start, Ticks};
 
 /// What may wait for whom, bytes.
 #[derive(Clone, Copy, Debug)]
@@ -124,6 +124,7 @@ impl SimLinks {
     /// No sockets yet.
     pub(crate) fn new(
         identity: Identity,
+        start: Start,
         shard: ShardId,
         shards: u16,
         peers: impl IntoIterator<Item = NodeId>,
@@ -141,7 +142,7 @@ impl SimLinks {
             (node, link)
         });
         Self {
-            host: Host { identity, shards, port: Role::Client },
+            host: Host { identity, shards, port: Role::Client, start },
             shard,
             limits,
             sockets: Vec::new(),
@@ -303,24 +304,32 @@ impl SimLinks {
         });
     }
 
-    /// The refusal of a greeting.
-    pub(crate) fn refusal(&self, port: Role, code: RefusalCode) -> [u8; HANDSHAKE_BYTES] {
-        Welcome::new(&Host { port, ..self.host }, self.shard, Err(code)).encode()
+    /// The refusal of a greeting. `met` is what was met of who greeted, if that is why.
+    pub(crate) fn refusal(
+        &self,
+        port: Role,
+        code: RefusalCode,
+        met: Option<Met>,
+    ) -> [u8; HANDSHAKE_BYTES] {
+        let host = Host { port, ..self.host };
+        Welcome { met, ..Welcome::new(&host, self.shard, Err(code)) }.encode()
     }
 
-    /// The welcome to a greeting.
-    pub(crate) fn welcome(&mut self, slot: u32, port: Role, version: u8) {
+    /// The welcome to a greeting; `met` is what was met of a peer.
+    pub(crate) fn welcome(&mut self, slot: u32, port: Role, version: u8, met: Option<Met>) {
         let host = Host { port, ..self.host };
-        let welcome = Welcome::new(&host, self.shard, Ok(version));
+        let welcome = Welcome { met, ..Welcome::new(&host, self.shard, Ok(version)) };
         if let Some(socket) = self.get(slot) {
             socket.outbox.push(&welcome.encode());
         }
         self.list(slot);
     }
 
-    /// Our own greeting to a peer's shard.
-    pub(crate) fn greeting(&self, node: NodeId) -> [u8; HANDSHAKE_BYTES] {
-        Hello::from_peer(self.host.identity, self.shard, node, self.shard).encode()
+    /// Our own greeting to a peer's shard; `met` is what was met of it.
+    pub(crate) fn greeting(&self, node: NodeId, met: Option<Met>) -> [u8; HANDSHAKE_BYTES] {
+        let Host { identity, start, .. } = self.host;
+        let hello = Hello::from_peer(identity, start, self.shard, node, self.shard);
+        Hello { met, ..hello }.encode()
     }
 
     /// The most bytes that wait on one connection.

@@ -8,7 +8,7 @@ use ringraft_net::Identity;
 use ringraft_shard::machine::StateMachine;
 use ringraft_shard::mesh::{Mesh, MeshEnd, MeshLimits};
 use ringraft_shard::{Member, Shard, ShardError, ShardSettings};
-use ringraft_types::{ClusterId, GroupId, Incarnation, NodeId, ShardId, Ticks};
+use ringraft_types::{ClusterId, GroupId, Incarnation, NodeId, ShardId, Starts, Ticks};
 use ringraft_wal::{LogSettings, Recovered, Recovery, RecoveryStep, WalError};
 
 use crate::base::{Base, Event, Owner};
@@ -70,6 +70,8 @@ pub(crate) struct Recovering {
 pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) incarnation: Incarnation,
+    /// What the manifest says of its starts; a copy of its disks has a copy of it.
+    pub(crate) starts: Starts,
     /// Lives of its process so far; the present one's number while it runs.
     pub(crate) life: u64,
     pub(crate) is_up: bool,
@@ -122,6 +124,7 @@ impl Node {
         Self {
             id,
             incarnation,
+            starts: Starts::default(),
             life: 0,
             is_up: false,
             is_paused: false,
@@ -196,6 +199,8 @@ impl Node {
     pub(crate) fn start(&mut self, base: &mut Base, network: &mut Network) {
         assert!(!self.is_up, "a node has one process");
         self.life += 1;
+        // A life is never twice the same, so its number does for the random one.
+        self.starts.begin(self.life);
         self.is_up = true;
         self.is_paused = false;
         let origin = base.span(Ticks(1_000_000), Ticks(1_000_000_000));
@@ -364,7 +369,9 @@ impl Node {
         let others = (1..=options.nodes).map(NodeId).filter(|&node| node != self.id);
         let shard = ShardId(lane as u16);
         let identity = self.identity();
-        let links = SimLinks::new(identity, shard, options.shards, others, mesh, options.outbox);
+        let start = self.starts.newest();
+        let links =
+            SimLinks::new(identity, start, shard, options.shards, others, mesh, options.outbox);
         let kept = Box::new(recovered.clone());
         let made = Shard::new(settings, *disk, links, log, recovered, now, machine);
         let shard = match made {
@@ -385,6 +392,7 @@ impl Node {
         let options = &self.options;
         ShardSettings {
             identity: self.identity(),
+            starts: self.starts.clone(),
             shard: ShardId(lane as u16),
             shards: options.shards,
             members: (1..=options.nodes).map(NodeId).map(member).collect(),

@@ -4,7 +4,7 @@
 use super::exit::{Exit, Failure};
 use super::output::{self, Output};
 use crate::config::Config;
-use ringraft_types::Incarnation;
+use ringraft_types::{Incarnation, Starts};
 use ringraft_wal::manifest::Manifest;
 use serde_json::json;
 use std::fs::DirBuilder;
@@ -56,8 +56,13 @@ pub(crate) fn format(config: &Config) -> Result<Incarnation, Failure> {
         builder.mode(0o700).create(dir).map_err(|error| refuse("cannot be made", &error))?;
     }
     let incarnation = random_incarnation()?;
-    let manifest =
-        Manifest { cluster: config.cluster, node: config.node, incarnation, feature_level: 1 };
+    let manifest = Manifest {
+        cluster: config.cluster,
+        node: config.node,
+        incarnation,
+        feature_level: 1,
+        starts: Starts::default(),
+    };
     manifest
         .store(dir, 1)
         .map_err(|error| Failure::new(Exit::DataDir, format!("data directory: {error}")))?;

@@ -149,6 +149,15 @@ pub enum LogEvent {
         /// The one that it shows now.
         shown: Incarnation,
     },
+    /// A peer's data directory is an older copy of the one that was known: it is refused.
+    PeerRolledBack {
+        /// The peer.
+        peer: NodeId,
+        /// The start in which it was met.
+        known: u64,
+        /// The one that it shows now.
+        shown: u64,
+    },
     /// A handshake with a peer failed, here or there.
     PeerRefused {
         /// The peer.
@@ -215,6 +224,13 @@ impl LogEvent {
                     "peer refused: its data directory was formatted anew, so it forgot its votes"
                 );
             }
+            Self::PeerRolledBack { peer, known, shown } => {
+                tracing::error!(
+                    %peer, known, shown,
+                    "peer refused: its data directory is an older copy, so it forgot what it \
+                     promised since; give it its newest directory back"
+                );
+            }
             Self::PeerRefused { peer, reason } => {
                 tracing::error!(%peer, reason, "the handshake with a peer failed");
             }
@@ -261,6 +277,21 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
             tracing::error!(
                 %shard, %group, %index,
                 "an entry is unknown to this version: the group refuses to serve; run a newer one"
+            );
+        }
+        ShardEvent::Halted { group, halt: Halt::RolledBack } => {
+            tracing::error!(
+                %shard, %group,
+                "the data directory is an older copy: the group refuses to serve"
+            );
+        }
+        ShardEvent::RolledBack { peer, met, start } => {
+            let (met, start) = (met.number, start.number);
+            tracing::error!(
+                %shard, %peer, met, start,
+                "this node's data directory is an older copy: a peer met it in a start that isn't \
+                 in it, so it forgot what it promised since, and refuses to serve; stop it and \
+                 give it its newest directory back"
             );
         }
         ShardEvent::SlowWrite { group, index, total, stage, span } => {

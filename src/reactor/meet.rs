@@ -10,9 +10,9 @@ use io_uring::types::Fd;
 use ringraft_net::Inbox;
 use ringraft_net::handshake::{Hello, Host, RefusalCode, Role, Welcome};
 use ringraft_shard::event::Event;
-use ringraft_shard::shard::PeerAdmission;
+use ringraft_shard::{Greeting, PeerAdmission};
 use ringraft_types::tag::{Owner, Tag};
-use ringraft_types::{Incarnation, NodeId, Ticks};
+use ringraft_types::{Incarnation, Met, NodeId, Start, Ticks};
 use rustix::net::sockopt;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -35,7 +35,7 @@ impl Reactor {
                 self.close(slot)?;
                 continue;
             }
-            let greeting = self.shard.links.greeting(node);
+            let greeting = self.shard.links.greeting(node, self.shard.met(node));
             if let Some(socket) = self.shard.links.get(slot) {
                 socket.state = State::Dialed(node);
                 socket.outbox.push(&greeting);
@@ -55,7 +55,7 @@ impl Reactor {
         let (hello, version) = match judged {
             Ok(judged) => judged,
             Err(code) => {
-                return self.turn_away(slot, port, code);
+                return self.turn_away(slot, port, code, None);
             }
         };
         self.shard.links.give_time(slot, self.now);
@@ -99,7 +99,7 @@ impl Reactor {
         let host = Host { port: hello.role, ..self.shard.links.host };
         match hello.judge(&host) {
             Ok(version) => self.seat(slot, hello, version)?,
-            Err(code) => self.turn_away(slot, hello.role, code)?,
+            Err(code) => self.turn_away(slot, hello.role, code, None)?,
         }
         self.ready.push(slot);
         Ok(())
@@ -109,46 +109,63 @@ impl Reactor {
     pub(super) fn seat(&mut self, slot: u32, hello: &Hello, version: u8) -> Result<(), LaneError> {
         if hello.role == Role::Client {
             self.shard.links.get(slot).expect("it just greeted").state = State::Client;
-            self.shard.links.answer(slot, Role::Client, Ok(version));
+            self.shard.links.welcome(slot, Role::Client, version, None);
             return Ok(());
         }
         let node = hello.sender.node;
-        match self.shard.admit_peer(node, hello.sender.incarnation)? {
+        let from = Met { incarnation: hello.sender.incarnation, start: hello.start };
+        // As it was before this greeting.
+        let met = self.shard.met(node);
+        let greeting = Greeting { from, met: hello.met };
+        let code = match self.shard.admit_peer(self.now, node, greeting)? {
             PeerAdmission::Welcome => {
-                self.shard.links.answer(slot, Role::Peer, Ok(version));
-                self.peer_is_up(slot, node)?;
+                self.shard.links.welcome(slot, Role::Peer, version, met);
+                return self.peer_is_up(slot, node);
             }
             PeerAdmission::WrongIncarnation { known } => {
-                self.say_incarnation_changed(node, known, hello.sender.incarnation);
-                self.turn_away(slot, Role::Peer, RefusalCode::WrongIncarnation)?;
+                self.say_incarnation_changed(node, known, from);
+                return self.turn_away(slot, Role::Peer, RefusalCode::WrongIncarnation, None);
             }
-            PeerAdmission::NotAMember => {
-                self.turn_away(slot, Role::Peer, RefusalCode::WrongNode)?;
+            PeerAdmission::RolledBack { known } => {
+                self.say_rolled_back(node, known, from);
+                return self.turn_away(slot, Role::Peer, RefusalCode::RolledBack, met);
             }
-        }
-        Ok(())
+            PeerAdmission::Forgot => RefusalCode::RolledBack,
+            PeerAdmission::NotAMember => RefusalCode::WrongNode,
+        };
+        self.turn_away(slot, Role::Peer, code, None)
     }
 
     /// A peer has another directory than the one on record. Said once: it dials, or is dialled, on.
-    pub(super) fn say_incarnation_changed(
-        &mut self,
-        peer: NodeId,
-        known: Incarnation,
-        shown: Incarnation,
-    ) {
-        let link = self.shard.links.peers.get_mut(&peer).expect("only members are on record");
-        if link.shown.replace(shown) != Some(shown) {
+    fn say_incarnation_changed(&mut self, peer: NodeId, known: Incarnation, shown: Met) {
+        if self.is_news(peer, shown) {
+            let shown = shown.incarnation;
             self.say(LogEvent::IncarnationChanged { peer, known, shown });
         }
     }
 
+    /// A peer has an older copy of its directory. Said once, like the above.
+    fn say_rolled_back(&mut self, peer: NodeId, known: Start, shown: Met) {
+        if self.is_news(peer, shown) {
+            let (known, shown) = (known.number, shown.start.number);
+            self.say(LogEvent::PeerRolledBack { peer, known, shown });
+        }
+    }
+
+    fn is_news(&mut self, peer: NodeId, shown: Met) -> bool {
+        let link = self.shard.links.peers.get_mut(&peer).expect("only members are on record");
+        link.shown.replace(shown) != Some(shown)
+    }
+
+    /// Refuses a greeting. `met` is what was met of a peer, if that is why.
     pub(super) fn turn_away(
         &mut self,
         slot: u32,
         port: Role,
         code: RefusalCode,
+        met: Option<Met>,
     ) -> Result<(), LaneError> {
-        let refusal = self.shard.links.refusal(port, code);
+        let refusal = self.shard.links.refusal(port, code, met);
         if let Some(socket) = self.shard.links.get(slot) {
             send_last(&socket.fd, &refusal);
         }
@@ -162,6 +179,20 @@ impl Reactor {
         welcome: Result<Welcome, RefusalCode>,
     ) -> Result<(), LaneError> {
         let host = self.shard.links.host;
+        let refused = welcome.as_ref().ok().filter(|welcome| {
+            welcome.verdict == Err(RefusalCode::RolledBack) && welcome.sender.node == node
+        });
+        if let Some(&Welcome { sender, start, met, .. }) = refused {
+            // One of the two is an older copy: this one, or the peer, which found it out itself.
+            let known = self.shard.met(node);
+            if !self.shard.has_forgotten(self.now, node, met)?
+                && let Some(known) = known
+            {
+                let from = Met { incarnation: sender.incarnation, start };
+                self.say_rolled_back(node, known.start, from);
+            }
+            return self.close(slot);
+        }
         let verdict = welcome.and_then(|welcome| {
             welcome.verdict?;
             if welcome.sender.cluster != host.identity.cluster {
@@ -175,29 +206,31 @@ impl Reactor {
             }
             Ok(welcome)
         });
-        let verdict = match verdict {
-            Ok(welcome) => match self.shard.admit_peer(node, welcome.sender.incarnation)? {
-                PeerAdmission::Welcome => Ok(()),
-                PeerAdmission::WrongIncarnation { known } => {
-                    self.say_incarnation_changed(node, known, welcome.sender.incarnation);
-                    self.close(slot)?;
-                    return Ok(());
+        let code = match verdict {
+            Ok(welcome) => {
+                let from = Met { incarnation: welcome.sender.incarnation, start: welcome.start };
+                let greeting = Greeting { from, met: welcome.met };
+                match self.shard.admit_peer(self.now, node, greeting)? {
+                    PeerAdmission::Welcome => return self.peer_is_up(slot, node),
+                    PeerAdmission::WrongIncarnation { known } => {
+                        self.say_incarnation_changed(node, known, from);
+                        return self.close(slot);
+                    }
+                    PeerAdmission::RolledBack { known } => {
+                        self.say_rolled_back(node, known, from);
+                        return self.close(slot);
+                    }
+                    PeerAdmission::Forgot => return self.close(slot),
+                    PeerAdmission::NotAMember => RefusalCode::WrongNode,
                 }
-                PeerAdmission::NotAMember => Err(RefusalCode::WrongNode),
-            },
-            Err(code) => Err(code),
-        };
-        match verdict {
-            Ok(()) => self.peer_is_up(slot, node)?,
-            Err(code) => {
-                let link = self.shard.links.peers.get_mut(&node).expect("we dialed a member");
-                if link.refused.replace(code) != Some(code) {
-                    self.say(LogEvent::PeerRefused { peer: node, reason: code.sentence() });
-                }
-                self.close(slot)?;
             }
+            Err(code) => code,
+        };
+        let link = self.shard.links.peers.get_mut(&node).expect("we dialed a member");
+        if link.refused.replace(code) != Some(code) {
+            self.say(LogEvent::PeerRefused { peer: node, reason: code.sentence() });
         }
-        Ok(())
+        self.close(slot)
     }
 
     pub(super) fn peer_is_up(&mut self, slot: u32, node: NodeId) -> Result<(), LaneError> {

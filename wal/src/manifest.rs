@@ -1,4 +1,5 @@
-//! The data directory's identity: which cluster, node and life it belongs to.
+//! The data directory's identity: which cluster, node and life it belongs to, and how often its
+//! node was started.
 //!
 //! Two copies, `manifest-a` and `manifest-b`, each written aside, synced, renamed and synced with
 //! the directory, one after the other. One good copy is enough; the newer generation counts. Used
@@ -6,7 +7,7 @@
 //!
 //! ```text
 //!  0  [8]   magic         "ringmani"
-//!  8  u32   checksum      CRC-32/IEEE of bytes 0..8, then 12..72
+//!  8  u32   checksum      CRC-32/IEEE of bytes 0..8, then 12 to the end
 //! 12  u16   version       1
 //! 14  u16   zero
 //! 16  u128  cluster
@@ -14,12 +15,14 @@
 //! 40  u64   generation    counts the writes, from 1
 //! 48  u64   feature level
 //! 56  u32   node
-//! 60  [12]  zeros
+//! 60  u32   nonces        that follow, at most 1,024
+//! 64  u64   start         the number of the newest start; zero: none yet
+//! 72  [8]*  the nonces of the newest starts, the newest last
 //! ```
 
 use crate::format::put;
 use ringraft_types::bytes::{u16_at, u32_at, u64_at, u128_at};
-use ringraft_types::{ClusterId, Incarnation, NodeId};
+use ringraft_types::{ClusterId, Incarnation, NodeId, Starts};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -30,10 +33,12 @@ pub const VERSION: u16 = 1;
 /// The copies' file names.
 pub const COPIES: [&str; 2] = ["manifest-a", "manifest-b"];
 const MAGIC: [u8; 8] = *b"ringmani";
-const BYTES: usize = 72;
+/// Bytes before the nonces.
+const HEAD_BYTES: usize = 72;
+const BYTES_MAX: usize = HEAD_BYTES + 8 * Starts::REMEMBERED_MAX;
 
 /// Who a data directory belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     /// The cluster.
     pub cluster: ClusterId,
@@ -43,10 +48,12 @@ pub struct Manifest {
     pub incarnation: Incarnation,
     /// The feature level in force when it was written.
     pub feature_level: u64,
+    /// The starts of its node.
+    pub starts: Starts,
 }
 
 /// A manifest as found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The manifest.
     pub manifest: Manifest,
@@ -129,14 +136,14 @@ impl Manifest {
                 Copy::Good(manifest, generation) => {
                     found += 1;
                     good.push(generation);
-                    if let Some((other, _)) = newest
+                    if let Some((other, _)) = &newest
                         && (other.cluster, other.node, other.incarnation)
                             != (manifest.cluster, manifest.node, manifest.incarnation)
                     {
                         let directory = directory_path();
                         return Err(ManifestError::Contradiction { directory });
                     }
-                    if newest.is_none_or(|(_, newest)| generation > newest) {
+                    if newest.as_ref().is_none_or(|(_, newest)| generation > *newest) {
                         newest = Some((manifest, generation));
                     }
                 }
@@ -181,8 +188,9 @@ impl Manifest {
         Ok(())
     }
 
-    fn encode(&self, generation: u64) -> [u8; BYTES] {
-        let mut out = [0; BYTES];
+    fn encode(&self, generation: u64) -> Vec<u8> {
+        let nonces = self.starts.nonces();
+        let mut out = vec![0; HEAD_BYTES + 8 * nonces.len()];
         put(&mut out, 0, &MAGIC);
         put(&mut out, 12, &VERSION.to_le_bytes());
         put(&mut out, 16, &self.cluster.0.to_le_bytes());
@@ -190,6 +198,11 @@ impl Manifest {
         put(&mut out, 40, &generation.to_le_bytes());
         put(&mut out, 48, &self.feature_level.to_le_bytes());
         put(&mut out, 56, &self.node.0.to_le_bytes());
+        put(&mut out, 60, &(nonces.len() as u32).to_le_bytes());
+        put(&mut out, 64, &self.starts.newest().number.to_le_bytes());
+        for (place, nonce) in nonces.iter().enumerate() {
+            put(&mut out, HEAD_BYTES + 8 * place, &nonce.to_le_bytes());
+        }
         let checksum = checksum(&out);
         put(&mut out, 8, &checksum.to_le_bytes());
         out
@@ -211,18 +224,26 @@ fn read_copy(path: &Path) -> Result<Copy, ManifestError> {
             return Err(ManifestError::Io { what: "reading", path: path.to_path_buf(), source });
         }
     };
-    if bytes.len() != BYTES || bytes[..8] != MAGIC || u32_at(&bytes, 8) != checksum(&bytes) {
+    let is_sized = (HEAD_BYTES..=BYTES_MAX).contains(&bytes.len());
+    if !is_sized || bytes[..8] != MAGIC || u32_at(&bytes, 8) != checksum(&bytes) {
         return Ok(Copy::Rotten);
     }
     let version = u16_at(&bytes, 12);
     if version != VERSION {
         return Ok(Copy::Version(version));
     }
+    let nonces = &bytes[HEAD_BYTES..];
+    if nonces.len() != 8 * u32_at(&bytes, 60) as usize {
+        return Ok(Copy::Rotten);
+    }
+    let nonces = nonces.chunks_exact(8).map(|nonce| u64_at(nonce, 0)).collect();
+    let Some(starts) = Starts::new(u64_at(&bytes, 64), nonces) else { return Ok(Copy::Rotten) };
     let manifest = Manifest {
         cluster: ClusterId(u128_at(&bytes, 16)),
         node: NodeId(u32_at(&bytes, 56)),
         incarnation: Incarnation(u64_at(&bytes, 32)),
         feature_level: u64_at(&bytes, 48),
+        starts,
     };
     Ok(Copy::Good(manifest, u64_at(&bytes, 40)))
 }
@@ -231,12 +252,44 @@ fn read_copy(path: &Path) -> Result<Copy, ManifestError> {
 mod tests {
     use super::*;
 
-    const MANIFEST: Manifest = Manifest {
-        cluster: ClusterId(0xC1),
-        node: NodeId(2),
-        incarnation: Incarnation(0x17),
-        feature_level: 1,
-    };
+    fn manifest() -> Manifest {
+        Manifest {
+            cluster: ClusterId(0xC1),
+            node: NodeId(2),
+            incarnation: Incarnation(0x17),
+            feature_level: 1,
+            starts: Starts::new(2, vec![0xA, 0xB]).expect("two starts"),
+        }
+    }
+
+    /// Goal: the starts come back as they were, also when there are more than are remembered.
+    #[test]
+    fn starts_come_back() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut manifest = Manifest { starts: Starts::default(), ..manifest() };
+        let most = Starts::REMEMBERED_MAX as u64;
+        for generation in 1..=most + 3 {
+            if generation <= 3 || generation > most {
+                manifest.store(directory.path(), generation).expect("stored");
+                let found = Manifest::load(directory.path()).expect("just stored");
+                assert_eq!(found.manifest, manifest);
+            }
+            manifest.starts.begin(generation << 32);
+        }
+    }
+
+    /// The layout of version 1 never changes.
+    #[test]
+    fn golden_bytes() {
+        let bytes = manifest().encode(3);
+        assert_eq!(bytes.len(), 88);
+        assert_eq!(&bytes[..8], b"ringmani");
+        assert_eq!(bytes[12..16], [1, 0, 0, 0]);
+        assert_eq!(bytes[32..40], 0x17u64.to_le_bytes());
+        assert_eq!((bytes[40], bytes[48]), (3, 1));
+        assert_eq!(bytes[56..72], [2, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[72..], [0xA, 0, 0, 0, 0, 0, 0, 0, 0xB, 0, 0, 0, 0, 0, 0, 0]);
+    }
 
     /// One good copy is enough, none is an error, and every bit flip is noticed.
     #[test]
@@ -244,9 +297,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let directory = directory.path();
         assert!(matches!(Manifest::load(directory), Err(ManifestError::Missing { .. })));
-        MANIFEST.store(directory, 1).expect("stored");
+        manifest().store(directory, 1).expect("stored");
         let found = Manifest::load(directory).expect("just stored");
-        assert_eq!((found.manifest, found.generation, found.copies_bad), (MANIFEST, 1, 0));
+        assert_eq!((found.manifest, found.generation, found.copies_bad), (manifest(), 1, 0));
         let path = directory.join(COPIES[0]);
         let good = fs::read(&path).expect("just stored");
         for bit in 0..good.len() * 8 {
@@ -254,13 +307,13 @@ mod tests {
             bad[bit / 8] ^= 1 << (bit % 8);
             fs::write(&path, &bad).expect("written");
             let found = Manifest::load(directory).expect("the other copy is good");
-            assert_eq!((found.manifest, found.copies_bad), (MANIFEST, 1));
+            assert_eq!((found.manifest, found.copies_bad), (manifest(), 1));
         }
-        Manifest { feature_level: 2, ..MANIFEST }.store(directory, 2).expect("stored");
+        Manifest { feature_level: 2, ..manifest() }.store(directory, 2).expect("stored");
         fs::write(&path, &good).expect("an older generation");
         let found = Manifest::load(directory).expect("both are good");
         assert_eq!((found.generation, found.copies_bad), (2, 1));
-        let other = Manifest { node: NodeId(9), ..MANIFEST };
+        let other = Manifest { node: NodeId(9), ..manifest() };
         fs::write(&path, other.encode(3)).expect("written");
         assert!(matches!(Manifest::load(directory), Err(ManifestError::Contradiction { .. })));
         for name in COPIES {

@@ -9,7 +9,7 @@ use ringraft_net::handshake::{HANDSHAKE_BYTES, Host};
 use ringraft_net::{Hello, Identity, Inbox, Kind, Outbox, RefusalCode, Role, Welcome};
 use ringraft_types::command::Envelope;
 use ringraft_types::{
-    ClusterId, GroupId, Incarnation, Index, NodeId, ShardId, Status, Term, Ticks,
+    ClusterId, GroupId, Incarnation, Index, NodeId, ShardId, Start, Status, Term, Ticks,
 };
 
 pub(crate) const GROUP: GroupId = GroupId(5);
@@ -258,7 +258,7 @@ impl Script {
             }
             let bytes = side.inbox.take_handshake().expect("enough bytes");
             let hello = Hello::decode(&bytes).expect("a greeting");
-            let host = Host { identity: identity(side.node), shards: 4, port: Role::Client };
+            let host = host(side.node);
             side.shard = hello.wanted_shard.map_or(0, ShardId::get);
             let verdict = self.refuse.map_or_else(|| hello.judge(&host), Err);
             let welcome = Welcome::new(&host, ShardId(side.shard), verdict);
@@ -317,6 +317,11 @@ impl Script {
 
 fn identity(node: u32) -> Identity {
     Identity { cluster: ClusterId(1), incarnation: Incarnation(1), node: NodeId(node) }
+}
+
+fn host(node: u32) -> Host {
+    let start = Start { number: 1, nonce: 7 };
+    Host { identity: identity(node), shards: 4, port: Role::Client, start }
 }
 
 /// Moves what fits; whether anything moved.

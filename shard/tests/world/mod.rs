@@ -7,12 +7,13 @@ use ringraft_raft::Settings;
 use ringraft_shard::limits::Limits;
 use ringraft_shard::machine::KvMachine;
 use ringraft_shard::{
-    ConnectionId, Event, FrameRefusal, Links, Member, PeerAdmission, Shard, ShardError, ShardEvent,
-    ShardSettings, Wake,
+    ConnectionId, Event, FrameRefusal, Greeting, Links, Member, PeerAdmission, Shard, ShardError,
+    ShardEvent, ShardSettings, Wake,
 };
 use ringraft_types::command::{DeleteCommand, Envelope, Keys, PutCommand, RangeCommand};
 use ringraft_types::{
-    ClientId, ClusterId, GroupId, Incarnation, Index, NodeId, Revision, ShardId, Status, Ticks,
+    ClientId, ClusterId, GroupId, Incarnation, Index, Met, NodeId, Revision, ShardId, Starts,
+    Status, Ticks,
 };
 use ringraft_wal::device::memory::MemoryDevice;
 use ringraft_wal::{LogSettings, Recovery, RecoveryStep};
@@ -53,6 +54,8 @@ impl Links for TestLinks {
 struct Node {
     shard: Option<Shard<MemoryDevice, TestLinks>>,
     device: Option<MemoryDevice>,
+    /// What its manifest says of its starts.
+    starts: Starts,
     wake: Ticks,
 }
 
@@ -84,6 +87,9 @@ pub(crate) struct World {
     rate: Option<u64>,
     /// Until when a slow link is busy with what it took.
     busy: BTreeMap<(NodeId, NodeId), Ticks>,
+    /// Handshakes that were refused since somebody looked: by whom, of whom, why.
+    refused: Vec<(NodeId, NodeId, PeerAdmission)>,
+    starts: u64,
 }
 
 /// What a system with little room takes of an outbox.
@@ -118,7 +124,8 @@ impl World {
             nodes: nodes
                 .map(|node| {
                     let device = Some(MemoryDevice::new(4096));
-                    (node, Node { shard: None, device, wake: Ticks::ZERO })
+                    let starts = Starts::default();
+                    (node, Node { shard: None, device, starts, wake: Ticks::ZERO })
                 })
                 .collect(),
             wire: VecDeque::new(),
@@ -130,6 +137,8 @@ impl World {
             held: BTreeMap::new(),
             rate: None,
             busy: BTreeMap::new(),
+            refused: Vec::new(),
+            starts: 0,
         };
         for node in world.nodes() {
             world.start(node);
@@ -156,6 +165,8 @@ impl World {
         let now = self.now;
         let node = self.nodes.get_mut(&id).expect("a node of this world");
         let mut device = node.device.take().expect("it doesn't run");
+        self.starts += 1;
+        node.starts.begin(self.starts);
         let identity = Self::identity(id);
         let mut settings = LogSettings::new(CLUSTER, id, identity.incarnation, 1);
         settings.segment_bytes = 8 << 20;
@@ -170,6 +181,7 @@ impl World {
         };
         let settings = ShardSettings {
             identity,
+            starts: node.starts.clone(),
             shard: ShardId(0),
             shards: 1,
             members,
@@ -215,17 +227,64 @@ impl World {
         if !both || cut {
             return;
         }
+        if !self.greet(id, other) || !self.greet(other, id) {
+            return;
+        }
         for (from, to) in [(id, other), (other, id)] {
             self.inboxes.insert((from, to), Inbox::opened());
-            let incarnation = Self::identity(from).incarnation;
             let now = self.now;
             let node = self.nodes.get_mut(&to).expect("a node");
             let shard = node.shard.as_mut().expect("it runs");
-            assert_eq!(shard.admit_peer(from, incarnation).ok(), Some(PeerAdmission::Welcome));
             shard.links.up.insert(from);
             shard.collect(now, Event::PeerUp(from)).expect("no fault").expect("no frame");
             node.wake = now;
         }
+    }
+
+    /// Whether `to` takes the greeting of `from`, and so may be told by the refusal what was met.
+    fn greet(&mut self, from: NodeId, to: NodeId) -> bool {
+        let now = self.now;
+        let shard = |world: &mut Self, id| world.nodes.get_mut(&id).expect("a node").shard.take();
+        let mut sender = shard(self, from).expect("it runs");
+        let mut receiver = shard(self, to).expect("it runs");
+        let start = self.nodes[&from].starts.newest();
+        let met = Met { incarnation: Self::identity(from).incarnation, start };
+        let greeting = Greeting { from: met, met: sender.met(to) };
+        let admission = receiver.admit_peer(now, from, greeting).expect("no fault");
+        if admission != PeerAdmission::Welcome {
+            let met = receiver.met(from);
+            sender.has_forgotten(now, to, met).expect("no fault");
+            self.refused.push((to, from, admission));
+        }
+        for (id, shard) in [(from, sender), (to, receiver)] {
+            let node = self.nodes.get_mut(&id).expect("a node");
+            node.shard = Some(shard);
+            node.wake = now;
+        }
+        admission == PeerAdmission::Welcome
+    }
+
+    /// The handshakes that were refused since somebody looked: by whom, of whom, why.
+    pub(crate) fn take_refused(&mut self) -> Vec<(NodeId, NodeId, PeerAdmission)> {
+        std::mem::take(&mut self.refused)
+    }
+
+    /// What a node that doesn't run has on its disk.
+    pub(crate) fn copy(&self, id: NodeId) -> (MemoryDevice, Starts) {
+        let node = &self.nodes[&id];
+        (node.device.clone().expect("it doesn't run"), node.starts.clone())
+    }
+
+    /// A node that doesn't run gets this disk in place of its own, which is returned.
+    pub(crate) fn put_back(
+        &mut self,
+        id: NodeId,
+        (device, starts): (MemoryDevice, Starts),
+    ) -> (MemoryDevice, Starts) {
+        let own = self.copy(id);
+        let node = self.nodes.get_mut(&id).expect("a node");
+        (node.device, node.starts) = (Some(device), starts);
+        own
     }
 
     fn disconnect(&mut self, a: NodeId, b: NodeId) {

@@ -12,6 +12,7 @@ pub mod limits;
 pub mod plant;
 pub mod record;
 pub mod reply;
+pub mod start;
 pub mod status;
 pub mod tag;
 
@@ -19,4 +20,5 @@ pub use ids::{
     ClientId, ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Revision, Sequence, ShardId,
     Term, Ticks,
 };
+pub use start::{Met, Start, Starts};
 pub use status::Status;

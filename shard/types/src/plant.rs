@@ -108,6 +108,8 @@ plants! {
     UnknownAsRefused,
     /// A peer is believed in whatever life of its data directory.
     IncarnationUnchecked,
+    /// A peer whose directory was rolled back to an older copy is believed, and believes itself.
+    RollbackUnchecked,
     /// The client forgets that a write was sent when its connection is lost.
     DoubtForgotten,
     /// The client gives the number of a write that it gave up to the next.

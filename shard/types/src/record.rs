@@ -39,7 +39,8 @@ pub enum RecordKind {
     Truncate = 17,
     /// A live record moved to a newer segment; never removes anything. The payload is the record.
     Carried = 18,
-    /// A peer's incarnation: `index` is the node, `term` the incarnation; group zero. Local.
+    /// What is known of a peer: `index` is the node, `term` its incarnation, the payload the
+    /// newest start met, as a u64 number and a u64 nonce; group zero. Local.
     Peer = 19,
     /// A group's home: this log holds the group `index`; group zero. Local.
     Home = 20,

@@ -1,0 +1,128 @@
+//! A node whose data directory was put back from an older copy.
+
+use crate::world::World;
+use ringraft_shard::{Halt, PeerAdmission, ShardEvent};
+use ringraft_types::{NodeId, Start, Starts, Status, Ticks};
+use ringraft_wal::device::memory::MemoryDevice;
+
+type Disk = (MemoryDevice, Starts);
+
+/// Three nodes that all met each other, and one of them, which doesn't lead and doesn't run.
+fn one_is_down(seed: u64) -> (World, NodeId) {
+    let mut world = World::new(seed, 3, 2);
+    let leader = world.elect();
+    assert_eq!(world.put(leader, 9, 1, b"a", b"1").status, Status::Ok);
+    let node = *world.nodes().iter().find(|&&node| node != leader).expect("there are three");
+    world.kill(node, |_| true);
+    (world, node)
+}
+
+/// It runs with what it has, is met by the others, and is down again.
+fn live(world: &mut World, node: NodeId) {
+    world.start(node);
+    world.run_for(Ticks::from_millis(1_000));
+    assert_eq!(world.take_refused(), []);
+    world.kill(node, |_| true);
+}
+
+/// The node is started from this disk; the others refuse it, it falls silent, and they go on.
+fn is_refused(world: &mut World, node: NodeId, disk: Disk, known: Start) -> Disk {
+    let own = world.put_back(node, disk);
+    let before = world.copy(node).1.newest().number;
+    world.start(node);
+    let reason = if before < known.number {
+        PeerAdmission::RolledBack { known }
+    } else {
+        PeerAdmission::Forgot
+    };
+    let refused = world.take_refused();
+    assert_eq!(refused.len(), 2, "{refused:?}");
+    for (by, of, why) in refused {
+        let (judge, judged) = if why == PeerAdmission::Forgot { (of, by) } else { (by, of) };
+        assert_eq!((judged, why), (node, reason), "{judge} knows it");
+    }
+    world.run_for(Ticks::from_millis(2_000));
+    let said = world.events(node);
+    let met =
+        |event: &ShardEvent| matches!(event, ShardEvent::RolledBack { met, .. } if *met == known);
+    assert_eq!(said.iter().filter(|event| met(event)).count(), 1, "{said:?}");
+    let halts =
+        |event: &&ShardEvent| matches!(event, ShardEvent::Halted { halt: Halt::RolledBack, .. });
+    assert_eq!(said.iter().filter(halts).count(), 2, "each group: {said:?}");
+    assert_eq!(world.get(node, b"a").0, Status::Damaged, "its clients are told");
+    let leader = world.elect_among(|other| other != node);
+    assert_eq!(world.get(leader, b"a").0, Status::Ok);
+    world.kill(node, |_| true);
+    own
+}
+
+/// Goal: an older copy is refused by all that met the node since, however often the copy itself
+/// was started meanwhile; the directory that was in use is taken again.
+#[test]
+fn an_older_copy_is_refused_and_the_newest_taken() {
+    let (mut world, node) = one_is_down(21);
+    let copy = world.copy(node);
+    (0..3).for_each(|_| live(&mut world, node));
+    let known = world.copy(node).1.newest();
+    let newest = is_refused(&mut world, node, copy, known);
+    // The copy's own starts count up, and pass the number that is known.
+    for _ in 0..5 {
+        let copy = world.copy(node);
+        is_refused(&mut world, node, copy, known);
+    }
+    world.put_back(node, newest);
+    world.start(node);
+    assert_eq!(world.take_refused(), []);
+    let leader = world.elect();
+    assert_eq!(world.put(leader, 9, 2, b"b", b"2").status, Status::Ok);
+    world.run_for(Ticks::from_millis(1_000));
+    world.assert_converged();
+}
+
+/// Goal: what was met survives a restart of who met it.
+#[test]
+fn what_was_met_is_durable() {
+    let (mut world, node) = one_is_down(22);
+    let copy = world.copy(node);
+    live(&mut world, node);
+    let known = world.copy(node).1.newest();
+    for other in world.nodes().into_iter().filter(|&other| other != node) {
+        world.kill(other, |_| false);
+        world.start(other);
+    }
+    world.elect();
+    is_refused(&mut world, node, copy, known);
+}
+
+/// Goal: a peer that says nothing after its greeting isn't met by it: a copy that learns from the
+/// answer that it is one leaves no trace.
+#[test]
+fn a_greeting_alone_is_no_meeting() {
+    let (mut world, node) = one_is_down(23);
+    let copy = world.copy(node);
+    live(&mut world, node);
+    let known = world.copy(node).1.newest();
+    let newest = is_refused(&mut world, node, copy, known);
+    for _ in 0..4 {
+        let copy = world.copy(node);
+        is_refused(&mut world, node, copy, known);
+    }
+    world.put_back(node, newest);
+    live(&mut world, node);
+}
+
+/// Goal: links that break and come back between two runs of the same processes are taken.
+#[test]
+fn the_same_start_reconnects() {
+    let mut world = World::new(24, 3, 1);
+    world.elect();
+    for _ in 0..3 {
+        world.cut(NodeId(1), NodeId(2));
+        world.run_for(Ticks::from_millis(200));
+        world.heal();
+        world.run_for(Ticks::from_millis(500));
+    }
+    assert_eq!(world.take_refused(), []);
+    world.elect();
+    world.assert_converged();
+}
