@@ -1,9 +1,10 @@
 //! Who may use a data directory, and who may come back with which.
 
-use crate::cluster::{Cluster, Shape, text_of, wait_until};
+use crate::cluster::{Cluster, Shape, ringraft, text_of, wait_until};
 use crate::load::{Load, Writer, check};
-use ringraft_types::GroupId;
+use ringraft_types::{GroupId, Status};
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
@@ -122,4 +123,86 @@ fn a_dialled_node_formatted_anew_is_refused() {
 #[test]
 fn a_dialling_node_formatted_anew_is_refused() {
     a_node_formatted_anew("a_dialling_node_formatted_anew_is_refused", 0);
+}
+
+/// Copies a directory with the directories in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("a new directory");
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("its type").is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}
+
+/// A node's directory is put back from a copy, started often enough that its own count of starts
+/// passes the others' memory of it, and put right at last.
+fn a_copy_put_back(test: &'static str, old: usize) {
+    let mut cluster = Cluster::start(test, &Shape::default());
+    cluster.leader(GROUP);
+    let load = Load::start(vec![Writer::new(&cluster, "w", GROUP, Duration::from_secs(30))]);
+    load.wait_more(50);
+    (0..3).for_each(|node| cluster.wait_caught_up(node, GROUP));
+    let data = cluster.nodes[old].data_dir.clone();
+    let (copied, newest) = (data.with_extension("copied"), data.with_extension("newest"));
+    cluster.nodes[old].kill();
+    copy(&data, &copied);
+    // Later starts, in which it promises more.
+    for _ in 0..2 {
+        cluster.nodes[old].start();
+        load.wait_more(20);
+        cluster.wait_caught_up(old, GROUP);
+        cluster.nodes[old].kill();
+    }
+    std::fs::rename(&data, &newest).expect("moved away");
+    std::fs::rename(&copied, &data).expect("put back");
+
+    let own = "this node's data directory is an older copy";
+    for round in 1..=4 {
+        cluster.nodes[old].start();
+        wait_until(&format!("the copy to know what it is, start {round}"), || {
+            cluster.nodes[old].log().matches(own).count() == round
+        });
+        let reply = cluster.locate(old, GROUP);
+        assert_eq!((reply.status, reply.ready), (Status::Damaged, false), "start {round}");
+        let before = reply.applied;
+        load.wait_more(50);
+        assert_eq!(cluster.locate(old, GROUP).applied, before, "it takes no part");
+        if round == 1 {
+            let output = ringraft(&["status", "--endpoints", &cluster.nodes[old].client]).output();
+            let text = text_of(&output.expect("status runs"));
+            assert!(text.contains("DAMAGED"), "{text}");
+            let sentence = "peer refused: its data directory is an older copy";
+            let others = || (0..3).filter(|&node| node != old).map(|node| &cluster.nodes[node]);
+            for other in others() {
+                let what = format!("{} to say that it refused", other.name);
+                wait_until(&what, || other.log().contains(sentence));
+            }
+        }
+        cluster.nodes[old].kill();
+    }
+    std::fs::remove_dir_all(&data).expect("the directory is ours");
+    std::fs::rename(&newest, &data).expect("put right");
+    cluster.nodes[old].start();
+    load.wait_more(20);
+    cluster.wait_caught_up(old, GROUP);
+    check(&cluster, &load.stop());
+    cluster.assert_replicas_agree();
+}
+
+/// Goal: a node that comes back with an older copy of its directory, and dials the others, is
+/// refused by both and knows it; they go on without it, and it counts again with its newest one.
+#[test]
+fn an_older_copy_is_refused() {
+    a_copy_put_back("an_older_copy_is_refused", 0);
+}
+
+/// Goal: the same of a node that is dialled.
+#[test]
+fn a_dialled_older_copy_is_refused() {
+    a_copy_put_back("a_dialled_older_copy_is_refused", 2);
 }
