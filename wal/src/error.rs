@@ -136,6 +136,20 @@ pub enum WalError {
         /// As the kernel says.
         errno: i32,
     },
+    /// A unit can't be read that may hold the end of the log: what was acknowledged may be there.
+    #[error(
+        "{file:?} at {offset} can't be read (errno {errno}), and may hold what was acknowledged last; \
+         nothing was changed: look for the disk's errors in the kernel's log, and start again when \
+         it can be read"
+    )]
+    Unreadable {
+        /// The file.
+        file: FileId,
+        /// Where, bytes.
+        offset: u64,
+        /// As the kernel says; zero: the read was cut short.
+        errno: i32,
+    },
     /// The settings contradict each other or the device.
     #[error("{0}")]
     Settings(String),

@@ -32,6 +32,7 @@ pub mod sealed;
 mod segment;
 pub mod settings;
 pub mod stats;
+mod unreadable;
 
 pub use error::{AppendError, ReadError, RotKind, RotReport, WalError, WalFatal};
 pub use log::{Log, ReadDone, ReadRequest, WaitsFor, Wake};

@@ -15,6 +15,7 @@ use crate::replay::{FLOOR_UNKNOWN, Outcome, replay};
 use crate::scan::{ScannedSegment, Scanner};
 use crate::segment::{Place, Segment};
 use crate::settings::LogSettings;
+use crate::unreadable::{Unreadable, behind};
 use ringraft_types::limits::BLOCK_ALIGN_MIN;
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
@@ -24,6 +25,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Bytes per read.
 const CHUNK_BYTES: usize = 1 << 20;
+/// How often a unit is read that fails or comes short.
+const UNIT_READS_MAX: u32 = 4;
 /// Reads in flight.
 const READS_MAX: usize = 4;
 /// Bytes scanned in one turn, more or less.
@@ -110,6 +113,7 @@ struct Reading {
     /// Bytes up to here were given to the scanner.
     fed: u64,
     in_flight: usize,
+    unreadable: Vec<Unreadable>,
     arrived: BTreeMap<u64, Buffer>,
 }
 
@@ -117,7 +121,7 @@ struct Reading {
 enum Purpose {
     List,
     Open(FileId),
-    Read { offset: u64, bytes: usize },
+    Read { offset: u64, bytes: usize, tries: u32 },
     Sync(Option<FileId>),
     Remove,
 }
@@ -234,11 +238,14 @@ impl Recovery {
                     asked: 0,
                     fed: 0,
                     in_flight: 0,
+                    unreadable: Vec::new(),
                     arrived: BTreeMap::new(),
                 }));
                 self.read_on(device)
             }
-            Purpose::Read { offset, bytes } => self.read_arrived(device, offset, bytes, completion),
+            Purpose::Read { offset, bytes, tries } => {
+                self.read_arrived(device, (offset, bytes), tries, completion)
+            }
             Purpose::Sync(file) if result < 0 => failed("syncing", file),
             Purpose::Sync(_) => {
                 if let State::Syncing { waiting } = &mut self.state {
@@ -276,15 +283,18 @@ impl Recovery {
             let (file, offset) = (reading.file, reading.asked);
             reading.asked += bytes as u64;
             reading.in_flight += 1;
-            let purpose = Purpose::Read { offset, bytes };
+            let purpose = Purpose::Read { offset, bytes, tries: 0 };
             self.operations.submit(device, purpose, Operation::Read { file, offset, buffer });
         }
         if reading.fed < reading.length {
             return Ok(());
         }
-        let State::Reading(reading) = std::mem::replace(&mut self.state, State::Opening) else {
+        let State::Reading(mut reading) = std::mem::replace(&mut self.state, State::Opening) else {
             unreachable!("it was reading just now");
         };
+        // Units are tried again beside each other, so they fail in any order.
+        reading.unreadable.sort_unstable();
+        reading.scanner.could_not_read(reading.unreadable);
         let (segment, last) = reading.scanner.finish()?;
         self.scanned.push(segment);
         self.last = last;
@@ -294,8 +304,8 @@ impl Recovery {
     fn read_arrived<D: Device>(
         &mut self,
         device: &mut D,
-        offset: u64,
-        bytes: usize,
+        (offset, bytes): (u64, usize),
+        tries: u32,
         completion: Completion,
     ) -> Result<(), WalError> {
         let align = device.geometry().align;
@@ -305,20 +315,26 @@ impl Recovery {
         };
         reading.in_flight -= 1;
         let count = usize::try_from(completion.result).unwrap_or(0).min(bytes);
-        if count < bytes && bytes > align {
-            // Failed or short: by units, so that one bad sector doesn't hide its neighbours.
+        let is_whole = count == bytes;
+        if !is_whole && (bytes > align || tries < UNIT_READS_MAX) {
+            // Failed or short: by units, so that one bad sector doesn't hide its neighbours. What
+            // fails once may go well the next time.
             for start in (0..bytes).step_by(align) {
                 let unit = align.min(bytes - start);
                 let (file, offset) = (reading.file, offset + start as u64);
                 reading.in_flight += 1;
                 let buffer = Buffer::zeroed(align, align);
-                let purpose = Purpose::Read { offset, bytes: unit };
+                let purpose = Purpose::Read { offset, bytes: unit, tries: tries + 1 };
                 self.operations.submit(device, purpose, Operation::Read { file, offset, buffer });
             }
             return Ok(());
         }
-        // Unreadable isn't empty: neither block nor zero.
-        buffer[count..bytes].fill(0xEE);
+        if !is_whole {
+            // Unreadable isn't empty: neither block nor zero.
+            buffer[..bytes].fill(0xEE);
+            let errno = -completion.result.min(0);
+            reading.unreadable.push(Unreadable { offset, errno });
+        }
         buffer.set_window(bytes);
         reading.arrived.insert(offset, buffer);
         while let Some(buffer) = reading.arrived.remove(&reading.fed) {
@@ -343,6 +359,13 @@ impl Recovery {
             }
         }
         let outcome = replay(&self.scanned);
+        let last = outcome.kept.last().map(|&(at, block)| &self.scanned[at].blocks[block].header);
+        let unreadable = behind(&self.scanned, last);
+        #[cfg(ringraft_plant)]
+        let unreadable = unreadable.filter(|_| !planted(Plant::UnreadableCut));
+        if let Some((file, Unreadable { offset, errno })) = unreadable {
+            return Err(WalError::Unreadable { file, offset, errno });
+        }
         let mut waiting = 0;
         for (number, segment) in self.scanned.iter().enumerate() {
             let newest = outcome.kept.iter().rev().find(|kept| kept.0 == number);

@@ -5,6 +5,8 @@
 //! |---|---|
 //! | a chain of intact blocks | kept, acknowledged or not |
 //! | a hole or a bad block above the newest durable sequence known | torn: cut from there on, counted |
+//! | the same, where a unit can't be read however often it is tried | refused: it may have been acknowledged (`unreadable.rs`) |
+//! | a unit that can't be read, within what is kept | a bad block: as it says below |
 //! | a bad block at or below it, the next header intact | rot: the groups that the next header's repeated directory names are damaged |
 //! | several blocks in a row missing at or below it, or a whole segment | rot, unknown: every group may have lost something, all are damaged |
 //! | a bad record under an intact header, at or below it | rot: only the groups whose part of the directory isn't met are damaged |

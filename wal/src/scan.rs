@@ -9,6 +9,7 @@ use crate::format::{
     BlockHeader, Directory, DirectoryItem, Identity, SEGMENT_HEADER_BYTES, SegmentHeader,
     SegmentHeaderError,
 };
+use crate::unreadable::Unreadable;
 use ringraft_types::bytes::{u32_at, u64_at};
 use ringraft_types::limits::BLOCK_ALIGN_MIN;
 #[cfg(ringraft_plant)]
@@ -56,6 +57,10 @@ pub(crate) struct ScannedSegment {
     pub(crate) blocks: Vec<ScannedBlock>,
     /// Neither block nor zero: offset and bytes.
     pub(crate) garbage: Vec<(u64, u64)>,
+    /// Zeros outside of blocks: offset and bytes.
+    pub(crate) zeros: Vec<(u64, u64)>,
+    /// What could not be read, in order; each unit is garbage as well.
+    pub(crate) unreadable: Vec<Unreadable>,
     /// Intact blocks that name another place: left of a file's former life, or misdirected.
     pub(crate) stale: u64,
     /// The identity of an intact block of another log.
@@ -100,11 +105,18 @@ impl Scanner {
                 header: Err(SegmentHeaderError::Empty),
                 blocks: Vec::new(),
                 garbage: Vec::new(),
+                zeros: Vec::new(),
+                unreadable: Vec::new(),
                 stale: 0,
                 foreign: None,
             },
             last,
         }
+    }
+
+    /// Units of the file that could not be read, in order; they were fed as neither block nor zero.
+    pub(crate) fn could_not_read(&mut self, units: Vec<Unreadable>) {
+        self.segment.unreadable = units;
     }
 
     /// The next bytes of the file.
@@ -143,6 +155,7 @@ impl Scanner {
                 continue;
             }
             if is_zero(&rest[..unit]) {
+                note(&mut self.segment.zeros, self.at, unit as u64);
                 self.at += unit as u64;
                 continue;
             }
@@ -156,7 +169,7 @@ impl Scanner {
                     });
                 }
                 Err(_) => {
-                    self.segment.note_garbage(self.at, unit as u64);
+                    note(&mut self.segment.garbage, self.at, unit as u64);
                     self.at += unit as u64;
                 }
                 Ok(block) => {
@@ -198,12 +211,11 @@ impl Scanner {
     }
 }
 
-impl ScannedSegment {
-    fn note_garbage(&mut self, offset: u64, bytes: u64) {
-        match self.garbage.last_mut() {
-            Some((start, length)) if *start + *length == offset => *length += bytes,
-            _ => self.garbage.push((offset, bytes)),
-        }
+/// Adds a span, to the last one if it goes on there.
+fn note(spans: &mut Vec<(u64, u64)>, offset: u64, bytes: u64) {
+    match spans.last_mut() {
+        Some((start, length)) if *start + *length == offset => *length += bytes,
+        _ => spans.push((offset, bytes)),
     }
 }
 
@@ -246,7 +258,7 @@ fn summarize(
     let mut steps: Vec<Step> = Vec::new();
     let mut locals = Vec::new();
     let result = walk(block, seen, |record, inner| {
-        note(&mut steps, record, inner);
+        note_step(&mut steps, record, inner);
         let kind = inner.map_or(record.header.kind, |inner| inner.header.kind);
         if !kind.is_entry() && kind != RecordKind::Truncate {
             locals.push(inner.unwrap_or(record).bytes.to_vec());
@@ -286,7 +298,7 @@ impl Step {
     }
 }
 
-fn note(steps: &mut Vec<Step>, record: &Record<'_>, inner: Option<&Record<'_>>) {
+fn note_step(steps: &mut Vec<Step>, record: &Record<'_>, inner: Option<&Record<'_>>) {
     let is_carried = inner.is_some();
     let record = inner.unwrap_or(record);
     let header = record.header;

@@ -494,22 +494,85 @@ fn a_newer_format_is_refused() {
     assert!(matches!(refused, Err(WalError::Version { version: 3, .. })), "{refused:?}");
 }
 
-/// An unreadable sector is as rot of that sector; a read that fails once is read again.
+/// An unreadable unit of what is kept is as rot of that unit; one that fails a few times is read
+/// again.
 #[test]
-fn an_unreadable_sector_is_rot() {
-    let (mut bench, _) = three_blocks();
+fn an_unreadable_unit_is_rot() {
+    let (mut bench, [first, second, _]) = three_blocks();
     bench.device.kill();
-    let mut once = bench.device.clone();
     let effect = Effect::Errno(libc::EIO);
-    once.inject(Fault { on: OperationKind::Read, after: 0, count: 1, effect });
-    let (_, recovered) = recover(&mut once);
-    assert!(recovered.rot.is_empty(), "{recovered:?}");
-    // The whole read, then the fourth unit of it: the second block with records.
-    bench.device.inject(Fault { on: OperationKind::Read, after: 0, count: 1, effect });
-    bench.device.inject(Fault { on: OperationKind::Read, after: 4, count: 1, effect });
+    for count in [1, 2, 4] {
+        let mut transient = bench.device.clone();
+        transient.inject(Fault { on: OperationKind::Read, after: 0, count, effect });
+        let (_, recovered) = recover(&mut transient);
+        assert!(recovered.rot.is_empty() && recovered.torn_blocks == 0, "{recovered:?}");
+    }
+    let block = block_at(&bench.device, second);
+    bench.device.spoil(block.file, block.offset, 1);
     let (_, recovered) = recover(&mut bench.device);
     assert_eq!(kinds(&recovered), [RotKind::Block]);
     assert_eq!(recovered.groups[&GroupId(2)].damaged, Some(LogId::new(Term(1), Index(4))));
+    let block = block_at(&bench.device, first);
+    bench.device.spoil(block.file, 0, 1);
+    let (_, recovered) = recover(&mut bench.device);
+    assert_eq!(kinds(&recovered), [RotKind::SegmentHeader, RotKind::Block]);
+}
+
+/// A unit that can't be read where the newest block is, or may be, isn't a torn tail: it may have
+/// been acknowledged (S18). Nothing is changed, and what can be read again is there.
+#[test]
+fn an_unreadable_tail_is_never_cut() {
+    let acknowledged = |bench: &mut Bench| {
+        bench.block(1, 1, 5, 1);
+        // Longer than a unit, and no block after it says that it was durable.
+        bench.append_run(1, 6, 9, 1, 3_000);
+        let sequence = bench.flush();
+        bench.device.kill();
+        block_at(&bench.device, sequence)
+    };
+    let mut bench = Bench::new(settings());
+    let block = acknowledged(&mut bench);
+    let units = u64::from(block.header.length) / 4096;
+    assert!(units >= 3, "{units} units");
+    for unit in 0..units {
+        let offset = block.offset + unit * 4096;
+        let mut device = bench.device.clone();
+        device.spoil(block.file, offset, 512);
+        let before = (device.files(), device.content(block.file));
+        let refused = try_recover(settings(), &mut device).map(|_| ());
+        let expected = WalError::Unreadable { file: block.file, offset, errno: libc::EIO };
+        assert_eq!(refused.expect_err("refused"), expected, "unit {unit}");
+        assert!(before == (device.files(), device.content(block.file)), "nothing was changed");
+    }
+    let recovered = bench.restart();
+    assert_eq!((recovered.groups[&GroupId(1)].last, recovered.torn_blocks), (Index(9), 0));
+}
+
+/// The next block may also be the first of a later segment. Where its place holds zeros there is
+/// none, and what can't be read behind those is no loss.
+#[test]
+fn an_unreadable_unit_behind_zeros_is_no_loss() {
+    let (bench, [_, _, third]) = three_blocks();
+    let block = block_at(&bench.device, third);
+    let seal = blocks(&bench.device).pop().expect("the seal");
+    let place = seal.offset + u64::from(seal.header.length);
+    let spare = segment(block.file.number + 1);
+    let try_without = |file, offset| {
+        let mut device = bench.device.clone();
+        device.kill();
+        device.spoil(file, offset, 1);
+        try_recover(settings(), &mut device).map(|(_, recovered)| recovered)
+    };
+    for (file, offset) in [(block.file, place), (spare, 4096), (spare, 0)] {
+        let refused = try_without(file, offset).expect_err("refused");
+        let expected = WalError::Unreadable { file, offset, errno: libc::EIO };
+        assert_eq!(refused, expected);
+    }
+    for (file, offset) in [(block.file, place + 4096), (spare, 8192)] {
+        let recovered = try_without(file, offset).expect("taken");
+        assert!(recovered.rot.is_empty(), "{recovered:?}");
+        assert_eq!(recovered.groups[&GroupId(1)].last, Index(9));
+    }
 }
 
 /// `Truncate` only removes; an entry removes from its index on; carried records never remove.

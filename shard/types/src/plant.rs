@@ -72,6 +72,8 @@ plants! {
     RecoveryUnsynced,
     /// A block that an earlier recovery cut is back at the next.
     CutBlockAccepted,
+    /// What can't be read at the end of a log is taken for a torn tail.
+    UnreadableCut,
     /// A record's checksum is not compared.
     RecordUnchecked,
     /// A log with rot votes by what is left of it.

@@ -181,6 +181,8 @@ pub struct MemoryDevice {
     held: Vec<Held>,
     completions: Vec<Completion>,
     faults: Vec<Fault>,
+    /// Bytes that can't be read: file, start, end.
+    unreadable: Vec<(FileId, u64, u64)>,
     capacity_bytes: u64,
     writes: u64,
     syncs: u64,
@@ -201,6 +203,7 @@ impl MemoryDevice {
             held: Vec::new(),
             completions: Vec::new(),
             faults: Vec::new(),
+            unreadable: Vec::new(),
             capacity_bytes: u64::MAX,
             writes: 0,
             syncs: 0,
@@ -251,6 +254,11 @@ impl MemoryDevice {
     /// Adds a fault.
     pub fn inject(&mut self, fault: Fault) {
         self.faults.push(fault);
+    }
+
+    /// From now on a read that meets one of these bytes fails with EIO.
+    pub fn spoil(&mut self, file: FileId, offset: u64, bytes: u64) {
+        self.unreadable.push((file, offset, offset + bytes));
     }
 
     /// Everything that a power cut could lose now, in the order in which
@@ -457,6 +465,13 @@ impl MemoryDevice {
                 returned = Some(buffer);
             }
             Operation::Read { file, offset, mut buffer } => {
+                let end = offset + buffer.len() as u64;
+                let meets = |&(bad, from, to): &(FileId, u64, u64)| {
+                    bad == file && from < end && offset < to
+                };
+                if self.unreadable.iter().any(meets) {
+                    result = -libc::EIO;
+                }
                 if result == 0 {
                     let count = buffer.len().min(limit);
                     result = match self.files.get(&file).filter(|file| file.open) {
