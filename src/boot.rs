@@ -29,14 +29,17 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// The folder of the logs within a data directory.
 pub const LOG_FOLDER: &str = "wal";
+/// What is wrong with a log that was begun and isn't there, and what to do.
+const LOST: &str = "is missing, and the node has promised what was in it: put it back as it was, or \
+                    leave this node stopped; an older copy won't do";
 /// How long a starting node waits for a predecessor to let go of the data directory.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -107,6 +110,7 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
     abort_on_panic();
     let seats = Seats::new(connections_max(&config));
     let directory = open_directory(&config)?;
+    let lock = directory.lock;
     geometry::probe(&config.data_dir.join(LOG_FOLDER), options.allow_buffered)?;
     let identity = Identity {
         cluster: config.cluster,
@@ -117,7 +121,8 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
     let listeners = listen(&config.listen)?;
     let http = control::bind("http", &config.listen.http)?;
     // The last that can refuse, so that a start that is refused for something else isn't counted.
-    let starts = count_start(&config, &directory)?;
+    let keeper = Keeper::new(&config, directory.found);
+    let starts = keeper.count_start()?;
 
     let shards = config.cpu.shards.len();
     let stop = Arc::new(AtomicBool::new(false));
@@ -136,6 +141,7 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
             config: config.clone(),
             identity,
             starts: starts.clone(),
+            keeper: keeper.clone(),
             directory: config.data_dir.join(LOG_FOLDER),
             allow_buffered: options.allow_buffered,
             listeners: listeners.take().unwrap_or_default(),
@@ -145,7 +151,7 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
             resolver,
             machines: machines.clone(),
             seats: seats.clone(),
-            lock: directory.lock.try_clone().map_err(system("sharing the lock"))?.into(),
+            lock: lock.try_clone().map_err(system("sharing the lock"))?.into(),
         };
         let outcomes = outcomes.clone();
         let core = config.cpu.shards[shard];
@@ -182,7 +188,7 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
         note(outcome);
     }
     let _ = control.join();
-    drop(directory);
+    drop(lock);
     drop(options.log);
     result
 }
@@ -297,23 +303,59 @@ fn open_directory(config: &Config) -> Result<Directory, BootError> {
             config.node
         )));
     }
-    std::fs::create_dir_all(path.join(LOG_FOLDER)).map_err(system("making the log's folder"))?;
+    let folder = path.join(LOG_FOLDER);
+    if !manifest.logs.is_empty() && !folder.is_dir() {
+        return Err(refuse(format!("{} {LOST}", folder.display())));
+    }
+    std::fs::create_dir_all(folder).map_err(system("making the log's folder"))?;
     Ok(Directory { found, lock })
 }
 
-/// Counts this start, durably, before anybody hears of it: by it the peers tell an older copy of
-/// the data directory (decision 0011).
-fn count_start(config: &Config, directory: &Directory) -> Result<Starts, BootError> {
-    let nonce = getrandom::u64().map_err(|error| {
-        let error = std::io::Error::other(error.to_string());
-        BootError::System { what: "drawing a random number", error }
-    })?;
-    let mut manifest = directory.found.manifest.clone();
-    manifest.starts.begin(nonce);
-    manifest
-        .store(&config.data_dir, directory.found.generation + 1)
-        .map_err(|error| BootError::DataDirectory(format!("counting this start: {error}")))?;
-    Ok(manifest.starts)
+/// Writes what changes in the manifest while the node starts.
+#[derive(Clone)]
+struct Keeper {
+    directory: PathBuf,
+    found: Arc<Mutex<Found>>,
+}
+
+impl Keeper {
+    fn new(config: &Config, found: Found) -> Self {
+        Self { directory: config.data_dir.clone(), found: Arc::new(Mutex::new(found)) }
+    }
+
+    /// Changes the manifest, durably, and returns it.
+    fn change(&self, change: impl FnOnce(&mut Manifest)) -> Result<Manifest, BootError> {
+        let mut found = self.found.lock().expect("a panic ends the process");
+        change(&mut found.manifest);
+        found.generation += 1;
+        found
+            .manifest
+            .store(&self.directory, found.generation)
+            .map_err(|error| BootError::DataDirectory(format!("writing the manifest: {error}")))?;
+        Ok(found.manifest.clone())
+    }
+
+    /// Counts this start, before anybody hears of it: by it the peers tell an older copy of the
+    /// data directory (decision 0011).
+    fn count_start(&self) -> Result<Starts, BootError> {
+        let nonce = getrandom::u64().map_err(|error| {
+            let error = std::io::Error::other(error.to_string());
+            BootError::System { what: "drawing a random number", error }
+        })?;
+        let manifest = self.change(|manifest| {
+            manifest.starts.begin(nonce);
+        })?;
+        Ok(manifest.starts)
+    }
+
+    fn is_begun(&self, log_id: u64) -> bool {
+        self.found.lock().expect("a panic ends the process").manifest.logs.holds(log_id)
+    }
+
+    /// A block of the log is durable: from now on the log must be there.
+    fn begun(&self, log_id: u64) -> Result<(), BootError> {
+        self.change(|manifest| manifest.logs.insert(log_id)).map(drop)
+    }
 }
 
 fn listen(addresses: &Addresses) -> Result<Vec<(OwnedFd, Role)>, BootError> {
@@ -335,6 +377,7 @@ struct Part {
     config: Config,
     identity: Identity,
     starts: Starts,
+    keeper: Keeper,
     directory: PathBuf,
     allow_buffered: bool,
     listeners: Vec<(OwnedFd, Role)>,
@@ -357,8 +400,15 @@ impl Part {
         reactor::hold_lock(&ring, &self.lock).map_err(system("registering the lock"))?;
         let mut device = UringDevice::open(&self.directory, self.allow_buffered)?;
         let began = clock::now();
-        let (log, recovered) = reactor::recover(&mut ring, &mut device, self.log_settings())
-            .map_err(|error| match error {
+        let log_id = u64::from(shard) + 1;
+        let is_begun = self.keeper.is_begun(log_id);
+        let settings = self.log_settings(log_id, is_begun);
+        let (log, recovered) =
+            reactor::recover(&mut ring, &mut device, settings).map_err(|error| match error {
+                reactor::RecoverError::Log(WalError::Lost { .. }) => {
+                    let files = self.directory.join(format!("wal-{log_id:016x}-*.seg"));
+                    BootError::DataDirectory(format!("log {log_id}, {}, {LOST}", files.display()))
+                }
                 reactor::RecoverError::Log(error) => BootError::Recovery { shard, error },
                 reactor::RecoverError::Ring(error) => lane(LaneError::Ring(error)),
             })?;
@@ -377,9 +427,16 @@ impl Part {
         }
         let settings = shard_settings(&self.config, self.identity, self.starts, self.shard);
         let machines = &*self.machines;
-        let shard_object =
+        let mut shard_object =
             Shard::new(settings, device, wires, log, recovered, clock::now(), machines)
                 .map_err(|error: ShardError| lane(LaneError::Shard(error)))?;
+        if !is_begun {
+            // Nothing is promised before it is known that the log must be there.
+            let began = reactor::begin(&mut ring, &mut shard_object, &self.stop).map_err(lane)?;
+            if began {
+                self.keeper.begun(log_id)?;
+            }
+        }
         let doorbell = self.doorbells.of(usize::from(shard)).map_err(system("a doorbell"))?;
         let lane_parts = Lane {
             ring,
@@ -394,12 +451,12 @@ impl Part {
         Reactor::new(lane_parts, shard_object).run().map_err(lane)
     }
 
-    fn log_settings(&self) -> LogSettings {
+    fn log_settings(&self, log_id: u64, is_begun: bool) -> LogSettings {
         let wal = &self.config.wal;
-        let log_id = u64::from(self.shard.0) + 1;
         let Identity { cluster, node, incarnation } = self.identity;
         let limits = Limits::default();
         LogSettings {
+            is_begun,
             segment_bytes: wal.segment_bytes,
             inflight_max: wal.inflight,
             durability: match wal.sync {

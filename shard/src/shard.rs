@@ -324,6 +324,15 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.log.pending_bytes() < self.settings.limits.log_bytes_max
     }
 
+    /// Writes what the log holds, before the first turn; whether all of it is durable.
+    ///
+    /// # Errors
+    /// If the log can't go on; the process must stop.
+    pub fn write_out(&mut self, now: Ticks) -> Result<bool, ShardError> {
+        self.log.turn(now, &mut self.device)?;
+        Ok(self.log.is_idle())
+    }
+
     /// Takes on nothing new from now on: no writes of clients, no entries and no votes. What was
     /// taken goes on to its end.
     pub fn stop(&mut self) {

@@ -5,7 +5,7 @@ use super::exit::{Exit, Failure};
 use super::output::{self, Output};
 use crate::config::Config;
 use ringraft_types::{Incarnation, Starts};
-use ringraft_wal::manifest::Manifest;
+use ringraft_wal::manifest::{Logs, Manifest};
 use serde_json::json;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -62,6 +62,7 @@ pub(crate) fn format(config: &Config) -> Result<Incarnation, Failure> {
         incarnation,
         feature_level: 1,
         starts: Starts::default(),
+        logs: Logs::default(),
     };
     manifest
         .store(dir, 1)

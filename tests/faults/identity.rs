@@ -1,6 +1,6 @@
 //! Who may use a data directory, and who may come back with which.
 
-use crate::cluster::{Cluster, Shape, ringraft, text_of, wait_until};
+use crate::cluster::{Cluster, Node, Shape, ringraft, text_of, wait_until};
 use crate::load::{Load, Writer, check};
 use ringraft_types::{GroupId, Status};
 use std::net::TcpListener;
@@ -83,6 +83,55 @@ fn a_taken_port_is_refused_and_named() {
     }
 }
 
+/// Goal: a log folder that is missing or empty under a directory that was in use is refused, by its
+/// path and with the cure, and left as it is; so is one shard's log that is gone alone. Put back,
+/// it is taken.
+#[test]
+fn a_lost_log_is_refused() {
+    let shards = std::thread::available_parallelism().map_or(1, usize::from).min(2);
+    let shape = Shape { nodes: 1, groups: 2, ..Shape::default() }.set("auto_count", shards);
+    let mut cluster = Cluster::start("a_lost_log_is_refused", &shape);
+    let serves = |cluster: &Cluster| {
+        for group in [1, 2].map(GroupId) {
+            cluster.leader(group);
+        }
+    };
+    serves(&cluster);
+    cluster.nodes[0].kill();
+    let logs = cluster.nodes[0].data_dir.join("wal");
+    let aside = logs.with_extension("aside");
+
+    std::fs::rename(&logs, &aside).expect("moved away");
+    let path = logs.display().to_string();
+    let refused = cluster.nodes[0].run("node");
+    assert_refused(&refused, DATA_DIR, &[&path, "is missing", "put it back"]);
+    assert!(!logs.exists(), "a refusal makes nothing");
+
+    std::fs::create_dir(&logs).expect("a directory");
+    let refused = cluster.nodes[0].run("node");
+    assert_refused(&refused, DATA_DIR, &[&path, "is missing", "put it back"]);
+    assert_eq!(std::fs::read_dir(&logs).expect("it is there").count(), 0);
+
+    let last = format!("wal-{shards:016x}-");
+    let names = |from: &Path| -> Vec<String> {
+        let names = std::fs::read_dir(from).expect("a directory");
+        names.map(|it| it.expect("an entry").file_name().into_string().expect("text")).collect()
+    };
+    let (others, of_last): (Vec<String>, Vec<String>) =
+        names(&aside).into_iter().partition(|name| !name.starts_with(&last));
+    assert!(!of_last.is_empty());
+    for name in others {
+        std::fs::rename(aside.join(&name), logs.join(&name)).expect("put back");
+    }
+    let refused = cluster.nodes[0].run("node");
+    assert_refused(&refused, DATA_DIR, &[&format!("log {shards}"), &last, "is missing"]);
+    for name in of_last {
+        std::fs::rename(aside.join(&name), logs.join(&name)).expect("put back");
+    }
+    cluster.nodes[0].start();
+    serves(&cluster);
+}
+
 /// A node loses its directory while the others go on; formatted anew it must not count.
 fn a_node_formatted_anew(test: &'static str, anew: usize) {
     let mut cluster = Cluster::start(test, &Shape::default());
@@ -139,6 +188,17 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// Gives a node that was killed another directory, and keeps its own elsewhere. A killed process
+/// lets go of its ports when its last operation is done; its lock, which a start waits for, goes
+/// away with its own directory.
+fn swap(node: &Node, to: &Path, from: &Path) {
+    std::fs::rename(&node.data_dir, to).expect("moved away");
+    std::fs::rename(from, &node.data_dir).expect("put in its place");
+    wait_until(&format!("the ports of {}", node.name), || {
+        node.ports.iter().all(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+    });
+}
+
 /// A node's directory is put back from a copy, started often enough that its own count of starts
 /// passes the others' memory of it, and put right at last.
 fn a_copy_put_back(test: &'static str, old: usize) {
@@ -158,8 +218,7 @@ fn a_copy_put_back(test: &'static str, old: usize) {
         cluster.wait_caught_up(old, GROUP);
         cluster.nodes[old].kill();
     }
-    std::fs::rename(&data, &newest).expect("moved away");
-    std::fs::rename(&copied, &data).expect("put back");
+    swap(&cluster.nodes[old], &newest, &copied);
 
     let own = "this node's data directory is an older copy";
     for round in 1..=4 {
@@ -185,8 +244,7 @@ fn a_copy_put_back(test: &'static str, old: usize) {
         }
         cluster.nodes[old].kill();
     }
-    std::fs::remove_dir_all(&data).expect("the directory is ours");
-    std::fs::rename(&newest, &data).expect("put right");
+    swap(&cluster.nodes[old], &copied, &newest);
     cluster.nodes[old].start();
     load.wait_more(20);
     cluster.wait_caught_up(old, GROUP);

@@ -136,6 +136,15 @@ pub enum WalError {
         /// As the kernel says.
         errno: i32,
     },
+    /// A log that was begun has no block any more.
+    #[error(
+        "log {log_id} was begun and holds nothing any more: what it promised is gone; nothing was \
+         changed"
+    )]
+    Lost {
+        /// The log.
+        log_id: u64,
+    },
     /// A unit can't be read that may hold the end of the log: what was acknowledged may be there.
     #[error(
         "{file:?} at {offset} can't be read (errno {errno}), and may hold what was acknowledged last; \

@@ -1,5 +1,5 @@
-//! The data directory's identity: which cluster, node and life it belongs to, and how often its
-//! node was started.
+//! The data directory's identity: which cluster, node and life it belongs to, how often its node
+//! was started, and which logs must be in it.
 //!
 //! Two copies, `manifest-a` and `manifest-b`, each written aside, synced, renamed and synced with
 //! the directory, one after the other. One good copy is enough; the newer generation counts. Used
@@ -17,7 +17,8 @@
 //! 56  u32   node
 //! 60  u32   nonces        that follow, at most 1,024
 //! 64  u64   start         the number of the newest start; zero: none yet
-//! 72  [8]*  the nonces of the newest starts, the newest last
+//! 72  [32]  logs          a bit for each that was begun: log 1 is bit 0 of byte 0
+//! 104 [8]*  the nonces of the newest starts, the newest last
 //! ```
 
 use crate::format::put;
@@ -34,8 +35,40 @@ pub const VERSION: u16 = 1;
 pub const COPIES: [&str; 2] = ["manifest-a", "manifest-b"];
 const MAGIC: [u8; 8] = *b"ringmani";
 /// Bytes before the nonces.
-const HEAD_BYTES: usize = 72;
+const HEAD_BYTES: usize = LOGS_AT + LOGS_BYTES;
+const LOGS_AT: usize = 72;
+const LOGS_BYTES: usize = 32;
 const BYTES_MAX: usize = HEAD_BYTES + 8 * Starts::REMEMBERED_MAX;
+
+/// Logs of a node, by their numbers from 1 on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Logs([u8; LOGS_BYTES]);
+
+impl Logs {
+    /// The largest number.
+    pub const ID_MAX: u64 = 8 * LOGS_BYTES as u64;
+
+    /// Adds one.
+    ///
+    /// # Panics
+    /// If its number isn't from 1 to [`Logs::ID_MAX`].
+    pub fn insert(&mut self, log_id: u64) {
+        assert!((1..=Self::ID_MAX).contains(&log_id), "there is no log {log_id}");
+        let bit = log_id as usize - 1;
+        self.0[bit / 8] |= 1 << (bit % 8);
+    }
+
+    /// Whether it is among them.
+    pub fn holds(&self, log_id: u64) -> bool {
+        let Some(bit) = log_id.checked_sub(1).map(|bit| bit as usize) else { return false };
+        self.0.get(bit / 8).is_some_and(|byte| byte & 1 << (bit % 8) != 0)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0 == [0; LOGS_BYTES]
+    }
+}
 
 /// Who a data directory belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +83,8 @@ pub struct Manifest {
     pub feature_level: u64,
     /// The starts of its node.
     pub starts: Starts,
+    /// The logs that were begun: a block of each was durable once.
+    pub logs: Logs,
 }
 
 /// A manifest as found.
@@ -200,6 +235,7 @@ impl Manifest {
         put(&mut out, 56, &self.node.0.to_le_bytes());
         put(&mut out, 60, &(nonces.len() as u32).to_le_bytes());
         put(&mut out, 64, &self.starts.newest().number.to_le_bytes());
+        put(&mut out, LOGS_AT, &self.logs.0);
         for (place, nonce) in nonces.iter().enumerate() {
             put(&mut out, HEAD_BYTES + 8 * place, &nonce.to_le_bytes());
         }
@@ -244,6 +280,7 @@ fn read_copy(path: &Path) -> Result<Copy, ManifestError> {
         incarnation: Incarnation(u64_at(&bytes, 32)),
         feature_level: u64_at(&bytes, 48),
         starts,
+        logs: Logs(bytes[LOGS_AT..HEAD_BYTES].try_into().expect("32 bytes")),
     };
     Ok(Copy::Good(manifest, u64_at(&bytes, 40)))
 }
@@ -253,12 +290,18 @@ mod tests {
     use super::*;
 
     fn manifest() -> Manifest {
+        let mut logs = Logs::default();
+        assert!(logs.is_empty());
+        for log in [1, 10, Logs::ID_MAX] {
+            logs.insert(log);
+        }
         Manifest {
             cluster: ClusterId(0xC1),
             node: NodeId(2),
             incarnation: Incarnation(0x17),
             feature_level: 1,
             starts: Starts::new(2, vec![0xA, 0xB]).expect("two starts"),
+            logs,
         }
     }
 
@@ -278,17 +321,28 @@ mod tests {
         }
     }
 
+    /// Goal: the logs that were begun are told from all others.
+    #[test]
+    fn logs_are_told_apart() {
+        let Manifest { logs, .. } = manifest();
+        let held: Vec<u64> = (0..=Logs::ID_MAX + 1).filter(|&log| logs.holds(log)).collect();
+        assert_eq!(held, [1, 10, Logs::ID_MAX]);
+        assert!(!logs.is_empty());
+    }
+
     /// The layout of version 1 never changes.
     #[test]
     fn golden_bytes() {
         let bytes = manifest().encode(3);
-        assert_eq!(bytes.len(), 88);
+        assert_eq!(bytes.len(), 120);
         assert_eq!(&bytes[..8], b"ringmani");
         assert_eq!(bytes[12..16], [1, 0, 0, 0]);
         assert_eq!(bytes[32..40], 0x17u64.to_le_bytes());
         assert_eq!((bytes[40], bytes[48]), (3, 1));
         assert_eq!(bytes[56..72], [2, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(bytes[72..], [0xA, 0, 0, 0, 0, 0, 0, 0, 0xB, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!((bytes[72], bytes[73], bytes[103]), (1, 2, 0x80));
+        assert_eq!(bytes[74..103], [0; 29]);
+        assert_eq!(bytes[104..], [0xA, 0, 0, 0, 0, 0, 0, 0, 0xB, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     /// One good copy is enough, none is an error, and every bit flip is noticed.

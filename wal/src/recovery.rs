@@ -366,6 +366,12 @@ impl Recovery {
         if let Some((file, Unreadable { offset, errno })) = unreadable {
             return Err(WalError::Unreadable { file, offset, errno });
         }
+        let is_lost = self.settings.is_begun && outcome.kept.is_empty();
+        #[cfg(ringraft_plant)]
+        let is_lost = is_lost && !planted(Plant::LostLogTaken);
+        if is_lost {
+            return Err(WalError::Lost { log_id: self.settings.log_id });
+        }
         let mut waiting = 0;
         for (number, segment) in self.scanned.iter().enumerate() {
             let newest = outcome.kept.iter().rev().find(|kept| kept.0 == number);

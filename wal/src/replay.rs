@@ -19,6 +19,7 @@
 //! | blocks that name another segment or offset | stale; ignored |
 //! | two blocks with one sequence | the one that fits the chain, else the one of the newer segment |
 //! | a file without valid header and blocks, newest | half made; removed |
+//! | no block at all in a log that was begun | refused: it is lost, not new |
 
 use crate::error::{RotKind, RotReport};
 use crate::format::{DirectoryItem, FLAG_LIFE, ITEM_CARRIED, ITEM_ENTRIES, ITEM_HARD};

@@ -17,6 +17,8 @@ pub struct LogSettings {
     pub node: NodeId,
     /// The life of the node's data directory.
     pub incarnation: Incarnation,
+    /// Blocks of this log were durable before: without one it isn't new, but lost.
+    pub is_begun: bool,
     /// A segment file's length, bytes; a multiple of the device's alignment.
     pub segment_bytes: u64,
     /// The longest block, bytes; a multiple of the device's alignment, at most
@@ -44,6 +46,7 @@ impl LogSettings {
             cluster,
             node,
             incarnation,
+            is_begun: false,
             segment_bytes: 64 << 20,
             block_bytes_max: BLOCK_BYTES_MAX,
             inflight_max: 1,

@@ -575,6 +575,30 @@ fn an_unreadable_unit_behind_zeros_is_no_loss() {
     }
 }
 
+/// A log that was begun and has no block left is refused, files or none; one that was never begun
+/// starts, and so does one with blocks.
+#[test]
+fn a_lost_log_is_refused() {
+    let begun = LogSettings { is_begun: true, ..settings() };
+    let try_on = |device: &MemoryDevice| {
+        let mut device = device.clone();
+        device.kill();
+        try_recover(begun.clone(), &mut device).map(|(_, recovered)| recovered.is_empty)
+    };
+    let lost = Err(WalError::Lost { log_id: begun.log_id });
+    let empty = MemoryDevice::new(4096);
+    assert_eq!(try_on(&empty), lost);
+    assert!(try_recover(settings(), &mut empty.clone()).expect("new").1.is_empty);
+
+    let (mut bench, _) = three_blocks();
+    assert_eq!(try_on(&bench.device), Ok(false));
+    for block in blocks(&bench.device) {
+        let zeros = vec![0; block.header.length as usize];
+        bench.device.corrupt(block.file, block.offset, &zeros);
+    }
+    assert_eq!(try_on(&bench.device), lost, "zeroed");
+}
+
 /// `Truncate` only removes; an entry removes from its index on; carried records never remove.
 #[test]
 fn records_replay_in_the_order_of_sequences() {

@@ -74,6 +74,8 @@ plants! {
     CutBlockAccepted,
     /// What can't be read at the end of a log is taken for a torn tail.
     UnreadableCut,
+    /// A log that is gone is begun anew.
+    LostLogTaken,
     /// A record's checksum is not compared.
     RecordUnchecked,
     /// A log with rot votes by what is left of it.
