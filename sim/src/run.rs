@@ -105,6 +105,7 @@ fn message(payload: &dyn Any) -> String {
 /// Runs one seed on this thread, and reports.
 fn work(order: &Order, desk: &Sender<Report>) {
     let shown = if order.events == 0 { SHOWN } else { order.events };
+    trace::keep(shown);
     DESK.set(Some((desk.clone(), order.seed, shown)));
     #[cfg(ringraft_plant)]
     plant(order.plant);

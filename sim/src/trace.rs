@@ -12,8 +12,8 @@ use ringraft_types::{GroupId, NodeId, ShardId, Term, Ticks};
 
 use crate::disk::Work;
 
-/// Events that are kept for people.
-const KEPT_MAX: usize = 4_000;
+/// Events that are kept for people, if nobody asked for more.
+const KEPT: usize = 4_000;
 
 /// One event.
 #[derive(Clone, Debug, Hash)]
@@ -105,20 +105,27 @@ impl Hasher for Mixer {
 struct Trace {
     mixer: Mixer,
     kept: VecDeque<(Ticks, What)>,
+    kept_max: usize,
     running: bool,
 }
 
 thread_local! {
     static TRACE: RefCell<Trace> = const {
-        RefCell::new(Trace { mixer: Mixer(0), kept: VecDeque::new(), running: false })
+        RefCell::new(Trace { mixer: Mixer(0), kept: VecDeque::new(), kept_max: KEPT, running: false })
     };
 }
 
 /// A run begins on this thread.
 pub(crate) fn begin(seed: u64) {
     TRACE.with_borrow_mut(|trace| {
-        *trace = Trace { mixer: Mixer(seed), kept: VecDeque::new(), running: true };
+        let (mixer, kept, kept_max) = (Mixer(seed), VecDeque::new(), trace.kept_max);
+        *trace = Trace { mixer, kept, kept_max, running: true };
     });
+}
+
+/// So many events are to be kept for people in the runs on this thread, or more.
+pub(crate) fn keep(events: usize) {
+    TRACE.with_borrow_mut(|trace| trace.kept_max = events.max(KEPT));
 }
 
 /// Something happened.
@@ -126,7 +133,7 @@ pub(crate) fn note(at: Ticks, what: What) {
     TRACE.with_borrow_mut(|trace| {
         trace.mixer.mix(at.0);
         what.hash(&mut trace.mixer);
-        if trace.kept.len() == KEPT_MAX {
+        if trace.kept.len() >= trace.kept_max {
             trace.kept.pop_front();
         }
         trace.kept.push_back((at, what));
