@@ -157,6 +157,7 @@ const UNSAFE_FILES: &[&str] = &[
     "wal/tests/ring/mod.rs",
     "wal/tests/uring.rs",
     "src/reactor.rs",
+    "src/reactor/start.rs",
     "benches/micro/ring_ops.rs",
     "benches/src/ring.rs",
 ];

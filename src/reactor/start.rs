@@ -1,0 +1,102 @@
+//! Before a lane runs: its log is read back, and a log that is new is begun, on the lane's ring.
+
+use super::{LaneError, busy_is_fine};
+use crate::clock;
+use crate::control::LogEvent;
+use crate::parcel::Parcel;
+use crate::wires::Wires;
+use io_uring::IoUring;
+use ringraft_shard::{Shard, ShardEvent};
+use ringraft_wal::device::uring::UringDevice;
+use ringraft_wal::{Log, LogSettings, Recovered, Recovery, RecoveryStep, WalError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// The pause of a shard whose first records find no room yet.
+const BEGIN_PAUSE: Duration = Duration::from_millis(1);
+
+/// Why a log could not be recovered.
+#[derive(Debug)]
+pub enum RecoverError {
+    /// What is on the disk.
+    Log(WalError),
+    /// The ring.
+    Ring(std::io::Error),
+}
+
+/// Runs a recovery to its end, on the ring that the lane will use.
+///
+/// # Errors
+/// If the log can't be recovered, or the ring fails.
+pub fn recover(
+    ring: &mut IoUring,
+    device: &mut UringDevice,
+    settings: LogSettings,
+) -> Result<(Log, Recovered), RecoverError> {
+    let mut recovery = Recovery::new(settings);
+    let mut inflight = 0;
+    loop {
+        match recovery.turn(clock::now(), device) {
+            RecoveryStep::Working => {}
+            RecoveryStep::Done(done) => return Ok(*done),
+            RecoveryStep::Failed(error) => return Err(RecoverError::Log(error)),
+        }
+        move_on(ring, device, &mut inflight).map_err(RecoverError::Ring)?;
+    }
+}
+
+/// Writes a shard's first records, before it has a lane. Returns whether they are durable: not if
+/// the node is told to stop meanwhile.
+///
+/// # Errors
+/// If the log or the ring fails.
+pub fn begin(
+    ring: &mut IoUring,
+    shard: &mut Shard<UringDevice, Wires>,
+    stop: &AtomicBool,
+) -> Result<bool, LaneError> {
+    let mut inflight = 0;
+    let mut is_full = false;
+    loop {
+        if shard.write_out(clock::now())? {
+            // What is in flight now, a segment in the making, completes in the lane.
+            return Ok(true);
+        }
+        if stop.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        if shard.log().space_exhausted() && !std::mem::replace(&mut is_full, true) {
+            let event = LogEvent::Shard(shard.settings().shard, ShardEvent::DiskFull(true));
+            let control = usize::from(shard.settings().shards);
+            // If there is no room for it, the lane says it again.
+            let _ = shard.links.mesh.send(control, Parcel::Log(event, 0));
+        }
+        if !move_on(ring, &mut shard.device, &mut inflight).map_err(LaneError::Ring)? {
+            // A full disk is tried again after a while.
+            std::thread::sleep(BEGIN_PAUSE);
+        }
+    }
+}
+
+/// Hands the device's operations to the ring, waits for one of those in flight, and takes what
+/// completed. Returns whether there was anything.
+fn move_on(
+    ring: &mut IoUring,
+    device: &mut UringDevice,
+    inflight: &mut usize,
+) -> std::io::Result<bool> {
+    let mut queue = ring.submission();
+    let room = queue.capacity() - queue.len();
+    *inflight += device.drain(room, &mut |entry| {
+        // SAFETY: the device keeps the operation's buffer until its completion (I-08).
+        unsafe { queue.push(&entry) }.expect("there is room for as many");
+    });
+    drop(queue);
+    let is_any = *inflight > 0;
+    ring.submit_and_wait(usize::from(is_any)).map(drop).or_else(busy_is_fine)?;
+    for completion in ring.completion() {
+        *inflight -= 1;
+        device.on_completion(completion.user_data(), completion.result());
+    }
+    Ok(is_any)
+}
