@@ -4,6 +4,9 @@
 //! Nothing is listened to before every check that can refuse has passed, and nothing is served
 //! before the logs are recovered.
 
+mod directory;
+
+use self::directory::{Keeper, LOST, open_directory};
 use crate::config::{Addresses, Config, SyncMethod};
 use crate::control::{LogEvent, StopSignals};
 use crate::cores::{self, Doorbells, Resolver};
@@ -23,26 +26,17 @@ use ringraft_shard::{Member, Shard, ShardError, ShardSettings};
 use ringraft_types::{GroupId, ShardId, Starts, Ticks};
 use ringraft_wal::device::uring::UringDevice;
 use ringraft_wal::device::{Durability, geometry};
-use ringraft_wal::manifest::{Found, Manifest};
-use ringraft_wal::{LogSettings, Recovered, RecoveredGroup, WalError, lock};
-use std::fs::File;
+use ringraft_wal::{LogSettings, Recovered, RecoveredGroup, WalError};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 /// The folder of the logs within a data directory.
 pub const LOG_FOLDER: &str = "wal";
-/// What is wrong with a log that was begun and isn't there, and what to do.
-const LOST: &str = "is missing, and the node has promised what was in it: put it back as it was, or \
-                    leave this node stopped; an older copy won't do";
-/// How long a starting node waits for a predecessor to let go of the data directory.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
-
 /// What a node is started with beside its configuration.
 #[derive(Debug)]
 pub struct RunOptions {
@@ -266,96 +260,6 @@ fn start_control(
         }
     })
     .map_err(system("starting the control lane"))
-}
-
-struct Directory {
-    found: Found,
-    lock: File,
-}
-
-fn open_directory(config: &Config) -> Result<Directory, BootError> {
-    let path = &config.data_dir;
-    let refuse = |sentence: String| BootError::DataDirectory(sentence);
-    if !Manifest::exists(path) {
-        return Err(refuse(format!(
-            "data directory {} is not formatted; make it with: ringraft format --config FILE",
-            path.display()
-        )));
-    }
-    let lock = lock::acquire(path, LOCK_PATIENCE).map_err(|error| refuse(error.to_string()))?;
-    let found = Manifest::load(path).map_err(|error| refuse(error.to_string()))?;
-    let manifest = &found.manifest;
-    if manifest.cluster != config.cluster {
-        return Err(refuse(format!(
-            "data directory {} belongs to cluster {:032x}, the configuration says {:032x}; \
-             name the directory of this cluster, or format a new one",
-            path.display(),
-            manifest.cluster.0,
-            config.cluster.0
-        )));
-    }
-    if manifest.node != config.node {
-        return Err(refuse(format!(
-            "data directory {} belongs to node {}, the configuration says {}; \
-             name this node's own directory",
-            path.display(),
-            manifest.node,
-            config.node
-        )));
-    }
-    let folder = path.join(LOG_FOLDER);
-    if !manifest.logs.is_empty() && !folder.is_dir() {
-        return Err(refuse(format!("{} {LOST}", folder.display())));
-    }
-    std::fs::create_dir_all(folder).map_err(system("making the log's folder"))?;
-    Ok(Directory { found, lock })
-}
-
-/// Writes what changes in the manifest while the node starts.
-#[derive(Clone)]
-struct Keeper {
-    directory: PathBuf,
-    found: Arc<Mutex<Found>>,
-}
-
-impl Keeper {
-    fn new(config: &Config, found: Found) -> Self {
-        Self { directory: config.data_dir.clone(), found: Arc::new(Mutex::new(found)) }
-    }
-
-    /// Changes the manifest, durably, and returns it.
-    fn change(&self, change: impl FnOnce(&mut Manifest)) -> Result<Manifest, BootError> {
-        let mut found = self.found.lock().expect("a panic ends the process");
-        change(&mut found.manifest);
-        found.generation += 1;
-        found
-            .manifest
-            .store(&self.directory, found.generation)
-            .map_err(|error| BootError::DataDirectory(format!("writing the manifest: {error}")))?;
-        Ok(found.manifest.clone())
-    }
-
-    /// Counts this start, before anybody hears of it: by it the peers tell an older copy of the
-    /// data directory (decision 0011).
-    fn count_start(&self) -> Result<Starts, BootError> {
-        let nonce = getrandom::u64().map_err(|error| {
-            let error = std::io::Error::other(error.to_string());
-            BootError::System { what: "drawing a random number", error }
-        })?;
-        let manifest = self.change(|manifest| {
-            manifest.starts.begin(nonce);
-        })?;
-        Ok(manifest.starts)
-    }
-
-    fn is_begun(&self, log_id: u64) -> bool {
-        self.found.lock().expect("a panic ends the process").manifest.logs.holds(log_id)
-    }
-
-    /// A block of the log is durable: from now on the log must be there.
-    fn begun(&self, log_id: u64) -> Result<(), BootError> {
-        self.change(|manifest| manifest.logs.insert(log_id)).map(drop)
-    }
 }
 
 fn listen(addresses: &Addresses) -> Result<Vec<(OwnedFd, Role)>, BootError> {
