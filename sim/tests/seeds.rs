@@ -84,4 +84,29 @@ mod broken {
     fn interruptions_end() {
         pass(&Order { seed: 11_009, ..Order::default() });
     }
+
+    /// A group was filled up again after damage, and a start in the midst of it forgot what the
+    /// group had promised.
+    #[test]
+    fn what_is_filled_up_is_still_owed() {
+        for seed in [16_719, 17_060] {
+            pass(&Order { seed, ..Order::default() });
+        }
+    }
+
+    /// Hundreds of entries, one in each append and one append under way, over links that take up to
+    /// 40 ms: the run gave them too little time.
+    #[test]
+    fn slow_progress_is_progress() {
+        pass(&Order { seed: 15_982, ..Order::default() });
+    }
+
+    /// One operation of a slow disk took longer than the calm lasts, or than a node waits for its
+    /// disk. No disk of a run is that slow any more.
+    #[test]
+    fn a_slow_disk_ends_what_it_began() {
+        for seed in [10_916, 15_057, 17_032] {
+            pass(&Order { seed, ..Order::default() });
+        }
+    }
 }
