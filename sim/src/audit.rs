@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use ringraft_types::bytes::u64_at;
 use ringraft_types::command::{Command, Envelope};
 use ringraft_types::record::{self, RecordKind};
-use ringraft_types::{GroupId, Index, NodeId, Term, Ticks};
+use ringraft_types::{GroupId, Incarnation, Index, Met, NodeId, Start, Term, Ticks};
 use ringraft_wal::device::memory::MemoryDevice;
 use ringraft_wal::{
-    Log, LogSettings, ReadRequest, Recovered, RecoveredGroup, Recovery, RecoveryStep,
+    Log, LogSettings, ReadRequest, Recovered, RecoveredGroup, Recovery, RecoveryStep, WalError,
 };
 
 use crate::checker::{Applied, Dump};
@@ -20,22 +21,41 @@ pub(crate) struct Found {
     pub(crate) recovered: Recovered,
 }
 
-/// Recovers a copy of a disk.
-pub(crate) fn open(mut device: MemoryDevice, settings: LogSettings) -> Found {
+/// Recovers a copy of a sound disk.
+pub(crate) fn open(device: MemoryDevice, settings: LogSettings) -> Found {
+    try_open(device, settings)
+        .unwrap_or_else(|error| panic!("I-11: a sound log can't be recovered: {error}"))
+}
+
+/// Recovers a copy of a disk that may be damaged.
+pub(crate) fn try_open(mut device: MemoryDevice, settings: LogSettings) -> Result<Found, WalError> {
     let mut recovery = Recovery::new(settings);
     loop {
         match recovery.turn(Ticks::ZERO, &mut device) {
             RecoveryStep::Working => {}
             RecoveryStep::Done(done) => {
                 let (log, recovered) = *done;
-                return Found { log, device, recovered };
+                return Ok(Found { log, device, recovered });
             }
-            RecoveryStep::Failed(error) => panic!("I-11: a sound log can't be recovered: {error}"),
+            RecoveryStep::Failed(error) => return Err(error),
         }
     }
 }
 
 impl Found {
+    /// As whom a peer was met last, if that is written down.
+    pub(crate) fn met(&self, peer: NodeId) -> Option<Met> {
+        let records = self.recovered.node_records.iter();
+        let of_peer = records.map(|bytes| record::decode(bytes).expect("V13: a sound record"));
+        let mut of_peer = of_peer.filter(|record| {
+            record.header.kind == RecordKind::Peer && record.header.index.0 == u64::from(peer.0)
+        });
+        of_peer.next().map(|record| Met {
+            incarnation: Incarnation(record.header.term.0),
+            start: Start { number: u64_at(record.payload, 0), nonce: u64_at(record.payload, 8) },
+        })
+    }
+
     /// The records of a group's entries, by index.
     fn records(&mut self, group: GroupId) -> BTreeMap<Index, Vec<u8>> {
         let mut records = BTreeMap::new();

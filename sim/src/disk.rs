@@ -112,8 +112,14 @@ pub(crate) struct SimDisk {
 impl SimDisk {
     /// An empty disk.
     pub(crate) fn new(align: usize) -> Self {
+        Self::of(MemoryDevice::new(align))
+    }
+
+    /// A disk that holds what another one held.
+    pub(crate) fn of(mut memory: MemoryDevice) -> Self {
+        memory.set_capacity(u64::MAX);
         Self {
-            memory: MemoryDevice::new(align),
+            memory,
             flying: BTreeMap::new(),
             next: 0,
             fresh: Vec::new(),

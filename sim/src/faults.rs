@@ -6,6 +6,7 @@ use std::fmt;
 use ringraft_net::status::GroupRole;
 use ringraft_types::{GroupId, Ticks};
 
+use crate::audit;
 use crate::base::Event;
 use crate::client::Insists;
 use crate::damage;
@@ -38,6 +39,10 @@ pub enum FaultKind {
     OneWay,
     /// One node hears of nobody, or nobody of it.
     Isolate,
+    /// A data directory is emptied and formatted anew.
+    Wipe,
+    /// A data directory is put back from a copy that was taken some lives ago.
+    RollBack,
     /// A leader whose clock hardly moves is cut off with a client beside it, which reads; the others
     /// write meanwhile. What it says may arrive nowhere, and what it hears be old.
     LonelyLeader,
@@ -112,12 +117,17 @@ impl FaultKind {
         FaultKind::LostWrite,
         FaultKind::MisdirectedWrite,
         FaultKind::LonelyLeader,
+        FaultKind::Wipe,
+        FaultKind::RollBack,
     ];
 
     /// Whether it destroys what a node promised to keep. Such faults strike a minority only, the
     /// same nodes for a whole run: more would destroy what the cluster promised.
     pub const fn dooms(self) -> bool {
-        matches!(self, Self::BitRot | Self::LostWrite | Self::MisdirectedWrite)
+        matches!(
+            self,
+            Self::BitRot | Self::LostWrite | Self::MisdirectedWrite | Self::Wipe | Self::RollBack
+        )
     }
 
     /// Its name in counts and on the command line.
@@ -135,6 +145,8 @@ impl FaultKind {
             Self::OneWay => "one-way",
             Self::Isolate => "isolate",
             Self::LonelyLeader => "lonely-leader",
+            Self::Wipe => "wipe",
+            Self::RollBack => "roll-back",
             Self::Clog => "clog",
             Self::SlowLink => "slow-link",
             Self::Tear => "tear",
@@ -374,6 +386,8 @@ impl World {
             FaultKind::BitRot | FaultKind::LostWrite | FaultKind::MisdirectedWrite => {
                 self.damage(kind)
             }
+            FaultKind::Wipe => self.lose_directory(false),
+            FaultKind::RollBack => self.lose_directory(true),
             FaultKind::LonelyLeader => self.leave_alone(),
             // The network does these all the time.
             FaultKind::Loss | FaultKind::Replay => false,
@@ -392,6 +406,57 @@ impl World {
         self.damaged.insert(node);
         self.say(format!("disk {}/{lane}: {kind}: {done}", node + 1));
         true
+    }
+
+    /// A doomed node comes back with an empty directory, or with an older copy of it. Peers that
+    /// never met it, or didn't since the copy was taken, can't tell (`docs/ASSUMPTIONS.md`): then
+    /// it isn't done.
+    fn lose_directory(&mut self, is_copy: bool) -> bool {
+        if self.options.doomed.is_empty() {
+            return false;
+        }
+        let node = self.base.random.pick(&self.options.doomed);
+        if !self.nodes[node].is_up || self.lost.contains(&node) {
+            return false;
+        }
+        if is_copy && !self.copies.contains_key(&node) {
+            let copy = self.nodes[node].copy();
+            self.copies.insert(node, copy);
+            self.say(format!("node {}: its directory is copied", node + 1));
+            // What the copy lacks is the lives that come now.
+            self.end_and_start(node, None, "its directory is copied");
+            return false;
+        }
+        let copy = is_copy.then(|| self.copies[&node].clone());
+        let newest = copy.as_ref().map_or(0, |copy| copy.starts.newest().number);
+        if !self.is_met_since(node, newest) {
+            return false;
+        }
+        self.end_and_start(node, Some(0), "its directory is lost");
+        self.nodes[node].put_back(copy);
+        self.damaged.insert(node);
+        self.lost.insert(node);
+        self.say(format!("node {}: {}", node + 1, if is_copy { "put back" } else { "wiped" }));
+        true
+    }
+
+    /// Whether every other node, but for those that lost their directory too, wrote down that it
+    /// met this one in a later start, on each of its shards.
+    fn is_met_since(&self, node: usize, start: u64) -> bool {
+        let (id, incarnation) = (self.nodes[node].id, self.nodes[node].incarnation);
+        let others = (0..self.nodes.len()).filter(|at| *at != node && !self.lost.contains(at));
+        let lanes = 0..usize::from(self.options.shards);
+        others.flat_map(|other| lanes.clone().map(move |lane| (other, lane))).all(
+            |(other, lane)| {
+                let other = &self.nodes[other];
+                let disk = other.disk(lane).flushed();
+                let met =
+                    audit::try_open(disk, other.log_settings(lane)).map(|found| found.met(id));
+                met.ok()
+                    .flatten()
+                    .is_some_and(|met| met.incarnation == incarnation && met.start.number > start)
+            },
+        )
     }
 
     fn inflict_on_disk(&mut self, kind: FaultKind, node: usize) -> bool {

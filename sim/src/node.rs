@@ -9,6 +9,7 @@ use ringraft_shard::machine::StateMachine;
 use ringraft_shard::mesh::{Mesh, MeshEnd, MeshLimits};
 use ringraft_shard::{Member, Shard, ShardError, ShardSettings};
 use ringraft_types::{ClusterId, GroupId, Incarnation, NodeId, ShardId, Starts, Ticks};
+use ringraft_wal::device::memory::MemoryDevice;
 use ringraft_wal::{LogSettings, Recovered, Recovery, RecoveryStep, WalError};
 
 use crate::base::{Base, Event, Owner};
@@ -56,6 +57,12 @@ pub(crate) enum Place {
     Nothing,
 }
 
+impl Place {
+    fn down(disk: SimDisk) -> Self {
+        Self::Down(Box::new(disk))
+    }
+}
+
 /// A lane that recovers.
 pub(crate) struct Recovering {
     recovery: Recovery,
@@ -64,6 +71,13 @@ pub(crate) struct Recovering {
     /// What happens to it before it looks.
     accepted: Vec<u64>,
     news: BTreeSet<u64>,
+}
+
+/// A copy of a node's data directory.
+#[derive(Clone)]
+pub(crate) struct DirectoryCopy {
+    disks: Vec<MemoryDevice>,
+    pub(crate) starts: Starts,
 }
 
 /// A node.
@@ -129,9 +143,7 @@ impl Node {
             is_up: false,
             is_paused: false,
             clock: Clock::new(Ticks::ZERO, Ticks::ZERO, 1_000_000),
-            places: (0..shards)
-                .map(|_| Place::Down(Box::new(SimDisk::new(options.align))))
-                .collect(),
+            places: (0..shards).map(|_| Place::down(SimDisk::new(options.align))).collect(),
             wakes: vec![Ticks::NEVER; shards],
             busy: vec![Ticks::ZERO; shards],
             slowness: vec![1; shards],
@@ -174,6 +186,30 @@ impl Node {
             Place::Recovering(recovering) => &mut recovering.disk,
             Place::Running(running) => &mut running.shard.device,
             Place::Nothing => unreachable!("a lane is somewhere"),
+        }
+    }
+
+    /// A copy of its data directory: what is flushed.
+    pub(crate) fn copy(&self) -> DirectoryCopy {
+        let disks = (0..self.places.len()).map(|lane| self.disk(lane).flushed()).collect();
+        DirectoryCopy { disks, starts: self.starts.clone() }
+    }
+
+    /// Puts a copy in the place of its data directory; without one it is formatted anew.
+    pub(crate) fn put_back(&mut self, copy: Option<DirectoryCopy>) {
+        assert!(!self.is_up, "its process doesn't run");
+        match copy {
+            Some(DirectoryCopy { disks, starts }) => {
+                self.starts = starts;
+                self.places = disks.into_iter().map(SimDisk::of).map(Place::down).collect();
+            }
+            None => {
+                self.incarnation = Incarnation(self.incarnation.0 + 1_000);
+                self.starts = Starts::default();
+                for place in &mut self.places {
+                    *place = Place::down(SimDisk::new(self.options.align));
+                }
+            }
         }
     }
 

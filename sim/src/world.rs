@@ -19,7 +19,7 @@ use crate::faults::{Armed, FaultKind, Faults};
 use crate::history::{Ask, Bytes, History, KeySet, Range};
 use crate::judge;
 use crate::net::Network;
-use crate::node::{Node, Stop, Turned};
+use crate::node::{DirectoryCopy, Node, Stop, Turned};
 use crate::options::{Asked, Options};
 use crate::random::Random;
 use crate::trace::{self, What};
@@ -62,6 +62,10 @@ pub(crate) struct World {
     stay_down: BTreeSet<usize>,
     /// Nodes whose disks lost what was durable: they may find rot, and refuse to serve.
     pub(crate) damaged: BTreeSet<usize>,
+    /// Those of them that came back with an empty directory, or an older copy.
+    pub(crate) lost: BTreeSet<usize>,
+    /// Copies of directories.
+    pub(crate) copies: BTreeMap<usize, DirectoryCopy>,
     history: History,
     ledger: Rc<RefCell<Ledger>>,
     snoop: Snoop,
@@ -117,6 +121,8 @@ impl World {
             is_calm: false,
             stay_down: BTreeSet::new(),
             damaged: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            copies: BTreeMap::new(),
             history: History::new(),
             ledger: Rc::new(RefCell::new(Ledger::default())),
             snoop,
@@ -282,6 +288,11 @@ impl World {
                     trace::note(now, What::Leads { node: id, group, term, last: last.0 });
                     self.base.count("leaders");
                     running.leads(group);
+                    let is_lost = self.lost.contains(&node);
+                    assert!(
+                        !is_lost,
+                        "S36: node {id} forgot its promises, and leads group {group}"
+                    );
                     let newest = self.ledger.borrow().newest(group);
                     self.snoop.leads(id, group, term, last, newest);
                 }
@@ -332,6 +343,10 @@ impl World {
             "I-11: node {id}/{lane} finds rot where there is none: {:?}",
             recovered.rot
         );
+        if self.lost.contains(&node) {
+            // It knows nothing of what it promised, and nobody believes it.
+            return;
+        }
         self.snoop.recovered(id, (shard.0, self.options.shards), recovered);
     }
 
