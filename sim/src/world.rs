@@ -409,16 +409,16 @@ impl World {
         let armed = &mut mood.armed;
         let is_write = matches!(fresh.work, Work::Write | Work::SyncedWrite);
         let is_dsync = options.log.is_dsync();
-        // What a recovery reads in one piece is read again by units; a unit that can't be read is
-        // as good as rot.
         let is_read = fresh.work == Work::Read;
-        let is_read_again = is_read && (!is_recovering || fresh.bytes > options.align);
+        // A recovery reads a unit four times, and then takes it for rot.
+        let is_unit = is_read && is_recovering && fresh.bytes <= options.align;
+        let is_interrupted = is_write || is_read && !(is_unit && are_reads_good);
         let fits = |armed: &Armed| match armed.kind {
             FaultKind::WriteError => is_write,
             FaultKind::SyncError => matches!(fresh.work, Work::Sync | Work::SyncedWrite),
-            FaultKind::ReadError => is_read_again && !are_reads_good,
+            FaultKind::ReadError => is_read && !are_reads_good,
             FaultKind::StaleRead => is_read && !is_recovering && !are_reads_good,
-            FaultKind::ShortIo | FaultKind::Transient => is_write || is_read_again,
+            FaultKind::ShortIo | FaultKind::Transient => is_interrupted,
             _ => false,
         };
         let Some(at) = armed.iter().position(fits) else { return };
@@ -427,7 +427,7 @@ impl World {
         if armed[at].count == 0 {
             armed.remove(at);
         }
-        if matches!(kind, FaultKind::ReadError | FaultKind::StaleRead) {
+        if is_unit || matches!(kind, FaultKind::ReadError | FaultKind::StaleRead) {
             mood.reads_are_good_until = base.now.after(Ticks::from_millis(30_000));
         }
         let sectors = fresh.bytes as u64 / 512;
