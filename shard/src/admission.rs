@@ -9,7 +9,9 @@ use crate::error::ShardError;
 use crate::event::ShardEvent;
 use crate::group::Halt;
 use crate::links::Links;
+use crate::peer_frames::Carried;
 use crate::shard::Shard;
+use ringraft_raft::Input;
 use ringraft_types::bytes::u64_at;
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
@@ -102,7 +104,9 @@ impl<D: Device, L: Links> Shard<D, L> {
                 return Ok(PeerAdmission::RolledBack { known: old });
             }
         }
-        if self.has_forgotten(now, node, met)? {
+        // Who was told once stays out: a peer that knows no better must not meet this copy, or the
+        // right directory would be refused by it.
+        if self.has_forgotten(now, node, met)? || self.is_rolled_back {
             return Ok(PeerAdmission::Forgot);
         }
         self.peers.get_mut(&node).expect("it was just found").greeted = Some(from);
@@ -142,6 +146,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         if !self.groups[slot].proposals.is_empty() {
             self.propose(now, slot)?;
         }
+        // It leads no more, and whoever reads or writes here is told so.
+        self.step(now, slot, Input::Damaged, Carried::Cache)?;
         let group = &mut self.groups[slot];
         group.is_muted = true;
         group.gated.clear();

@@ -110,7 +110,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// Why the group takes no requests now, if so.
     fn refusal(&self, slot: usize) -> Option<(Status, NodeId)> {
         let group = &self.groups[slot];
-        if group.halt.is_some() {
+        if group.is_out() {
             return Some((Status::Damaged, NodeId::ZERO));
         }
         if group.raft.role() != RoleKind::Leader {
@@ -301,6 +301,9 @@ impl<D: Device, L: Links> Shard<D, L> {
         let mut touched = std::mem::take(&mut self.touched);
         for slot in touched.drain(..) {
             self.groups[slot].touched = false;
+            if self.groups[slot].is_muted {
+                continue;
+            }
             if !self.groups[slot].proposals.is_empty() {
                 self.propose(now, slot)?;
             }
@@ -347,8 +350,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         let group = &self.groups[slot];
         let shard = self.router.home(group.id);
         let reply = LocateReply {
-            status: if group.halt.is_some() { Status::Damaged } else { Status::Ok },
-            leader: group.raft.leader().unwrap_or(NodeId::ZERO),
+            status: if group.is_out() { Status::Damaged } else { Status::Ok },
+            leader: group.leader().unwrap_or(NodeId::ZERO),
             ready: group.raft.is_ready() && !self.is_stopping,
             term: group.raft.term(),
             applied: group.applied,

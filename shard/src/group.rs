@@ -132,6 +132,18 @@ impl Group {
         if self.is_muted { Ticks::NEVER } else { self.raft.wake_at() }
     }
 
+    /// Who leads, as far as this group may say: one that takes no part knows nothing.
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        self.raft.leader().filter(|_| !self.is_muted)
+    }
+
+    /// Whether nobody is served here, and no other node is known that serves. A group that halted
+    /// and follows a leader sends its clients there, as any follower does.
+    pub(crate) fn is_out(&self) -> bool {
+        let is_led_elsewhere = self.raft.role() == RoleKind::Follower && self.leader().is_some();
+        self.halt.is_some() && !is_led_elsewhere
+    }
+
     /// Where the next proposal of this turn goes.
     pub(crate) fn next_proposal(&self) -> Index {
         Index(self.raft.last().0 + self.proposals.len() as u64 + 1)

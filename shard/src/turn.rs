@@ -398,11 +398,12 @@ impl<D: Device, L: Links> Shard<D, L> {
         let group = &mut self.groups[slot];
         group.apply_fetch = false;
         self.events.push(ShardEvent::Unreadable { group: group.id, error });
-        if group.halt.is_none() {
-            group.halt = Some(Halt::Damaged);
-            self.list_for_apply(slot);
-            self.step(now, slot, Input::Damaged, Carried::Cache)?;
+        if group.is_muted || group.halt == Some(Halt::Damaged) {
+            return Ok(());
         }
+        group.halt = Some(Halt::Damaged);
+        self.list_for_apply(slot);
+        self.step(now, slot, Input::Damaged, Carried::Cache)?;
         Ok(())
     }
 

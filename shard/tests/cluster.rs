@@ -127,7 +127,7 @@ fn a_leader_with_rot_gives_way() {
     assert_eq!(world.put(next, 9, 81, b"after", b"value").status, Status::Ok);
     world.run_for(Ticks::from_millis(2_000));
     assert_eq!(world.applied(away), world.applied(next), "it caught up");
-    assert_eq!(world.get(leader, b"after").0, Status::Damaged);
+    assert_eq!(world.get(leader, b"after").0, Status::NotLeader, "it sends clients to the leader");
     assert!(world.group(leader).damaged);
 }
 

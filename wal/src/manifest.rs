@@ -256,6 +256,8 @@ fn read_copy(path: &Path) -> Result<Copy, ManifestError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Copy::Missing),
+        // The other copy is enough, and this one is written anew with the next start.
+        Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(Copy::Rotten),
         Err(source) => {
             return Err(ManifestError::Io { what: "reading", path: path.to_path_buf(), source });
         }

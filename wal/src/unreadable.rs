@@ -36,7 +36,10 @@ pub(crate) fn behind(
         if place.is_some() && segment.zeros.iter().any(is_zero) {
             return None;
         }
-        let unit = segment.unreadable.iter().find(|unit| unit.offset >= from);
-        unit.map(|&unit| (segment.file, unit))
+        let unit = segment.unreadable.iter().find(|unit| unit.offset >= from).copied();
+        // A header is written when the whole file is there, so a shorter one was cut.
+        let is_cut = segment.header.is_ok_and(|header| segment.length < header.length);
+        let unit = unit.or(is_cut.then_some(Unreadable { offset: segment.length, errno: 0 }));
+        unit.map(|unit| (segment.file, unit))
     })
 }

@@ -290,6 +290,24 @@ fn a_truncated_segment_is_noticed() {
     assert!(recovered.unknown_damage);
 }
 
+/// The newest segment, cut short from outside, may have held what was acknowledged: a start says
+/// so and changes nothing, were it cut behind a block or to its bare header.
+#[test]
+fn a_newest_segment_that_was_cut_is_no_torn_tail() {
+    for length in [4_096, 12_288] {
+        let mut bench = Bench::new(settings());
+        bench.block(1, 1, 5, 1);
+        bench.block(1, 6, 9, 1);
+        bench.device.kill();
+        bench.device.set_length(segment(1), length);
+        let before = bench.device.files();
+        let refused = try_recover(settings(), &mut bench.device).map(|_| ()).expect_err("refused");
+        let file = segment(1);
+        assert_eq!(refused, WalError::Unreadable { file, offset: length, errno: 0 });
+        assert_eq!(before, bench.device.files(), "nothing was removed");
+    }
+}
+
 /// A rotten segment header alone loses nothing.
 #[test]
 fn a_rotten_segment_header_loses_nothing() {

@@ -111,6 +111,30 @@ fn a_greeting_alone_is_no_meeting() {
     live(&mut world, node);
 }
 
+/// Goal: a copy that was told what it is meets nobody any more: who knows no better would take its
+/// start down, and refuse the right directory for it.
+#[test]
+fn a_copy_that_was_told_meets_nobody() {
+    let (mut world, node) = one_is_down(25);
+    let copy = world.copy(node);
+    let leader = world.elect();
+    let late = world.nodes().into_iter().find(|&it| it != node && it != leader).expect("three");
+    world.kill(late, |_| true);
+    live(&mut world, node);
+    let newest = world.put_back(node, copy);
+    world.start(node);
+    assert_ne!(world.take_refused(), [], "the leader met it since");
+    world.start(late);
+    let told = world.take_refused();
+    assert!(told.iter().all(|refused| refused.2 == PeerAdmission::Forgot), "{told:?}");
+    assert_ne!(told, []);
+    world.run_for(Ticks::from_millis(1_000));
+    world.kill(node, |_| true);
+    world.put_back(node, newest);
+    world.start(node);
+    assert_eq!(world.take_refused(), [], "the right directory is taken");
+}
+
 /// Goal: links that break and come back between two runs of the same processes are taken.
 #[test]
 fn the_same_start_reconnects() {
