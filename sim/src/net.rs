@@ -4,11 +4,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use ringraft_net::Kind;
 use ringraft_net::handshake::Role;
 use ringraft_types::Ticks;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::base::{Base, Event, Owner};
+use crate::random::Random;
 use crate::trace::{self, What};
 
 /// A peer that acknowledges nothing for this long is gone, as the product asks of the system.
@@ -103,14 +105,47 @@ struct HostState {
 pub(crate) struct Network {
     weather: Weather,
     hosts: Vec<HostState>,
-    /// By sender and receiver: nothing gets through.
-    /// How many faults block each way.
+    /// By sender and receiver: how many faults block this way.
     blocked: Vec<u32>,
     /// By sender and receiver: so much later.
     slow: Vec<Ticks>,
     connections: BTreeMap<u64, Connection>,
     next: u64,
-    old: BTreeMap<(usize, usize, u16), VecDeque<Vec<u8>>>,
+    old: BTreeMap<(usize, usize, u16), OldFrames>,
+}
+
+/// Frames of a link that may be delivered again.
+#[derive(Debug, Default)]
+struct OldFrames {
+    /// Of the last ones, more or less.
+    late: Vec<Vec<u8>>,
+    /// Of all that there ever were but beats, each as likely as any other.
+    ever: Vec<Vec<u8>>,
+    seen: u64,
+}
+
+impl OldFrames {
+    fn any(&self, random: &mut Random) -> Option<Vec<u8>> {
+        let of = if random.coin() && !self.ever.is_empty() { &self.ever } else { &self.late };
+        (!of.is_empty()).then(|| of[random.below(of.len() as u64) as usize].clone())
+    }
+
+    fn keep(&mut self, bytes: Vec<u8>, random: &mut Random) {
+        let is_beat = [Kind::Beats as u8, Kind::BeatReplies as u8].contains(&bytes[5]);
+        if !is_beat {
+            self.seen += 1;
+            if self.ever.len() < OLD_MAX {
+                self.ever.push(bytes.clone());
+            } else if let at @ 0..OLD_MAX = random.below(self.seen) as usize {
+                self.ever[at].clone_from(&bytes);
+            }
+        }
+        if self.late.len() < OLD_MAX {
+            self.late.push(bytes);
+        } else {
+            self.late[random.below(OLD_MAX as u64) as usize] = bytes;
+        }
+    }
 }
 
 impl Network {
@@ -346,17 +381,12 @@ impl Network {
         self.push(base, id, side, Piece::Bytes(bytes.clone()));
         let Some(link) = link.filter(|_| self.weather.replay > 0) else { return };
         let old = self.old.entry(link).or_default();
-        if base.random.chance(self.weather.replay) && !old.is_empty() {
-            let again = old[base.random.below(old.len() as u64) as usize].clone();
+        let is_again = base.random.chance(self.weather.replay);
+        let again = if is_again { old.any(&mut base.random) } else { None };
+        old.keep(bytes, &mut base.random);
+        if let Some(again) = again {
             base.count("net: old frames again");
             self.push(base, id, side, Piece::Bytes(again));
-        }
-        let old = self.old.entry(link).or_default();
-        if old.len() < OLD_MAX {
-            old.push_back(bytes);
-        } else {
-            let at = base.random.below(OLD_MAX as u64) as usize;
-            old[at] = bytes;
         }
     }
 
