@@ -56,13 +56,23 @@ pub(crate) fn inflict(disk: &mut SimDisk, kind: FaultKind, random: &mut Random) 
     Some(format!("{bytes} bytes at {offset} of segment {}", file.number))
 }
 
-/// The blocks that a newer one proves to have been durable, and the headers of segments with blocks.
-fn parts(flushed: &MemoryDevice) -> Vec<Part> {
-    let mut blocks: Vec<(Sequence, Sequence, Part)> = Vec::new();
-    let mut parts = Vec::new();
+/// Removes all files of a disk.
+pub(crate) fn empty(disk: &mut SimDisk) {
+    for (file, _) in disk.memory_mut().files() {
+        disk.memory_mut().delete(file);
+    }
+}
+
+/// Whether what is flushed holds a block.
+pub(crate) fn is_begun(disk: &SimDisk) -> bool {
+    !blocks(&disk.flushed()).is_empty()
+}
+
+/// The blocks at their own places: sequence, what each proves to be durable, and where it is.
+fn blocks(flushed: &MemoryDevice) -> Vec<(Sequence, Sequence, Part)> {
+    let mut blocks = Vec::new();
     for (file, _) in flushed.files() {
         let content = flushed.content(file);
-        let before = blocks.len();
         let mut at = SEGMENT_HEADER_BYTES;
         while at < content.len() {
             let bytes = match Block::parse(&content[at..]) {
@@ -78,10 +88,17 @@ fn parts(flushed: &MemoryDevice) -> Vec<Part> {
             };
             at += bytes;
         }
-        if blocks.len() > before {
-            parts.push(Part { file, offset: 0, bytes: 80 });
-        }
     }
+    blocks
+}
+
+/// The blocks that a newer one proves to have been durable, and the headers of segments with blocks.
+fn parts(flushed: &MemoryDevice) -> Vec<Part> {
+    let blocks = blocks(flushed);
+    let mut files: Vec<FileId> = blocks.iter().map(|(.., part)| part.file).collect();
+    files.dedup();
+    let mut parts: Vec<Part> =
+        files.into_iter().map(|file| Part { file, offset: 0, bytes: 80 }).collect();
     let newest = blocks.iter().max_by_key(|(sequence, ..)| *sequence);
     let Some(&(newest, durable, _)) = newest else { return Vec::new() };
     let is_proven = |sequence: Sequence| sequence < newest && sequence <= durable;

@@ -43,6 +43,8 @@ pub enum FaultKind {
     Wipe,
     /// A data directory is put back from a copy that was taken some lives ago.
     RollBack,
+    /// The log of one shard is gone, the rest of the directory is there.
+    LostLog,
     /// A leader whose clock hardly moves is cut off with a client beside it, which reads; the others
     /// write meanwhile. What it says may arrive nowhere, and what it hears be old.
     LonelyLeader,
@@ -119,6 +121,7 @@ impl FaultKind {
         FaultKind::LonelyLeader,
         FaultKind::Wipe,
         FaultKind::RollBack,
+        FaultKind::LostLog,
     ];
 
     /// Whether it destroys what a node promised to keep. Such faults strike a minority only, the
@@ -126,7 +129,12 @@ impl FaultKind {
     pub const fn dooms(self) -> bool {
         matches!(
             self,
-            Self::BitRot | Self::LostWrite | Self::MisdirectedWrite | Self::Wipe | Self::RollBack
+            Self::BitRot
+                | Self::LostWrite
+                | Self::MisdirectedWrite
+                | Self::Wipe
+                | Self::RollBack
+                | Self::LostLog
         )
     }
 
@@ -147,6 +155,7 @@ impl FaultKind {
             Self::LonelyLeader => "lonely-leader",
             Self::Wipe => "wipe",
             Self::RollBack => "roll-back",
+            Self::LostLog => "lost-log",
             Self::Clog => "clog",
             Self::SlowLink => "slow-link",
             Self::Tear => "tear",
@@ -388,6 +397,7 @@ impl World {
             }
             FaultKind::Wipe => self.lose_directory(false),
             FaultKind::RollBack => self.lose_directory(true),
+            FaultKind::LostLog => self.lose_log(),
             FaultKind::LonelyLeader => self.leave_alone(),
             // The network does these all the time.
             FaultKind::Loss | FaultKind::Replay => false,
@@ -437,6 +447,22 @@ impl World {
         self.damaged.insert(node);
         self.lost.insert(node);
         self.say(format!("node {}: {}", node + 1, if is_copy { "put back" } else { "wiped" }));
+        true
+    }
+
+    /// A doomed node comes back without one of its logs. It knows that it had it, and must not start.
+    fn lose_log(&mut self) -> bool {
+        if self.options.doomed.is_empty() {
+            return false;
+        }
+        let node = self.base.random.pick(&self.options.doomed);
+        let lane = self.base.random.below(u64::from(self.options.shards)) as usize;
+        if !self.end_and_start(node, Some(0), "a log is lost") || !self.nodes[node].begun[lane] {
+            return false;
+        }
+        damage::empty(self.nodes[node].disk_mut(lane));
+        self.damaged.insert(node);
+        self.say(format!("disk {}/{lane}: its files are gone", node + 1));
         true
     }
 

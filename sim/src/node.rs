@@ -14,6 +14,7 @@ use ringraft_wal::{LogSettings, Recovered, Recovery, RecoveryStep, WalError};
 
 use crate::base::{Base, Event, Owner};
 use crate::clock::Clock;
+use crate::damage;
 use crate::disk::SimDisk;
 use crate::faults::Armed;
 use crate::lane::Lane;
@@ -77,6 +78,7 @@ pub(crate) struct Recovering {
 #[derive(Clone)]
 pub(crate) struct DirectoryCopy {
     disks: Vec<MemoryDevice>,
+    begun: Vec<bool>,
     pub(crate) starts: Starts,
 }
 
@@ -86,6 +88,9 @@ pub(crate) struct Node {
     pub(crate) incarnation: Incarnation,
     /// What the manifest says of its starts; a copy of its disks has a copy of it.
     pub(crate) starts: Starts,
+    /// What the manifest says of each lane's log: it has held a block. Marked when a process ends,
+    /// which is late enough to be true.
+    pub(crate) begun: Vec<bool>,
     /// Lives of its process so far; the present one's number while it runs.
     pub(crate) life: u64,
     pub(crate) is_up: bool,
@@ -139,6 +144,7 @@ impl Node {
             id,
             incarnation,
             starts: Starts::default(),
+            begun: vec![false; shards],
             life: 0,
             is_up: false,
             is_paused: false,
@@ -166,7 +172,7 @@ impl Node {
     pub(crate) fn log_settings(&self, lane: usize) -> LogSettings {
         let log_id = lane as u64 + 1;
         let defaults = LogSettings::new(CLUSTER, self.id, self.incarnation, log_id);
-        self.options.log.over(defaults)
+        LogSettings { is_begun: self.begun[lane], ..self.options.log.over(defaults) }
     }
 
     /// The disk of a lane, wherever it is.
@@ -192,20 +198,21 @@ impl Node {
     /// A copy of its data directory: what is flushed.
     pub(crate) fn copy(&self) -> DirectoryCopy {
         let disks = (0..self.places.len()).map(|lane| self.disk(lane).flushed()).collect();
-        DirectoryCopy { disks, starts: self.starts.clone() }
+        DirectoryCopy { disks, begun: self.begun.clone(), starts: self.starts.clone() }
     }
 
     /// Puts a copy in the place of its data directory; without one it is formatted anew.
     pub(crate) fn put_back(&mut self, copy: Option<DirectoryCopy>) {
         assert!(!self.is_up, "its process doesn't run");
         match copy {
-            Some(DirectoryCopy { disks, starts }) => {
-                self.starts = starts;
+            Some(DirectoryCopy { disks, begun, starts }) => {
+                (self.begun, self.starts) = (begun, starts);
                 self.places = disks.into_iter().map(SimDisk::of).map(Place::down).collect();
             }
             None => {
                 self.incarnation = Incarnation(self.incarnation.0 + 1_000);
                 self.starts = Starts::default();
+                self.begun.fill(false);
                 for place in &mut self.places {
                     *place = Place::down(SimDisk::new(self.options.align));
                 }
@@ -285,6 +292,7 @@ impl Node {
                 Some(keep) => disk.power_cut(&mut base.random, keep),
                 None => disk.kill(&mut base.random),
             }
+            self.begun[lane] |= damage::is_begun(&disk);
             self.places[lane] = Place::Down(disk);
             self.wakes[lane] = Ticks::NEVER;
         }
