@@ -194,6 +194,8 @@ impl fmt::Display for FaultKind {
 pub(crate) enum Lasting {
     /// These ways are blocked.
     Blocked(Vec<(usize, usize)>),
+    /// These ways will be blocked for so many milliseconds.
+    Soon(Vec<(usize, usize)>, u64),
     /// These ways are slow.
     Slow(Vec<(usize, usize)>),
     /// This node stands still, in this life.
@@ -305,9 +307,6 @@ impl World {
                 blocked.push((other, leader));
             }
         }
-        for &(from, to) in &blocked {
-            self.network.block(&mut self.base, from, to, true);
-        }
         let text =
             format!("node {} leads group {group} alone, client {beside} beside it", leader + 1);
         self.say(text);
@@ -316,9 +315,11 @@ impl World {
         for (at, client) in self.clients.iter_mut().enumerate() {
             client.insist(&mut self.base, Insists { group, reads: at == beside, until });
         }
-        for lasting in [Lasting::Blocked(blocked), Lasting::Slow(slow)] {
-            self.last(lasting, span.0 / 1_000, span.0 / 1_000);
-        }
+        // Answers to what it said last are on their way for long when nobody hears it any more.
+        let soon = if hears { self.base.random.pick(&[20, 100, 300]) } else { 1 };
+        let millis = span.0 / 1_000;
+        self.last(Lasting::Soon(blocked, millis), soon, soon);
+        self.last(Lasting::Slow(slow), soon + millis, soon + millis);
         true
     }
 
@@ -634,6 +635,15 @@ impl World {
                 self.say(format!("open again: {ways:?}"));
                 for (from, to) in ways {
                     self.network.block(&mut self.base, from, to, false);
+                }
+            }
+            Some(Lasting::Soon(ways, millis)) => {
+                if !self.is_calm {
+                    self.say(format!("blocked: {ways:?}"));
+                    for &(from, to) in &ways {
+                        self.network.block(&mut self.base, from, to, true);
+                    }
+                    self.last(Lasting::Blocked(ways), millis, millis);
                 }
             }
             Some(Lasting::Slow(ways)) => {

@@ -279,8 +279,16 @@ impl Snoop {
         }
     }
 
-    /// What a node found of its log after a start, against what it promised before.
-    pub(crate) fn recovered(&self, node: NodeId, shard: (u16, u16), recovered: &Recovered) {
+    /// What a node found of its log after a start, against what it promised before. A node whose
+    /// disk was damaged may have lost a vote: then it voted for itself, so as to vote for nobody
+    /// else, and may have written that down.
+    pub(crate) fn recovered(
+        &self,
+        node: NodeId,
+        shard: (u16, u16),
+        recovered: &Recovered,
+        is_damaged: bool,
+    ) {
         let of_node = (node, GroupId(0))..=(node, GroupId(u64::MAX));
         for (&(_, group), promise) in self.promises.range(of_node) {
             if group.0 % u64::from(shard.1) != u64::from(shard.0) {
@@ -298,8 +306,9 @@ impl Snoop {
                 (term, vote) = (term.max(lost), promise.vote.map_or(0, |(_, voted)| voted.0));
             }
             if let Some((voted_in, candidate)) = promise.vote {
+                let is_kept = vote == candidate.0 || is_damaged && vote == node.0;
                 assert!(
-                    term > voted_in || (term == voted_in && vote == candidate.0),
+                    term > voted_in || (term == voted_in && is_kept),
                     "V3: node {node} voted for {candidate} in term {voted_in} of group {group}, and \
                      finds a vote for {vote} in term {term} after a start"
                 );

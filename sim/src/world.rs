@@ -347,7 +347,8 @@ impl World {
             // It knows nothing of what it promised, and nobody believes it.
             return;
         }
-        self.snoop.recovered(id, (shard.0, self.options.shards), recovered);
+        let is_damaged = self.damaged.contains(&node);
+        self.snoop.recovered(id, (shard.0, self.options.shards), recovered, is_damaged);
     }
 
     fn stopped(&mut self, node: usize, stop: &Stop) {

@@ -109,4 +109,13 @@ mod broken {
             pass(&Order { seed, ..Order::default() });
         }
     }
+
+    /// A vote was lost to rot, so the node took its own for given, and wrote that down with a later
+    /// commit index; the check at the second start knew only the first vote.
+    #[test]
+    fn a_lost_vote_is_the_own() {
+        for seed in [31_274, 32_266, 34_493, 37_286] {
+            pass(&Order { seed, ..Order::default() });
+        }
+    }
 }
