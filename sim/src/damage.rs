@@ -9,7 +9,7 @@ use ringraft_types::Sequence;
 use ringraft_types::limits::BLOCK_ALIGN_MIN;
 use ringraft_wal::block::Block;
 use ringraft_wal::device::FileId;
-use ringraft_wal::device::memory::MemoryDevice;
+use ringraft_wal::device::memory::{MemoryDevice, SECTOR_BYTES};
 use ringraft_wal::format::SEGMENT_HEADER_BYTES;
 
 use crate::disk::SimDisk;
@@ -27,7 +27,11 @@ struct Part {
 /// Damages a disk; what was done, or `None` if there is nothing yet whose loss could be noticed.
 pub(crate) fn inflict(disk: &mut SimDisk, kind: FaultKind, random: &mut Random) -> Option<String> {
     let flushed = disk.flushed();
-    let parts = parts(&flushed);
+    let parts = match kind {
+        // What can't be read is noticed wherever it is, the newest block included.
+        FaultKind::BadSector => blocks(&flushed).into_iter().map(|block| block.2).collect(),
+        _ => parts(&flushed),
+    };
     if parts.is_empty() {
         return None;
     }
@@ -39,6 +43,10 @@ pub(crate) fn inflict(disk: &mut SimDisk, kind: FaultKind, random: &mut Random) 
                 let bit = offset * 8 + random.below(bytes as u64 * 8);
                 memory.flip_bit(file, bit);
             }
+        }
+        FaultKind::BadSector => {
+            let sector = random.below(bytes as u64 / SECTOR_BYTES as u64);
+            memory.spoil(file, offset + sector * SECTOR_BYTES as u64, SECTOR_BYTES as u64);
         }
         FaultKind::LostWrite => memory.corrupt(file, offset, &vec![0; bytes]),
         FaultKind::MisdirectedWrite => {

@@ -39,6 +39,8 @@ pub enum FaultKind {
     OneWay,
     /// One node hears of nobody, or nobody of it.
     Isolate,
+    /// A part of a block can't be read any more.
+    BadSector,
     /// A data directory is emptied and formatted anew.
     Wipe,
     /// A data directory is put back from a copy that was taken some lives ago.
@@ -122,6 +124,7 @@ impl FaultKind {
         FaultKind::Wipe,
         FaultKind::RollBack,
         FaultKind::LostLog,
+        FaultKind::BadSector,
     ];
 
     /// Whether it destroys what a node promised to keep. Such faults strike a minority only, the
@@ -135,6 +138,7 @@ impl FaultKind {
                 | Self::Wipe
                 | Self::RollBack
                 | Self::LostLog
+                | Self::BadSector
         )
     }
 
@@ -156,6 +160,7 @@ impl FaultKind {
             Self::Wipe => "wipe",
             Self::RollBack => "roll-back",
             Self::LostLog => "lost-log",
+            Self::BadSector => "bad-sector",
             Self::Clog => "clog",
             Self::SlowLink => "slow-link",
             Self::Tear => "tear",
@@ -393,9 +398,10 @@ impl World {
             | FaultKind::Transient
             | FaultKind::DiskFull
             | FaultKind::StaleRead => self.inflict_on_disk(kind, node),
-            FaultKind::BitRot | FaultKind::LostWrite | FaultKind::MisdirectedWrite => {
-                self.damage(kind)
-            }
+            FaultKind::BitRot
+            | FaultKind::LostWrite
+            | FaultKind::MisdirectedWrite
+            | FaultKind::BadSector => self.damage(kind),
             FaultKind::Wipe => self.lose_directory(false),
             FaultKind::RollBack => self.lose_directory(true),
             FaultKind::LostLog => self.lose_log(),
