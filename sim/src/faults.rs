@@ -643,14 +643,14 @@ impl World {
                     self.network.block(&mut self.base, from, to, false);
                 }
             }
+            // What would begin once the calm has come doesn't.
+            Some(Lasting::Soon(..)) if self.is_calm => {}
             Some(Lasting::Soon(ways, millis)) => {
-                if !self.is_calm {
-                    self.say(format!("blocked: {ways:?}"));
-                    for &(from, to) in &ways {
-                        self.network.block(&mut self.base, from, to, true);
-                    }
-                    self.last(Lasting::Blocked(ways), millis, millis);
+                self.say(format!("blocked: {ways:?}"));
+                for &(from, to) in &ways {
+                    self.network.block(&mut self.base, from, to, true);
                 }
+                self.last(Lasting::Blocked(ways), millis, millis);
             }
             Some(Lasting::Slow(ways)) => {
                 for (from, to) in ways {
