@@ -47,6 +47,8 @@ struct Piece {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct GroupReplay {
     pieces: Vec<Piece>,
+    /// How many of them are holes.
+    holes: usize,
     /// Where the next entry goes if there are no pieces.
     empty_at: Index,
     pub(crate) hard: Option<(Term, u32, Index)>,
@@ -74,16 +76,23 @@ impl GroupReplay {
         ids.max().unwrap_or(LogId::ZERO)
     }
 
+    /// Removes the entries from here on. What lies behind a hole is owed from then on, for the
+    /// group promised it. It looks at nothing but what it removes, for a replay asks it once for
+    /// each piece.
     fn remove_from(&mut self, from: Index) {
-        if self.pieces.iter().any(|piece| piece.is_hole) {
-            self.owed = self.owed.max(self.newest());
-        }
-        while self.pieces.last().is_some_and(|piece| piece.first >= from) {
+        let is_owed = self.holes > 0;
+        while let Some(last) = self.pieces.last_mut().filter(|piece| piece.last >= from) {
+            if is_owed {
+                self.owed = self.owed.max(LogId::new(last.term, last.last));
+            }
+            if last.first < from {
+                last.last = from.previous();
+                break;
+            }
+            self.holes -= usize::from(last.is_hole);
             self.pieces.pop();
         }
-        if let Some(last) = self.pieces.last_mut() {
-            last.last = last.last.min(from.previous());
-        } else {
+        if self.pieces.is_empty() {
             self.empty_at = from;
         }
     }
@@ -91,8 +100,9 @@ impl GroupReplay {
     fn append(&mut self, new: Piece) {
         self.remove_from(new.first);
         if self.pieces.last().is_some_and(|last| last.last.next() != new.first) {
-            self.pieces.clear();
+            self.remove_from(Index::ZERO);
         }
+        self.holes += usize::from(new.is_hole);
         self.pieces.push(new);
     }
 
@@ -127,6 +137,7 @@ impl GroupReplay {
         if at <= new.last {
             rebuilt.push(Piece { first: at, ..new });
         }
+        self.holes = rebuilt.iter().filter(|piece| piece.is_hole).count();
         self.pieces = rebuilt;
     }
 
