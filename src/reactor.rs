@@ -317,7 +317,9 @@ impl Reactor {
             let port = self.lane.listeners[listener].1;
             prepare(&fd);
             if let Err(fd) = self.shard.links.accepted(fd, port, self.now) {
-                send_last(&fd, &self.shard.links.refusal(port, RefusalCode::Busy, None));
+                let busy = Err(RefusalCode::Busy);
+                let links = &self.shard.links;
+                send_last(&fd, &links.host.at(port).answer(links.shard, busy, None));
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use crate::parcel::Parcel;
 use crate::seats::{Seat, Seats};
-use ringraft_net::handshake::{HANDSHAKE_BYTES, Hello, Host, RefusalCode, Role, Welcome};
+use ringraft_net::handshake::{Host, RefusalCode, Role};
 use ringraft_net::patience::{DIAL_PAUSE, DIAL_TIME, FRAME_TIME, GREETING_TIME, SEND_TIME};
 use ringraft_net::{Frame, Identity, Inbox, Outbox};
 use ringraft_shard::links::{ConnectionId, Links};
@@ -411,33 +411,13 @@ impl Wires {
         });
     }
 
-    /// The refusal of a greeting that isn't waited for. `met` is what was met of who greeted, if
-    /// that is why.
-    pub fn refusal(
-        &self,
-        port: Role,
-        code: RefusalCode,
-        met: Option<Met>,
-    ) -> [u8; HANDSHAKE_BYTES] {
-        let host = Host { port, ..self.host };
-        Welcome { met, ..Welcome::new(&host, self.shard, Err(code)) }.encode()
-    }
-
     /// The welcome to a greeting; `met` is what was met of a peer.
     pub fn welcome(&mut self, slot: u32, port: Role, version: u8, met: Option<Met>) {
-        let host = Host { port, ..self.host };
-        let welcome = Welcome { met, ..Welcome::new(&host, self.shard, Ok(version)) };
+        let welcome = self.host.at(port).answer(self.shard, Ok(version), met);
         if let Some(socket) = self.get(slot) {
-            socket.outbox.push(&welcome.encode());
+            socket.outbox.push(&welcome);
         }
         self.list(slot);
-    }
-
-    /// Our own greeting to a peer's shard; `met` is what was met of it.
-    pub fn greeting(&self, node: NodeId, met: Option<Met>) -> [u8; HANDSHAKE_BYTES] {
-        let Host { identity, start, .. } = self.host;
-        let hello = Hello::from_peer(identity, start, self.shard, node, self.shard);
-        Hello { met, ..hello }.encode()
     }
 }
 

@@ -216,6 +216,34 @@ pub struct Host {
     pub start: Start,
 }
 
+impl Host {
+    /// The same node at this kind of port.
+    pub fn at(&self, port: Role) -> Self {
+        Self { port, ..*self }
+    }
+
+    /// What `shard` answers to a greeting; `met` is what was met of a peer.
+    pub fn answer(
+        &self,
+        shard: ShardId,
+        verdict: Result<u8, RefusalCode>,
+        met: Option<Met>,
+    ) -> [u8; HANDSHAKE_BYTES] {
+        Welcome { met, ..Welcome::new(self, shard, verdict) }.encode()
+    }
+
+    /// How `shard` greets its counterpart of another node; `met` is what was met of that one.
+    pub fn greeting(
+        &self,
+        shard: ShardId,
+        node: NodeId,
+        met: Option<Met>,
+    ) -> [u8; HANDSHAKE_BYTES] {
+        let hello = Hello::from_peer(self.identity, self.start, shard, node, shard);
+        Hello { met, ..hello }.encode()
+    }
+}
+
 /// Bytes with zeros that are checked and a checksum at the end.
 fn seal(mut bytes: [u8; HANDSHAKE_BYTES]) -> [u8; HANDSHAKE_BYTES] {
     let checksum = crc32fast::hash(&bytes[..CHECKSUM_AT]);
@@ -229,25 +257,16 @@ fn is_sealed(bytes: &[u8; HANDSHAKE_BYTES], magic: u32, zeros: &[std::ops::Range
         && zeros.iter().all(|range| bytes[range.clone()].iter().all(|&byte| byte == 0))
 }
 
-fn put_start(bytes: &mut [u8], start: Start) {
-    bytes[..8].copy_from_slice(&start.number.to_le_bytes());
-    bytes[8..16].copy_from_slice(&start.nonce.to_le_bytes());
-}
-
-fn start_at(bytes: &[u8], at: usize) -> Start {
-    Start { number: u64_at(bytes, at), nonce: u64_at(bytes, at + 8) }
-}
-
 fn put_met(bytes: &mut [u8], met: Option<Met>) {
     if let Some(met) = met {
         bytes[..8].copy_from_slice(&met.incarnation.0.to_le_bytes());
-        put_start(&mut bytes[8..], met.start);
+        bytes[8..24].copy_from_slice(&met.start.to_bytes());
     }
 }
 
 /// No incarnation is zero; what never was has no start either.
 fn met_at(bytes: &[u8], at: usize) -> Result<Option<Met>, RefusalCode> {
-    let met = Met { incarnation: Incarnation(u64_at(bytes, at)), start: start_at(bytes, at + 8) };
+    let met = Met { incarnation: Incarnation(u64_at(bytes, at)), start: Start::at(bytes, at + 8) };
     match (met.incarnation, met.start) {
         (Incarnation(0), Start { number: 0, nonce: 0 }) => Ok(None),
         (Incarnation(0), _) => Err(RefusalCode::Malformed),
@@ -319,7 +338,7 @@ impl Hello {
         bytes[42..44].copy_from_slice(&self.shard.0.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.layout_hash.to_le_bytes());
         bytes[56..72].copy_from_slice(&self.client.0.to_le_bytes());
-        put_start(&mut bytes[72..88], self.start);
+        bytes[72..88].copy_from_slice(&self.start.to_bytes());
         put_met(&mut bytes[88..112], self.met);
         seal(bytes)
     }
@@ -349,7 +368,7 @@ impl Hello {
             wanted_shard: Some(u16_at(bytes, 40)).filter(|&it| it != ANY_SHARD).map(ShardId),
             layout_hash: u64_at(bytes, 48),
             client: ClientId(u128_at(bytes, 56)),
-            start: start_at(bytes, 72),
+            start: Start::at(bytes, 72),
             met: met_at(bytes, 88)?,
         };
         let has_sender = hello.sender.node != NodeId(0);
@@ -428,7 +447,7 @@ impl Welcome {
         bytes[30..32].copy_from_slice(&self.shard.0.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.sender.incarnation.0.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.layout_hash.to_le_bytes());
-        put_start(&mut bytes[48..64], self.start);
+        bytes[48..64].copy_from_slice(&self.start.to_bytes());
         put_met(&mut bytes[64..88], self.met);
         seal(bytes)
     }
@@ -457,7 +476,7 @@ impl Welcome {
             shards: u16_at(bytes, 28),
             shard: ShardId(u16_at(bytes, 30)),
             layout_hash: u64_at(bytes, 40),
-            start: start_at(bytes, 48),
+            start: Start::at(bytes, 48),
             met: met_at(bytes, 64)?,
         })
     }

@@ -11,16 +11,13 @@ use crate::group::Halt;
 use crate::links::Links;
 use crate::peer_frames::Carried;
 use crate::shard::Shard;
+use ringraft_net::handshake::{Hello, RefusalCode, Welcome};
 use ringraft_raft::Input;
-use ringraft_types::bytes::u64_at;
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
-use ringraft_types::record::{RecordError, RecordKind};
+use ringraft_types::record::{Record, RecordError, RecordKind};
 use ringraft_types::{GroupId, Incarnation, Index, Met, NodeId, Start, Term, Ticks};
 use ringraft_wal::device::Device;
-
-/// Bytes of a peer record's payload.
-const PAYLOAD_BYTES: usize = 16;
 
 /// Whether a peer's handshake is welcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,14 +31,28 @@ pub enum PeerAdmission {
     },
     /// Its data directory is an older copy: it lacks the start in which it was met.
     RolledBack {
-        /// The one on record here.
-        known: Start,
+        /// As whom it was met last.
+        known: Met,
     },
     /// This node's is: the peer met it in a start that it lacks. No group of the shard takes part
     /// any more.
     Forgot,
     /// It isn't a member, or it is this node itself.
     NotAMember,
+}
+
+impl PeerAdmission {
+    /// How such a greeting is refused, and what was met of the peer if that is why. `None` if it
+    /// is welcome.
+    pub fn refusal(self) -> Option<(RefusalCode, Option<Met>)> {
+        match self {
+            Self::Welcome => None,
+            Self::WrongIncarnation { .. } => Some((RefusalCode::WrongIncarnation, None)),
+            Self::RolledBack { known } => Some((RefusalCode::RolledBack, Some(known))),
+            Self::Forgot => Some((RefusalCode::RolledBack, None)),
+            Self::NotAMember => Some((RefusalCode::WrongNode, None)),
+        }
+    }
 }
 
 /// What a peer's handshake says of it, and of this node.
@@ -53,20 +64,32 @@ pub struct Greeting {
     pub met: Option<Met>,
 }
 
-/// The payload of a peer's record.
-fn payload_of(start: Start) -> [u8; PAYLOAD_BYTES] {
-    let mut payload = [0; PAYLOAD_BYTES];
-    payload[..8].copy_from_slice(&start.number.to_le_bytes());
-    payload[8..].copy_from_slice(&start.nonce.to_le_bytes());
-    payload
+impl From<&Hello> for Greeting {
+    fn from(hello: &Hello) -> Self {
+        let from = Met { incarnation: hello.sender.incarnation, start: hello.start };
+        Self { from, met: hello.met }
+    }
 }
 
-/// The start in a peer's record.
-pub(crate) fn start_of(payload: &[u8]) -> Result<Start, RecordError> {
-    if payload.len() != PAYLOAD_BYTES {
-        return Err(RecordError::Short { have: payload.len(), need: PAYLOAD_BYTES });
+impl From<&Welcome> for Greeting {
+    fn from(welcome: &Welcome) -> Self {
+        let from = Met { incarnation: welcome.sender.incarnation, start: welcome.start };
+        Self { from, met: welcome.met }
     }
-    Ok(Start { number: u64_at(payload, 0), nonce: u64_at(payload, 8) })
+}
+
+/// The peer that a record of the log tells of, and as whom it was met.
+///
+/// # Errors
+/// If the record's payload has another length than a start.
+pub fn met_in(record: &Record<'_>) -> Result<(NodeId, Met), RecordError> {
+    let (have, need) = (record.payload.len(), Start::BYTES);
+    if have != need {
+        return Err(RecordError::Short { have, need });
+    }
+    let incarnation = Incarnation(record.header.term.0);
+    let met = Met { incarnation, start: Start::at(record.payload, 0) };
+    Ok((NodeId(record.header.index.0 as u32), met))
 }
 
 impl<D: Device, L: Links> Shard<D, L> {
@@ -101,7 +124,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             #[cfg(ringraft_plant)]
             let is_older = is_older && !planted(Plant::RollbackUnchecked);
             if is_older {
-                return Ok(PeerAdmission::RolledBack { known: old });
+                return Ok(PeerAdmission::RolledBack { known });
             }
         }
         // Who was told once stays out: a peer that knows no better must not meet this copy, or the
@@ -113,13 +136,49 @@ impl<D: Device, L: Links> Shard<D, L> {
         Ok(PeerAdmission::Welcome)
     }
 
+    /// Judges what a peer answers to this shard's greeting, and by what it met, this node. A peer
+    /// that is refused or refuses isn't welcome, for the reason in the admission or the code.
+    ///
+    /// # Errors
+    /// If the log refuses a record; the process must stop.
+    pub fn admit_answer(
+        &mut self,
+        now: Ticks,
+        node: NodeId,
+        welcome: &Welcome,
+    ) -> Result<Result<PeerAdmission, RefusalCode>, ShardError> {
+        let sender = welcome.sender;
+        if welcome.verdict == Err(RefusalCode::RolledBack) && sender.node == node {
+            // One of the two is an older copy: this one, or the peer, which found it out itself.
+            if self.has_forgotten(now, node, welcome.met)? {
+                return Ok(Ok(PeerAdmission::Forgot));
+            }
+            if let Some(known) = self.met(node) {
+                return Ok(Ok(PeerAdmission::RolledBack { known }));
+            }
+        }
+        if let Err(code) = welcome.verdict {
+            return Ok(Err(code));
+        }
+        if sender.cluster != self.settings.identity.cluster {
+            return Ok(Err(RefusalCode::WrongCluster));
+        }
+        if sender.node != node {
+            return Ok(Err(RefusalCode::WrongNode));
+        }
+        if welcome.shards != self.settings.shards {
+            return Ok(Err(RefusalCode::NoSuchShard));
+        }
+        self.admit_peer(now, node, Greeting::from(welcome)).map(Ok)
+    }
+
     /// Whether a peer met this node in a start that it doesn't remember. Then its data directory
     /// is an older copy, and it may have promised what it doesn't know: from now on no group of
     /// this shard takes part, and who asks is told so.
     ///
     /// # Errors
     /// If the log refuses a record; the process must stop.
-    pub fn has_forgotten(
+    fn has_forgotten(
         &mut self,
         now: Ticks,
         peer: NodeId,
@@ -162,7 +221,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let Some(peer) = self.peers.get(&node) else { return Ok(()) };
         let Some(met) = peer.greeted.filter(|_| peer.greeted != peer.met) else { return Ok(()) };
         let (index, term) = (Index(u64::from(node.0)), Term(met.incarnation.0));
-        let payload = payload_of(met.start);
+        let payload = met.start.to_bytes();
         let sequence =
             self.append_record(RecordKind::Peer, GroupId::ZERO, index, term, &payload)?;
         let peer = self.peers.get_mut(&node).expect("it was just found");

@@ -29,7 +29,7 @@ mod stages;
 mod turn;
 mod watch;
 
-pub use admission::{Greeting, PeerAdmission};
+pub use admission::{Greeting, PeerAdmission, met_in};
 pub use error::{FrameRefusal, ShardError};
 pub use event::{Event, ShardEvent, Wake};
 pub use group::Halt;

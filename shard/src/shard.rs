@@ -3,7 +3,7 @@
 //! Nothing here opens a file or a socket, reads a clock, starts a thread or draws a random number.
 //! What happens enters by [`Shard::collect`], time by [`Shard::turn`]; see `turn.rs`.
 
-use crate::admission::start_of;
+use crate::admission::met_in;
 use crate::apply::Answer;
 use crate::cache::Cache;
 use crate::error::ShardError;
@@ -23,9 +23,7 @@ use ringraft_raft::{Boot, HardState, LogShape, Output, Raft, Settings};
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
 use ringraft_types::record::{self, RecordKind};
-use ringraft_types::{
-    GroupId, Incarnation, Index, Met, NodeId, Sequence, ShardId, Starts, Term, Ticks,
-};
+use ringraft_types::{GroupId, Index, Met, NodeId, Sequence, ShardId, Starts, Term, Ticks};
 use ringraft_wal::device::Device;
 use ringraft_wal::{Log, Recovered};
 use std::collections::BTreeMap;
@@ -191,10 +189,9 @@ impl<D: Device, L: Links> Shard<D, L> {
             let header = record.header;
             match header.kind {
                 RecordKind::Peer => {
-                    let node = NodeId(header.index.0 as u32);
+                    let (node, met) = met_in(&record).map_err(ShardError::Record)?;
                     if let Some(peer) = peers.get_mut(&node) {
-                        let start = start_of(record.payload).map_err(ShardError::Record)?;
-                        peer.met = Some(Met { incarnation: Incarnation(header.term.0), start });
+                        peer.met = Some(met);
                     }
                 }
                 RecordKind::Shards => shards_found = Some(header.index.0 as u16),

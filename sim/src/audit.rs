@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use ringraft_types::bytes::u64_at;
+use ringraft_shard::met_in;
 use ringraft_types::command::{Command, Envelope};
 use ringraft_types::record::{self, RecordKind};
-use ringraft_types::{GroupId, Incarnation, Index, Met, NodeId, Start, Term, Ticks};
+use ringraft_types::{GroupId, Index, Met, NodeId, Term, Ticks};
 use ringraft_wal::device::memory::MemoryDevice;
 use ringraft_wal::{
     Log, LogSettings, ReadRequest, Recovered, RecoveredGroup, Recovery, RecoveryStep, WalError,
@@ -47,13 +47,10 @@ impl Found {
     pub(crate) fn met(&self, peer: NodeId) -> Option<Met> {
         let records = self.recovered.node_records.iter();
         let of_peer = records.map(|bytes| record::decode(bytes).expect("V13: a sound record"));
-        let mut of_peer = of_peer.filter(|record| {
-            record.header.kind == RecordKind::Peer && record.header.index.0 == u64::from(peer.0)
-        });
-        of_peer.next().map(|record| Met {
-            incarnation: Incarnation(record.header.term.0),
-            start: Start { number: u64_at(record.payload, 0), nonce: u64_at(record.payload, 8) },
-        })
+        let mut met = of_peer
+            .filter(|record| record.header.kind == RecordKind::Peer)
+            .map(|record| met_in(&record).expect("V13: a record of a peer"));
+        met.find(|(node, _)| *node == peer).map(|(_, met)| met)
     }
 
     /// The records of a group's entries, by index.

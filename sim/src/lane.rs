@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringraft_net::handshake::{Hello, Host, RefusalCode, Role, Welcome};
+use ringraft_net::handshake::{Hello, RefusalCode, Role, Welcome};
 use ringraft_net::patience::SWEEP_TIME;
 use ringraft_net::{Frame, Inbox};
 use ringraft_shard::links::Links as _;
@@ -246,7 +246,8 @@ impl Lane {
                 self.close(base, network, slot)?;
                 continue;
             }
-            let greeting = self.shard.links.greeting(node, self.shard.met(node));
+            let links = &self.shard.links;
+            let greeting = links.host.greeting(links.shard, node, self.shard.met(node));
             let links = &mut self.shard.links;
             let socket = links.get(slot).expect("it was just there");
             socket.state = State::Dialed(node);
@@ -342,7 +343,7 @@ impl Lane {
         port: Role,
         hello: Result<Hello, RefusalCode>,
     ) -> Result<(), ShardError> {
-        let host = Host { port, ..self.shard.links.host };
+        let host = self.shard.links.host.at(port);
         let judged = hello.and_then(|hello| hello.judge(&host).map(|version| (hello, version)));
         let (hello, version) = match judged {
             Ok(judged) => judged,
@@ -378,7 +379,7 @@ impl Lane {
             Role::Client => State::Client,
         };
         let slot = self.shard.links.insert(connection, 1, state, inbox, self.now);
-        let host = Host { port: hello.role, ..self.shard.links.host };
+        let host = self.shard.links.host.at(hello.role);
         match hello.judge(&host) {
             Ok(version) => self.seat(base, network, slot, hello, version)?,
             Err(code) => self.turn_away(base, network, slot, hello.role, code, None)?,
@@ -404,30 +405,15 @@ impl Lane {
             return Ok(());
         }
         let node = hello.sender.node;
-        let from = Met { incarnation: hello.sender.incarnation, start: hello.start };
         // As it was before this greeting.
         let met = self.shard.met(node);
-        let greeting = Greeting { from, met: hello.met };
-        let (code, met) = match self.shard.admit_peer(self.now, node, greeting)? {
-            PeerAdmission::Welcome => {
-                self.shard.links.welcome(slot, Role::Peer, version, met);
-                return self.peer_is_up(base, network, slot, node);
-            }
-            PeerAdmission::WrongIncarnation { .. } => {
-                base.count("refused: another incarnation");
-                (RefusalCode::WrongIncarnation, None)
-            }
-            PeerAdmission::RolledBack { .. } => {
-                base.count("refused: an older copy");
-                (RefusalCode::RolledBack, met)
-            }
-            PeerAdmission::Forgot => {
-                base.count("refused: this one is an older copy");
-                (RefusalCode::RolledBack, None)
-            }
-            PeerAdmission::NotAMember => (RefusalCode::WrongNode, None),
-        };
-        self.turn_away(base, network, slot, Role::Peer, code, met)
+        let admission = self.shard.admit_peer(self.now, node, Greeting::from(hello))?;
+        if let Some((code, met)) = admission.refusal() {
+            count_unwelcome(base, admission);
+            return self.turn_away(base, network, slot, Role::Peer, code, met);
+        }
+        self.shard.links.welcome(slot, Role::Peer, version, met);
+        self.peer_is_up(base, network, slot, node)
     }
 
     fn turn_away(
@@ -439,7 +425,8 @@ impl Lane {
         code: RefusalCode,
         met: Option<Met>,
     ) -> Result<(), ShardError> {
-        let refusal = self.shard.links.refusal(port, code, met);
+        let links = &self.shard.links;
+        let refusal = links.host.at(port).answer(links.shard, Err(code), met);
         if let Some(socket) = self.shard.links.get(slot) {
             network.send(base, socket.connection, socket.side, refusal.to_vec());
         }
@@ -454,31 +441,11 @@ impl Lane {
         node: NodeId,
         welcome: Result<Welcome, RefusalCode>,
     ) -> Result<(), ShardError> {
-        let host = self.shard.links.host;
-        let refused = welcome.as_ref().ok().filter(|welcome| {
-            welcome.verdict == Err(RefusalCode::RolledBack) && welcome.sender.node == node
-        });
-        if let Some(met) = refused.map(|welcome| welcome.met)
-            && self.shard.has_forgotten(self.now, node, met)?
-        {
-            base.count("refused: this one is an older copy");
-        }
-        let is_right = |welcome: &Welcome| {
-            welcome.verdict.is_ok()
-                && welcome.sender.cluster == host.identity.cluster
-                && welcome.sender.node == node
-                && welcome.shards == host.shards
-        };
-        let Some(welcome) = welcome.ok().filter(is_right) else {
-            return self.close(base, network, slot);
-        };
-        let from = Met { incarnation: welcome.sender.incarnation, start: welcome.start };
-        let greeting = Greeting { from, met: welcome.met };
-        match self.shard.admit_peer(self.now, node, greeting)? {
-            PeerAdmission::Welcome => return self.peer_is_up(base, network, slot, node),
-            PeerAdmission::RolledBack { .. } => base.count("refused: an older copy"),
-            PeerAdmission::Forgot => base.count("refused: this one is an older copy"),
-            _ => base.count("refused: another incarnation"),
+        let Ok(welcome) = welcome else { return self.close(base, network, slot) };
+        match self.shard.admit_answer(self.now, node, &welcome)? {
+            Ok(PeerAdmission::Welcome) => return self.peer_is_up(base, network, slot, node),
+            Ok(admission) => count_unwelcome(base, admission),
+            Err(_) => {}
         }
         self.close(base, network, slot)
     }
@@ -582,5 +549,14 @@ impl Lane {
                 network.room(connection, side);
             }
         }
+    }
+}
+
+fn count_unwelcome(base: &mut Base, admission: PeerAdmission) {
+    match admission {
+        PeerAdmission::WrongIncarnation { .. } => base.count("refused: another incarnation"),
+        PeerAdmission::RolledBack { .. } => base.count("refused: an older copy"),
+        PeerAdmission::Forgot => base.count("refused: this one is an older copy"),
+        PeerAdmission::Welcome | PeerAdmission::NotAMember => {}
     }
 }

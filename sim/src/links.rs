@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use ringraft_net::handshake::{HANDSHAKE_BYTES, Hello, Host, RefusalCode, Role, Welcome};
+use ringraft_net::handshake::{HANDSHAKE_BYTES, Hello, Host, Role};
 use ringraft_net::patience::{DIAL_PAUSE, DIAL_TIME, FRAME_TIME, GREETING_TIME, SEND_TIME};
 use ringraft_net::{Frame, FrameHeader, Identity, Inbox, Outbox};
 use ringraft_shard::links::{ConnectionId, Links};
@@ -304,32 +304,13 @@ impl SimLinks {
         });
     }
 
-    /// The refusal of a greeting. `met` is what was met of who greeted, if that is why.
-    pub(crate) fn refusal(
-        &self,
-        port: Role,
-        code: RefusalCode,
-        met: Option<Met>,
-    ) -> [u8; HANDSHAKE_BYTES] {
-        let host = Host { port, ..self.host };
-        Welcome { met, ..Welcome::new(&host, self.shard, Err(code)) }.encode()
-    }
-
     /// The welcome to a greeting; `met` is what was met of a peer.
     pub(crate) fn welcome(&mut self, slot: u32, port: Role, version: u8, met: Option<Met>) {
-        let host = Host { port, ..self.host };
-        let welcome = Welcome { met, ..Welcome::new(&host, self.shard, Ok(version)) };
+        let welcome = self.host.at(port).answer(self.shard, Ok(version), met);
         if let Some(socket) = self.get(slot) {
-            socket.outbox.push(&welcome.encode());
+            socket.outbox.push(&welcome);
         }
         self.list(slot);
-    }
-
-    /// Our own greeting to a peer's shard; `met` is what was met of it.
-    pub(crate) fn greeting(&self, node: NodeId, met: Option<Met>) -> [u8; HANDSHAKE_BYTES] {
-        let Host { identity, start, .. } = self.host;
-        let hello = Hello::from_peer(identity, start, self.shard, node, self.shard);
-        Hello { met, ..hello }.encode()
     }
 
     /// The most bytes that wait on one connection.

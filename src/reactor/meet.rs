@@ -8,11 +8,11 @@ use crate::wires::State;
 use io_uring::opcode;
 use io_uring::types::Fd;
 use ringraft_net::Inbox;
-use ringraft_net::handshake::{Hello, Host, RefusalCode, Role, Welcome};
+use ringraft_net::handshake::{Hello, RefusalCode, Role, Welcome};
 use ringraft_shard::event::Event;
 use ringraft_shard::{Greeting, PeerAdmission};
 use ringraft_types::tag::{Owner, Tag};
-use ringraft_types::{Incarnation, Met, NodeId, Start, Ticks};
+use ringraft_types::{Met, NodeId, Ticks};
 use rustix::net::sockopt;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -35,7 +35,8 @@ impl Reactor {
                 self.close(slot)?;
                 continue;
             }
-            let greeting = self.shard.links.greeting(node, self.shard.met(node));
+            let links = &self.shard.links;
+            let greeting = links.host.greeting(links.shard, node, self.shard.met(node));
             if let Some(socket) = self.shard.links.get(slot) {
                 socket.state = State::Dialed(node);
                 socket.outbox.push(&greeting);
@@ -50,7 +51,7 @@ impl Reactor {
         port: Role,
         hello: Result<Hello, RefusalCode>,
     ) -> Result<(), LaneError> {
-        let host = Host { port, ..self.shard.links.host };
+        let host = self.shard.links.host.at(port);
         let judged = hello.and_then(|hello| hello.judge(&host).map(|version| (hello, version)));
         let (hello, version) = match judged {
             Ok(judged) => judged,
@@ -96,7 +97,7 @@ impl Reactor {
             Role::Client => State::Client,
         };
         let slot = self.shard.links.insert(fd, state, inbox, seat, self.now);
-        let host = Host { port: hello.role, ..self.shard.links.host };
+        let host = self.shard.links.host.at(hello.role);
         match hello.judge(&host) {
             Ok(version) => self.seat(slot, hello, version)?,
             Err(code) => self.turn_away(slot, hello.role, code, None)?,
@@ -113,48 +114,35 @@ impl Reactor {
             return Ok(());
         }
         let node = hello.sender.node;
-        let from = Met { incarnation: hello.sender.incarnation, start: hello.start };
+        let greeting = Greeting::from(hello);
         // As it was before this greeting.
         let met = self.shard.met(node);
-        let greeting = Greeting { from, met: hello.met };
-        let code = match self.shard.admit_peer(self.now, node, greeting)? {
-            PeerAdmission::Welcome => {
-                self.shard.links.welcome(slot, Role::Peer, version, met);
-                return self.peer_is_up(slot, node);
-            }
+        let admission = self.shard.admit_peer(self.now, node, greeting)?;
+        if let Some((code, met)) = admission.refusal() {
+            self.say_unwelcome(node, admission, greeting.from);
+            return self.turn_away(slot, Role::Peer, code, met);
+        }
+        self.shard.links.welcome(slot, Role::Peer, version, met);
+        self.peer_is_up(slot, node)
+    }
+
+    /// A peer has another directory than the one on record, or an older copy of it. Said once: it
+    /// dials, or is dialled, on.
+    fn say_unwelcome(&mut self, peer: NodeId, admission: PeerAdmission, shown: Met) {
+        let event = match admission {
             PeerAdmission::WrongIncarnation { known } => {
-                self.say_incarnation_changed(node, known, from);
-                return self.turn_away(slot, Role::Peer, RefusalCode::WrongIncarnation, None);
+                LogEvent::IncarnationChanged { peer, known, shown: shown.incarnation }
             }
             PeerAdmission::RolledBack { known } => {
-                self.say_rolled_back(node, known, from);
-                return self.turn_away(slot, Role::Peer, RefusalCode::RolledBack, met);
+                let (known, shown) = (known.start.number, shown.start.number);
+                LogEvent::PeerRolledBack { peer, known, shown }
             }
-            PeerAdmission::Forgot => RefusalCode::RolledBack,
-            PeerAdmission::NotAMember => RefusalCode::WrongNode,
+            PeerAdmission::Welcome | PeerAdmission::Forgot | PeerAdmission::NotAMember => return,
         };
-        self.turn_away(slot, Role::Peer, code, None)
-    }
-
-    /// A peer has another directory than the one on record. Said once: it dials, or is dialled, on.
-    fn say_incarnation_changed(&mut self, peer: NodeId, known: Incarnation, shown: Met) {
-        if self.is_news(peer, shown) {
-            let shown = shown.incarnation;
-            self.say(LogEvent::IncarnationChanged { peer, known, shown });
-        }
-    }
-
-    /// A peer has an older copy of its directory. Said once, like the above.
-    fn say_rolled_back(&mut self, peer: NodeId, known: Start, shown: Met) {
-        if self.is_news(peer, shown) {
-            let (known, shown) = (known.number, shown.start.number);
-            self.say(LogEvent::PeerRolledBack { peer, known, shown });
-        }
-    }
-
-    fn is_news(&mut self, peer: NodeId, shown: Met) -> bool {
         let link = self.shard.links.peers.get_mut(&peer).expect("only members are on record");
-        link.shown.replace(shown) != Some(shown)
+        if link.shown.replace(shown) != Some(shown) {
+            self.say(event);
+        }
     }
 
     /// Refuses a greeting. `met` is what was met of a peer, if that is why.
@@ -165,7 +153,8 @@ impl Reactor {
         code: RefusalCode,
         met: Option<Met>,
     ) -> Result<(), LaneError> {
-        let refusal = self.shard.links.refusal(port, code, met);
+        let links = &self.shard.links;
+        let refusal = links.host.at(port).answer(links.shard, Err(code), met);
         if let Some(socket) = self.shard.links.get(slot) {
             send_last(&socket.fd, &refusal);
         }
@@ -178,51 +167,18 @@ impl Reactor {
         node: NodeId,
         welcome: Result<Welcome, RefusalCode>,
     ) -> Result<(), LaneError> {
-        let host = self.shard.links.host;
-        let refused = welcome.as_ref().ok().filter(|welcome| {
-            welcome.verdict == Err(RefusalCode::RolledBack) && welcome.sender.node == node
-        });
-        if let Some(&Welcome { sender, start, met, .. }) = refused {
-            // One of the two is an older copy: this one, or the peer, which found it out itself.
-            let known = self.shard.met(node);
-            if !self.shard.has_forgotten(self.now, node, met)?
-                && let Some(known) = known
-            {
-                let from = Met { incarnation: sender.incarnation, start };
-                self.say_rolled_back(node, known.start, from);
-            }
-            return self.close(slot);
-        }
-        let verdict = welcome.and_then(|welcome| {
-            welcome.verdict?;
-            if welcome.sender.cluster != host.identity.cluster {
-                return Err(RefusalCode::WrongCluster);
-            }
-            if welcome.sender.node != node {
-                return Err(RefusalCode::WrongNode);
-            }
-            if welcome.shards != host.shards {
-                return Err(RefusalCode::NoSuchShard);
-            }
-            Ok(welcome)
-        });
-        let code = match verdict {
+        let judged = match &welcome {
             Ok(welcome) => {
-                let from = Met { incarnation: welcome.sender.incarnation, start: welcome.start };
-                let greeting = Greeting { from, met: welcome.met };
-                match self.shard.admit_peer(self.now, node, greeting)? {
-                    PeerAdmission::Welcome => return self.peer_is_up(slot, node),
-                    PeerAdmission::WrongIncarnation { known } => {
-                        self.say_incarnation_changed(node, known, from);
-                        return self.close(slot);
-                    }
-                    PeerAdmission::RolledBack { known } => {
-                        self.say_rolled_back(node, known, from);
-                        return self.close(slot);
-                    }
-                    PeerAdmission::Forgot => return self.close(slot),
-                    PeerAdmission::NotAMember => RefusalCode::WrongNode,
-                }
+                let judged = self.shard.admit_answer(self.now, node, welcome)?;
+                judged.map(|admission| (admission, Greeting::from(welcome).from))
+            }
+            Err(code) => Err(*code),
+        };
+        let code = match judged {
+            Ok((PeerAdmission::Welcome, _)) => return self.peer_is_up(slot, node),
+            Ok((admission, shown)) => {
+                self.say_unwelcome(node, admission, shown);
+                return self.close(slot);
             }
             Err(code) => code,
         };

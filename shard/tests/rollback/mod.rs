@@ -2,7 +2,7 @@
 
 use crate::world::World;
 use ringraft_shard::{Halt, PeerAdmission, ShardEvent};
-use ringraft_types::{NodeId, Start, Starts, Status, Ticks};
+use ringraft_types::{Met, NodeId, Start, Starts, Status, Ticks};
 use ringraft_wal::device::memory::MemoryDevice;
 
 type Disk = (MemoryDevice, Starts);
@@ -31,7 +31,8 @@ fn is_refused(world: &mut World, node: NodeId, disk: Disk, known: Start) -> Disk
     let before = world.copy(node).1.newest().number;
     world.start(node);
     let reason = if before < known.number {
-        PeerAdmission::RolledBack { known }
+        let incarnation = World::identity(node).incarnation;
+        PeerAdmission::RolledBack { known: Met { incarnation, start: known } }
     } else {
         PeerAdmission::Forgot
     };

@@ -1,6 +1,7 @@
 //! A cluster in one thread: memory disks, a network of queues, virtual time.
 
 use ringraft_net::client_wire::{self, BatchWriter};
+use ringraft_net::handshake::{Host, Role, Welcome};
 use ringraft_net::status::GroupStatus;
 use ringraft_net::{Frame, Identity, Inbox, Kind, Outbox};
 use ringraft_raft::Settings;
@@ -151,7 +152,7 @@ impl World {
         self.nodes.keys().copied().collect()
     }
 
-    fn identity(node: NodeId) -> Identity {
+    pub(crate) fn identity(node: NodeId) -> Identity {
         Identity { cluster: CLUSTER, incarnation: Incarnation(100 + u64::from(node.0)), node }
     }
 
@@ -251,9 +252,12 @@ impl World {
         let met = Met { incarnation: Self::identity(from).incarnation, start };
         let greeting = Greeting { from: met, met: sender.met(to) };
         let admission = receiver.admit_peer(now, from, greeting).expect("no fault");
-        if admission != PeerAdmission::Welcome {
-            let met = receiver.met(from);
-            sender.has_forgotten(now, to, met).expect("no fault");
+        if let Some((code, met)) = admission.refusal() {
+            let (identity, start) = (Self::identity(to), self.nodes[&to].starts.newest());
+            let host = Host { identity, shards: 1, port: Role::Peer, start };
+            let refusal = Welcome { met, ..Welcome::new(&host, ShardId(0), Err(code)) };
+            let heard = sender.admit_answer(now, to, &refusal).expect("no fault");
+            assert_ne!(heard, Ok(PeerAdmission::Welcome));
             self.refused.push((to, from, admission));
         }
         for (id, shard) in [(from, sender), (to, receiver)] {

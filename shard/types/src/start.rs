@@ -1,6 +1,7 @@
 //! The starts of a node. A data directory that was put back from an older copy has forgotten what
 //! the node promised since; by its starts it can be told (decision 0011).
 
+use crate::bytes::u64_at;
 use crate::ids::Incarnation;
 
 /// One start of a node.
@@ -10,6 +11,24 @@ pub struct Start {
     pub number: u64,
     /// Drawn at random: two copies of a directory that are started from there on differ by it.
     pub nonce: u64,
+}
+
+impl Start {
+    /// Bytes of a start on disk and on the wire.
+    pub const BYTES: usize = 16;
+
+    /// The number, then the nonce.
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..8].copy_from_slice(&self.number.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.nonce.to_le_bytes());
+        bytes
+    }
+
+    /// The start at this place.
+    pub fn at(bytes: &[u8], at: usize) -> Self {
+        Self { number: u64_at(bytes, at), nonce: u64_at(bytes, at + 8) }
+    }
 }
 
 /// What a node remembers of another.
