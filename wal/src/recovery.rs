@@ -333,7 +333,7 @@ impl Recovery {
             // Unreadable isn't empty: neither block nor zero.
             buffer[..bytes].fill(0xEE);
             let errno = -completion.result.min(0);
-            reading.unreadable.push(Unreadable { offset, errno });
+            reading.unreadable.push(Unreadable { offset, bytes: bytes as u64, errno });
         }
         buffer.set_window(bytes);
         reading.arrived.insert(offset, buffer);
@@ -363,7 +363,7 @@ impl Recovery {
         let unreadable = behind(&self.scanned, last);
         #[cfg(ringraft_plant)]
         let unreadable = unreadable.filter(|_| !planted(Plant::UnreadableCut));
-        if let Some((file, Unreadable { offset, errno })) = unreadable {
+        if let Some((file, Unreadable { offset, errno, .. })) = unreadable {
             return Err(WalError::Unreadable { file, offset, errno });
         }
         let is_lost = self.settings.is_begun && outcome.kept.is_empty();

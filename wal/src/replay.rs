@@ -5,7 +5,8 @@
 //! |---|---|
 //! | a chain of intact blocks | kept, acknowledged or not |
 //! | a hole or a bad block above the newest durable sequence known | torn: cut from there on, counted |
-//! | the same, where a unit can't be read however often it is tried | refused: it may have been acknowledged (`unreadable.rs`) |
+//! | a unit that can't be read however often it is tried, where it may be a part of the very next block | refused: it may have been acknowledged (`unreadable.rs`) |
+//! | the same farther on, or the header of a segment in which no block was begun | nothing is lost: cut or removed |
 //! | a unit that can't be read, within what is kept | a bad block: as it says below |
 //! | a bad block at or below it, the next header intact | rot: the groups that the next header's repeated directory names are damaged |
 //! | several blocks in a row missing at or below it, or a whole segment | rot, unknown: every group may have lost something, all are damaged |

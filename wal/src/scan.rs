@@ -9,7 +9,7 @@ use crate::format::{
     BlockHeader, Directory, DirectoryItem, Identity, SEGMENT_HEADER_BYTES, SegmentHeader,
     SegmentHeaderError,
 };
-use crate::unreadable::Unreadable;
+use crate::unreadable::{Unreadable, length_named};
 use ringraft_types::bytes::{u32_at, u64_at};
 use ringraft_types::limits::BLOCK_ALIGN_MIN;
 #[cfg(ringraft_plant)]
@@ -57,8 +57,8 @@ pub(crate) struct ScannedSegment {
     pub(crate) blocks: Vec<ScannedBlock>,
     /// Neither block nor zero: offset and bytes.
     pub(crate) garbage: Vec<(u64, u64)>,
-    /// Zeros outside of blocks: offset and bytes.
-    pub(crate) zeros: Vec<(u64, u64)>,
+    /// Where blocks seem to start that aren't intact: offset, and the bytes that they name.
+    pub(crate) begun: Vec<(u64, u64)>,
     /// What could not be read, in order; each unit is garbage as well.
     pub(crate) unreadable: Vec<Unreadable>,
     /// Intact blocks that name another place: left of a file's former life, or misdirected.
@@ -105,7 +105,7 @@ impl Scanner {
                 header: Err(SegmentHeaderError::Empty),
                 blocks: Vec::new(),
                 garbage: Vec::new(),
-                zeros: Vec::new(),
+                begun: Vec::new(),
                 unreadable: Vec::new(),
                 stale: 0,
                 foreign: None,
@@ -155,7 +155,6 @@ impl Scanner {
                 continue;
             }
             if is_zero(&rest[..unit]) {
-                note(&mut self.segment.zeros, self.at, unit as u64);
                 self.at += unit as u64;
                 continue;
             }
@@ -169,6 +168,8 @@ impl Scanner {
                     });
                 }
                 Err(_) => {
+                    let length = length_named(&rest[..unit]);
+                    self.segment.begun.extend(length.map(|length| (self.at, length)));
                     note(&mut self.segment.garbage, self.at, unit as u64);
                     self.at += unit as u64;
                 }

@@ -3,8 +3,11 @@
 use crate::device::Durability;
 use crate::error::WalError;
 use crate::format::{BLOCK_HEADER_BYTES, ITEM_BYTES, Identity, SEGMENT_HEADER_BYTES};
-use ringraft_types::limits::BLOCK_BYTES_MAX;
+use ringraft_types::limits::{BLOCK_ALIGN_MIN, BLOCK_BYTES_MAX};
 use ringraft_types::{ClusterId, Incarnation, NodeId, Ticks};
+
+/// The largest alignment that a device may demand, bytes.
+pub(crate) const ALIGN_MAX: usize = 1 << 20;
 
 /// The settings of one log.
 #[derive(Clone, Debug)]
@@ -74,7 +77,7 @@ impl LogSettings {
     pub fn validate(&self, align: usize) -> Result<(), WalError> {
         let first = SEGMENT_HEADER_BYTES.max(align) as u64;
         let block = self.block_bytes_max;
-        let wrong = if !align.is_power_of_two() || !(4096..=1 << 20).contains(&align) {
+        let wrong = if !align.is_power_of_two() || !(BLOCK_ALIGN_MIN..=ALIGN_MAX).contains(&align) {
             format!("device alignment {align} isn't a power of two from 4096 to 1 MiB")
         } else if !block.is_multiple_of(align) || block > BLOCK_BYTES_MAX {
             format!("block_bytes_max {block} isn't a multiple of {align} up to {BLOCK_BYTES_MAX}")

@@ -566,8 +566,51 @@ fn an_unreadable_tail_is_never_cut() {
     assert_eq!((recovered.groups[&GroupId(1)].last, recovered.torn_blocks), (Index(9), 0));
 }
 
-/// The next block may also be the first of a later segment. Where its place holds zeros there is
-/// none, and what can't be read behind those is no loss.
+/// A torn tail is cut though a unit behind it can't be read: the next block would be where the
+/// torn one is. Only what may be a part of that one stands in the way of a start.
+#[test]
+fn an_unreadable_unit_behind_a_torn_block_is_no_loss() {
+    let mut bench = Bench::new(settings());
+    bench.block(1, 1, 5, 1);
+    bench.append_run(1, 6, 9, 1, 3_000);
+    let newest = bench.flush();
+    bench.device.kill();
+    let block = block_at(&bench.device, newest);
+    let end = block.offset + u64::from(block.header.length);
+    let header = bench.device.content(block.file)[block.offset as usize..][..512].to_vec();
+    // A write of which one sector isn't there: the first, so that nothing says what it was, the
+    // one with the directory, or one between.
+    for sector in [0, 3, block.header.used() as u64 / 512 - 1] {
+        let mut torn = bench.device.clone();
+        torn.corrupt(block.file, block.offset + sector * 512, &[0; 512]);
+        for offset in (block.offset + 4096..end + 4096).step_by(4096) {
+            let mut device = torn.clone();
+            device.spoil(block.file, offset, 1);
+            let found = try_recover(settings(), &mut device).map(|(_, recovered)| recovered);
+            let is_part = sector != 0 && offset < end;
+            let errno = libc::EIO;
+            let refusal =
+                is_part.then_some(WalError::Unreadable { file: block.file, offset, errno });
+            assert_eq!(found.as_ref().err(), refusal.as_ref(), "sector {sector}, {offset}");
+            if let Ok(recovered) = found {
+                let group = &recovered.groups[&GroupId(1)];
+                assert_eq!((group.last, group.damaged), (Index(5), None), "{recovered:?}");
+                assert!(recovered.torn_blocks > 0 && recovered.rot.is_empty(), "{recovered:?}");
+            }
+        }
+    }
+    // A length that no block has isn't believed.
+    let mut device = bench.device.clone();
+    let mut senseless = header;
+    senseless[128..132].copy_from_slice(&u32::MAX.to_le_bytes());
+    device.corrupt(block.file, block.offset, &senseless);
+    device.spoil(block.file, end + 4096, 1);
+    assert!(try_recover(settings(), &mut device).is_err());
+}
+
+/// The next block may also be the first of a later segment. Where its place was read and no block
+/// starts there, there is none, and what can't be read elsewhere in that segment is no loss: not
+/// behind that place, and not the header.
 #[test]
 fn an_unreadable_unit_behind_zeros_is_no_loss() {
     let (bench, [_, _, third]) = three_blocks();
@@ -575,22 +618,58 @@ fn an_unreadable_unit_behind_zeros_is_no_loss() {
     let seal = blocks(&bench.device).pop().expect("the seal");
     let place = seal.offset + u64::from(seal.header.length);
     let spare = segment(block.file.number + 1);
-    let try_without = |file, offset| {
+    let without = |file, offset| {
         let mut device = bench.device.clone();
         device.kill();
         device.spoil(file, offset, 1);
-        try_recover(settings(), &mut device).map(|(_, recovered)| recovered)
+        device
     };
-    for (file, offset) in [(block.file, place), (spare, 4096), (spare, 0)] {
-        let refused = try_without(file, offset).expect_err("refused");
+    for (file, offset) in [(block.file, place), (spare, 4096)] {
+        let refused = try_recover(settings(), &mut without(file, offset)).map(|_| ());
         let expected = WalError::Unreadable { file, offset, errno: libc::EIO };
-        assert_eq!(refused, expected);
+        assert_eq!(refused.expect_err("refused"), expected);
     }
-    for (file, offset) in [(block.file, place + 4096), (spare, 8192)] {
-        let recovered = try_without(file, offset).expect("taken");
+    for (file, offset) in [(block.file, place + 4096), (spare, 8192), (spare, 0)] {
+        let mut device = without(file, offset);
+        let (mut log, recovered) = recover(&mut device);
         assert!(recovered.rot.is_empty(), "{recovered:?}");
         assert_eq!(recovered.groups[&GroupId(1)].last, Index(9));
+        // The log goes on elsewhere, and what it acknowledges there comes back.
+        log.append(&entry(1, 10, 2, 50)).expect("room");
+        for turn in 0..200u64 {
+            log.turn(ringraft_types::Ticks(turn * 1000), &mut device).expect("goes on");
+        }
+        assert!(log.is_idle());
+        device.power_cut(|_| false);
+        assert_eq!(recover(&mut device).1.groups[&GroupId(1)].last, Index(10));
     }
+}
+
+/// The first block of a life may be the newest that was acknowledged: one that can't be read is
+/// never taken for a spare segment, whether its header can be read or not.
+#[test]
+fn an_unreadable_first_block_is_no_spare() {
+    let (mut bench, _) = three_blocks();
+    bench.restart();
+    bench.block(1, 10, 12, 2);
+    bench.device.kill();
+    let file = segment(2);
+    assert!(blocks(&bench.device).iter().any(|block| block.file == file && block.offset == 4096));
+    for header_too in [false, true] {
+        let mut device = bench.device.clone();
+        let from = if header_too { 0 } else { 4096 };
+        device.spoil(file, from, 8192 - from);
+        let refused = try_recover(settings(), &mut device).map(|_| ());
+        let expected = WalError::Unreadable { file, offset: 4096, errno: libc::EIO };
+        assert_eq!(refused.expect_err("refused"), expected);
+    }
+    // Without its header, and shorter than a header with blocks is: what was cut off isn't known.
+    let mut device = bench.device.clone();
+    device.spoil(file, 0, 1);
+    device.set_length(file, 4096);
+    let refused = try_recover(settings(), &mut device).map(|_| ());
+    let expected = WalError::Unreadable { file, offset: 4096, errno: 0 };
+    assert_eq!(refused.expect_err("refused"), expected);
 }
 
 /// A log that was begun and has no block left is refused, files or none; one that was never begun

@@ -1,6 +1,7 @@
 //! What a data directory's file system can do: asked, not assumed.
 
 use super::Geometry;
+use crate::settings::ALIGN_MAX;
 use ringraft_types::limits::BLOCK_ALIGN_MIN;
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
@@ -88,7 +89,7 @@ pub fn probe(directory: &Path, allow_buffered: bool) -> Result<Probed, GeometryE
         Err(errno) => return Err(GeometryError::io("probing a file", directory, errno)),
     };
     let align = offset_align.max(physical).max(BLOCK_ALIGN_MIN);
-    if !align.is_power_of_two() || align > 1 << 20 {
+    if !align.is_power_of_two() || align > ALIGN_MAX {
         return Err(GeometryError::Alignment { directory: directory.to_path_buf(), align });
     }
     Ok(Probed { geometry: Geometry { align }, file_system, is_buffered: false })
