@@ -2,7 +2,7 @@
 //! cluster promises.
 
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,16 +37,16 @@ enum Failure {
 
 impl Check {
     /// Judges the files, and says what was found.
-    pub(crate) fn run(&self) -> ExitCode {
+    pub(crate) fn run(&self, out: &mut impl Write) -> io::Result<ExitCode> {
         match self.judge() {
             Ok(verdict) => {
-                println!("{}", summary(&verdict));
-                ExitCode::SUCCESS
+                writeln!(out, "{}", summary(&verdict))?;
+                Ok(ExitCode::SUCCESS)
             }
             Err(failure) => {
                 eprintln!("{failure}");
                 let is_broken = matches!(failure, Failure::Broken(_));
-                ExitCode::from(if is_broken { 1 } else { 2 })
+                Ok(ExitCode::from(if is_broken { 1 } else { 2 }))
             }
         }
     }
@@ -76,7 +76,6 @@ fn summary(verdict: &Verdict) -> String {
 mod tests {
     use super::*;
     use clap::Parser;
-    use std::io::Write;
 
     #[derive(Parser)]
     struct Face {

@@ -1,5 +1,6 @@
 //! Plants one bug after the other and says how many seeds it takes to find each, and what fired.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -38,10 +39,10 @@ pub(crate) fn bug(text: &str) -> Result<Plant, String> {
 
 impl Plants {
     /// Does it. The exit code is one if a bug wasn't found.
-    pub(crate) fn run(&self) -> ExitCode {
+    pub(crate) fn run(&self, out: &mut impl Write) -> io::Result<ExitCode> {
         let chosen = if self.only.is_empty() { Plant::ALL } else { &self.only };
         let mut missed = 0;
-        println!("| Bug | Seeds | What fired |\n|---|---|---|");
+        writeln!(out, "| Bug | Seeds | What fired |\n|---|---|---|")?;
         for &plant in chosen {
             let found = self.hunt(plant);
             let (seeds, what) = match &found {
@@ -50,10 +51,10 @@ impl Plants {
                 }
                 None => (self.seeds_max, String::from("nothing")),
             };
-            println!("| `{}` | {seeds} | {what} |", plant.name());
+            writeln!(out, "| `{}` | {seeds} | {what} |", plant.name())?;
             missed += u32::from(found.is_none());
         }
-        ExitCode::from(u8::from(missed > 0))
+        Ok(ExitCode::from(u8::from(missed > 0)))
     }
 
     /// Runs seeds until one finds the bug: how many that took, and what it found. A seed that

@@ -1,7 +1,7 @@
 //! Replays a seed, runs many, and looks for a smaller run of one that broke.
 
 use std::fs::OpenOptions;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -82,7 +82,7 @@ pub(crate) fn kind(text: &str) -> Result<FaultKind, String> {
 
 impl Simulate {
     /// Does it; the exit code is one if a seed broke.
-    pub(crate) fn run(&self) -> ExitCode {
+    pub(crate) fn run(&self, out: &mut impl Write) -> io::Result<ExitCode> {
         let arguments = self;
         let (first, end) = arguments.seeds.unwrap_or((arguments.seed, arguments.seed + 1));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -95,29 +95,35 @@ impl Simulate {
             bar.set_message(format!("{rate:.1}/s, {faults} faults, {failed} broke"));
         });
         bar.finish_and_clear();
+        // First of all: whoever reads along may go before the end.
+        let entered = arguments.ledger.as_ref().map(|path| {
+            append_to_ledger(path, &arguments.commit, &summary).map_err(|error| (path, error))
+        });
         for (seed, violation) in &summary.failed {
-            print_violation(&arguments.order(*seed), violation);
+            print_violation(out, &arguments.order(*seed), violation)?;
         }
         if arguments.shrink
             && let Some((seed, violation)) = summary.failed.first()
         {
+            let mut told = Ok(());
             let shrunk = shrink(arguments.order(*seed), violation.clone(), |order| {
-                println!("smaller: {}", command(order));
+                if told.is_ok() {
+                    told = writeln!(out, "smaller: {}", command(order));
+                }
             });
-            println!("the smallest of {} runs tried:", shrunk.tried);
-            print_violation(&shrunk.order, &shrunk.violation);
+            told?;
+            writeln!(out, "the smallest of {} runs tried:", shrunk.tried)?;
+            print_violation(out, &shrunk.order, &shrunk.violation)?;
         }
-        print!("{summary}");
-        if let Some(path) = &arguments.ledger
-            && let Err(error) = append_to_ledger(path, &arguments.commit, &summary)
-        {
+        write!(out, "{summary}")?;
+        if let Some(Err((path, error))) = entered {
             eprintln!("{}: {error}", path.display());
-            return ExitCode::from(2);
+            return Ok(ExitCode::from(2));
         }
         if arguments.json {
-            print_json(&summary);
+            print_json(out, &summary)?;
         }
-        ExitCode::from(u8::from(!summary.failed.is_empty()))
+        Ok(ExitCode::from(u8::from(!summary.failed.is_empty())))
     }
 
     fn order(&self, seed: u64) -> Order {
@@ -158,14 +164,12 @@ fn command(order: &Order) -> String {
     command
 }
 
-fn print_violation(order: &Order, violation: &Violation) {
-    println!("seed {} broke: {}", order.seed, violation.what);
-    println!("  noticed at {}", violation.place);
-    println!("  again: {}", command(order));
-    println!("  the last events:");
-    for event in &violation.events {
-        println!("    {event}");
-    }
+fn print_violation(out: &mut impl Write, order: &Order, violation: &Violation) -> io::Result<()> {
+    writeln!(out, "seed {} broke: {}", order.seed, violation.what)?;
+    writeln!(out, "  noticed at {}", violation.place)?;
+    writeln!(out, "  again: {}", command(order))?;
+    writeln!(out, "  the last events:")?;
+    violation.events.iter().try_for_each(|event| writeln!(out, "    {event}"))
 }
 
 fn progress(total: u64) -> ProgressBar {
@@ -182,7 +186,7 @@ fn progress(total: u64) -> ProgressBar {
 }
 
 /// A row: commit, seeds, simulated hours, faults, result.
-fn append_to_ledger(path: &Path, commit: &str, summary: &Summary) -> std::io::Result<()> {
+fn append_to_ledger(path: &Path, commit: &str, summary: &Summary) -> io::Result<()> {
     let is_new = !path.exists();
     let mut file = OpenOptions::new().create(true).append(true).open(path)?;
     if is_new {
@@ -196,7 +200,7 @@ fn append_to_ledger(path: &Path, commit: &str, summary: &Summary) -> std::io::Re
     writeln!(file, "{commit},{seeds},{hours:.2},{faults},{result}")
 }
 
-fn print_json(summary: &Summary) {
+fn print_json(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     let counts: serde_json::Map<String, serde_json::Value> =
         summary.counts.iter().map(|(&name, &count)| (name.to_owned(), count.into())).collect();
     let failed: Vec<_> = summary
@@ -214,5 +218,5 @@ fn print_json(summary: &Summary) {
         "failed": failed,
         "counts": counts,
     });
-    println!("{line}");
+    writeln!(out, "{line}")
 }
