@@ -12,7 +12,7 @@ use ringraft_net::handshake::{Hello, RefusalCode, Role, Welcome};
 use ringraft_net::patience::SWEEP_TIME;
 use ringraft_net::{Frame, Inbox};
 use ringraft_shard::links::Links as _;
-use ringraft_shard::{Event, Greeting, PeerAdmission, Shard, ShardError, Wake, mesh};
+use ringraft_shard::{Event, FrameRefusal, Greeting, PeerAdmission, Shard, ShardError, Wake, mesh};
 use ringraft_types::{GroupId, Met, NodeId, Ticks};
 
 use crate::base::{Base, Owner};
@@ -58,6 +58,8 @@ pub(crate) struct Lane {
     bell: Bell,
     /// What left in the last run for peers.
     pub(crate) sent: Vec<Sent>,
+    /// Frames of peers that were refused in the last run, and why.
+    pub(crate) refused: Vec<(NodeId, FrameRefusal)>,
     /// When a frame of each peer was taken last.
     heard: BTreeMap<NodeId, Ticks>,
     /// Since when it leads which group, the last time it did.
@@ -81,6 +83,7 @@ impl Lane {
             has_more: false,
             bell: Bell::default(),
             sent: Vec::new(),
+            refused: Vec::new(),
             heard: BTreeMap::new(),
             led: BTreeMap::new(),
         }
@@ -329,7 +332,11 @@ impl Lane {
                 State::Peer(from) => Event::PeerFrame { from, frame },
                 _ => Event::ClientFrame { from: connection, frame },
             };
-            if self.shard.collect(self.now, event)?.is_err() {
+            if let Err(refusal) = self.shard.collect(self.now, event)? {
+                match state {
+                    State::Peer(from) => self.refused.push((from, refusal)),
+                    _ => panic!("V13: a frame of the client library is refused: {refusal}"),
+                }
                 return Ok(true);
             }
         }

@@ -282,6 +282,10 @@ impl World {
                 );
             });
         }
+        for (from, refusal) in std::mem::take(&mut running.refused) {
+            let is_sound = [node, from.0 as usize - 1].iter().all(|at| !self.damaged.contains(at));
+            assert!(!is_sound, "V13: node {id} refuses what node {from} says: {refusal}");
+        }
         for event in running.shard.take_events() {
             match event {
                 ShardEvent::BecameLeader { group, term, last } => {
