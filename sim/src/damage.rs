@@ -71,11 +71,6 @@ pub(crate) fn empty(disk: &mut SimDisk) {
     }
 }
 
-/// Whether what is flushed holds a block.
-pub(crate) fn is_begun(disk: &SimDisk) -> bool {
-    !blocks(&disk.flushed()).is_empty()
-}
-
 /// The blocks at their own places: sequence, what each proves to be durable, and where it is.
 fn blocks(flushed: &MemoryDevice) -> Vec<(Sequence, Sequence, Part)> {
     let mut blocks = Vec::new();

@@ -8,13 +8,12 @@ use ringraft_net::Identity;
 use ringraft_shard::machine::StateMachine;
 use ringraft_shard::mesh::{Mesh, MeshEnd, MeshLimits};
 use ringraft_shard::{Member, Shard, ShardError, ShardSettings};
-use ringraft_types::{ClusterId, GroupId, Incarnation, NodeId, ShardId, Starts, Ticks};
+use ringraft_types::{ClusterId, GroupId, Incarnation, NodeId, Sequence, ShardId, Starts, Ticks};
 use ringraft_wal::device::memory::MemoryDevice;
 use ringraft_wal::{LogSettings, Recovered, Recovery, RecoveryStep, WalError};
 
 use crate::base::{Base, Event, Owner};
 use crate::clock::Clock;
-use crate::damage;
 use crate::disk::SimDisk;
 use crate::faults::Armed;
 use crate::lane::Lane;
@@ -88,8 +87,8 @@ pub(crate) struct Node {
     pub(crate) incarnation: Incarnation,
     /// What the manifest says of its starts; a copy of its disks has a copy of it.
     pub(crate) starts: Starts,
-    /// What the manifest says of each lane's log: it has held a block. Marked when a process ends,
-    /// which is late enough to be true.
+    /// What the manifest says of each lane's log: its first block was durable. Marked when a
+    /// process ends, which is late enough to be true.
     pub(crate) begun: Vec<bool>,
     /// Lives of its process so far; the present one's number while it runs.
     pub(crate) life: u64,
@@ -285,14 +284,17 @@ impl Node {
             let mut disk = match std::mem::replace(&mut self.places[lane], Place::Nothing) {
                 Place::Down(disk) => disk,
                 Place::Recovering(recovering) => recovering.disk,
-                Place::Running(running) => Box::new(running.shard.into_doors().0),
+                Place::Running(running) => {
+                    // Whatever else is flushed: only then was anything promised.
+                    self.begun[lane] |= running.shard.log().durable() > Sequence::ZERO;
+                    Box::new(running.shard.into_doors().0)
+                }
                 Place::Nothing => unreachable!("a lane is somewhere"),
             };
             match keep_per_million {
                 Some(keep) => disk.power_cut(&mut base.random, keep),
                 None => disk.kill(&mut base.random),
             }
-            self.begun[lane] |= damage::is_begun(&disk);
             self.places[lane] = Place::Down(disk);
             self.wakes[lane] = Ticks::NEVER;
         }

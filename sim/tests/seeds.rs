@@ -110,6 +110,13 @@ mod broken {
         }
     }
 
+    /// A node was killed when its log's second block was on the disk and the first one wasn't; the
+    /// run took the log for begun, though nothing of it was ever durable.
+    #[test]
+    fn a_log_is_begun_by_its_first_block() {
+        pass(&Order { seed: 46_745, ..Order::default() });
+    }
+
     /// A vote was lost to rot, so the node took its own for given, and wrote that down with a later
     /// commit index; the check at the second start knew only the first vote.
     #[test]
