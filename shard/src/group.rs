@@ -140,8 +140,8 @@ impl Group {
     /// Whether nobody is served here, and no other node is known that serves. A group that halted
     /// and follows a leader sends its clients there, as any follower does.
     pub(crate) fn is_out(&self) -> bool {
-        let is_led_elsewhere = self.raft.role() == RoleKind::Follower && self.leader().is_some();
-        self.halt.is_some() && !is_led_elsewhere
+        let is_led_elsewhere = || self.raft.role() == RoleKind::Follower && self.leader().is_some();
+        self.halt.is_some() && !is_led_elsewhere()
     }
 
     /// Where the next proposal of this turn goes.

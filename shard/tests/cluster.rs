@@ -85,11 +85,9 @@ fn acknowledged_writes_survive_a_power_cut_of_all() {
     }
 }
 
-/// A follower that was away catches up from its leader's log, through the disk where the cache no
-/// longer reaches.
-#[test]
-fn a_follower_that_was_away_catches_up() {
-    let mut world = World::new(3, 3, 1);
+/// A leader, and a node that doesn't run and lacks more than the leader's cache holds.
+fn one_is_far_behind(seed: u64) -> (World, NodeId, NodeId) {
+    let mut world = World::new(seed, 3, 1);
     let leader = world.elect();
     let away = *world.nodes().iter().find(|&&node| node != leader).expect("there are three");
     world.kill(away, |_| true);
@@ -98,6 +96,14 @@ fn a_follower_that_was_away_catches_up() {
         let reply = world.put(leader, 9, number, format!("k{number}").as_bytes(), &value);
         assert_eq!(reply.status, Status::Ok);
     }
+    (world, leader, away)
+}
+
+/// A follower that was away catches up from its leader's log, through the disk where the cache no
+/// longer reaches.
+#[test]
+fn a_follower_that_was_away_catches_up() {
+    let (mut world, _, away) = one_is_far_behind(3);
     world.start(away);
     world.run_for(Ticks::from_millis(5_000));
     world.assert_converged();
@@ -107,15 +113,7 @@ fn a_follower_that_was_away_catches_up() {
 /// catches up, the group serves, and the damaged node refuses its clients (S05).
 #[test]
 fn a_leader_with_rot_gives_way() {
-    let mut world = World::new(5, 3, 1);
-    let leader = world.elect();
-    let away = *world.nodes().iter().find(|&&node| node != leader).expect("there are three");
-    world.kill(away, |_| true);
-    let value = vec![7u8; 256 << 10];
-    for number in 1..=80 {
-        let reply = world.put(leader, 9, number, format!("k{number}").as_bytes(), &value);
-        assert_eq!(reply.status, Status::Ok);
-    }
+    let (mut world, leader, away) = one_is_far_behind(5);
     world.rot(leader);
     world.start(away);
     world.run_for(Ticks::from_millis(5_000));

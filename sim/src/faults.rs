@@ -11,7 +11,6 @@ use ringraft_net::status::GroupRole;
 use ringraft_types::{GroupId, Ticks};
 
 use crate::base::Event;
-use crate::node::Node;
 use crate::trace::{self, What};
 use crate::world::World;
 pub use kind::FaultKind;
@@ -102,14 +101,10 @@ impl World {
 
     /// Which node leads which group.
     fn leaders(&self) -> Vec<(usize, GroupId)> {
-        let groups_of = |node: &Node| {
-            let now = node.clock.read(self.base.now);
-            let groups = node.lanes().flat_map(move |lane| lane.shard.status(now).groups);
-            let led = groups.filter(|group| group.role == GroupRole::Leader);
-            led.map(|group| group.group).collect::<Vec<_>>()
-        };
         let nodes = self.nodes.iter().enumerate();
-        nodes.flat_map(|(at, node)| groups_of(node).into_iter().map(move |it| (at, it))).collect()
+        let groups = nodes.flat_map(|(at, node)| node.groups(&self.base).map(move |it| (at, it)));
+        let led = groups.filter(|(_, group)| group.role == GroupRole::Leader);
+        led.map(|(at, group)| (at, group.group)).collect()
     }
 
     fn any_node(&mut self) -> usize {

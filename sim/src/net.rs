@@ -176,11 +176,7 @@ impl Network {
         self.slow.fill(Ticks::ZERO);
         for from in 0..self.hosts.len() {
             for to in 0..self.hosts.len() {
-                if self.is_blocked(from, to) {
-                    let pair = self.pair(from, to);
-                    self.blocked[pair] = 1;
-                    self.block(base, from, to, false);
-                }
+                self.set_blocks(base, from, to, 0);
             }
         }
     }
@@ -197,10 +193,16 @@ impl Network {
 
     /// Blocks one way between two hosts, or takes one block away.
     pub(crate) fn block(&mut self, base: &mut Base, from: usize, to: usize, blocked: bool) {
+        let before = self.blocked[self.pair(from, to)];
+        let blocks = if blocked { before + 1 } else { before.saturating_sub(1) };
+        self.set_blocks(base, from, to, blocks);
+    }
+
+    fn set_blocks(&mut self, base: &mut Base, from: usize, to: usize, blocks: u32) {
         let pair = self.pair(from, to);
-        let before = self.blocked[pair];
-        self.blocked[pair] = if blocked { before + 1 } else { before.saturating_sub(1) };
-        if (before > 0) == (self.blocked[pair] > 0) {
+        let before = std::mem::replace(&mut self.blocked[pair], blocks);
+        let is_blocked = blocks > 0;
+        if (before > 0) == is_blocked {
             return;
         }
         for (&id, connection) in &mut self.connections {
@@ -210,7 +212,7 @@ impl Network {
                 if hosts != [from, to] {
                     continue;
                 }
-                if blocked {
+                if is_blocked {
                     connection.stuck_since.get_or_insert(base.now);
                     base.after(PATIENCE, Event::Patience { connection: id });
                 } else {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use ringraft_net::Identity;
+use ringraft_net::status::GroupStatus;
 use ringraft_shard::machine::StateMachine;
 use ringraft_shard::mesh::{Mesh, MeshEnd, MeshLimits};
 use ringraft_shard::{Member, Shard, ShardError, ShardSettings};
@@ -227,6 +228,12 @@ impl Node {
     /// Whether a lane's log is being read back.
     pub(crate) fn is_recovering(&self, lane: usize) -> bool {
         matches!(self.places[lane], Place::Recovering(_))
+    }
+
+    /// The groups of the shards that serve, as they are now.
+    pub(crate) fn groups(&self, base: &Base) -> impl Iterator<Item = GroupStatus> + '_ {
+        let now = self.clock.read(base.now);
+        self.lanes().flat_map(move |lane| lane.shard.status(now).groups)
     }
 
     /// The shards that serve.

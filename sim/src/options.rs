@@ -142,7 +142,7 @@ impl Options {
                 options.faults.insert(kind, mean);
             }
         }
-        // From a generator of its own: most runs are what they were before there was damage.
+        // From a generator of its own: what a doomed node suffers changes nothing above.
         let mut random = Random::new(random.peek() ^ 0xd00d);
         let mut options = options.over(asked);
         options.doom(&mut random, asked);

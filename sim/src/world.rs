@@ -676,22 +676,14 @@ impl World {
 
     /// Entries that the nodes of a quorum applied, all together.
     fn applied(&self, quorum: &[usize]) -> u64 {
-        let lanes = quorum.iter().flat_map(|&node| {
-            let node = &self.nodes[node];
-            let now = node.clock.read(self.base.now);
-            node.lanes().map(move |lane| lane.shard.status(now))
-        });
-        lanes.flat_map(|status| status.groups).map(|group| group.applied.0).sum()
+        let groups = quorum.iter().flat_map(|&node| self.nodes[node].groups(&self.base));
+        groups.map(|group| group.applied.0).sum()
     }
 
     /// Groups that a doomed node leads, as long as it may: it isn't known what its disk lost.
     fn led_by_doomed(&self) -> u64 {
-        let doomed = self.options.doomed.iter().map(|&node| &self.nodes[node]);
-        let lanes = doomed.flat_map(|node| {
-            let now = node.clock.read(self.base.now);
-            node.lanes().map(move |lane| lane.shard.status(now))
-        });
-        let groups = lanes.flat_map(|status| status.groups);
+        let doomed = self.options.doomed.iter();
+        let groups = doomed.flat_map(|&node| self.nodes[node].groups(&self.base));
         groups.filter(|group| group.role == GroupRole::Leader).count() as u64
     }
 
@@ -744,19 +736,16 @@ impl World {
         self.probe();
         for &node in quorum {
             let node = &self.nodes[node];
-            let now = node.clock.read(self.base.now);
-            for lane in node.lanes() {
-                for group in lane.shard.status(now).groups {
-                    trace::note(
-                        self.base.now,
-                        What::Final {
-                            node: node.id,
-                            group: group.group,
-                            applied: group.applied.0,
-                            hash: group.state_hash,
-                        },
-                    );
-                }
+            for group in node.groups(&self.base) {
+                trace::note(
+                    self.base.now,
+                    What::Final {
+                        node: node.id,
+                        group: group.group,
+                        applied: group.applied.0,
+                        hash: group.state_hash,
+                    },
+                );
             }
         }
     }

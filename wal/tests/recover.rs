@@ -190,9 +190,8 @@ fn what_was_written_again_is_not_damaged() {
     assert_eq!(group.hard, Some((Term(2), 1, Index(0))));
 }
 
-/// Entries behind the hole are offered as the tail, and can be read.
-#[test]
-fn entries_behind_a_hole_are_offered_as_the_tail() {
+/// A log whose group 1 holds entries 1 to 5 and 10 to 12, and a hole between them.
+fn log_with_hole() -> (Bench, Recovered) {
     let mut bench = Bench::new(settings());
     bench.block(1, 1, 5, 1);
     let rotten = bench.block(1, 6, 9, 1);
@@ -200,6 +199,13 @@ fn entries_behind_a_hole_are_offered_as_the_tail() {
     bench.settle();
     flip(&mut bench.device, rotten, 20);
     let recovered = bench.restart();
+    (bench, recovered)
+}
+
+/// Entries behind the hole are offered as the tail, and can be read.
+#[test]
+fn entries_behind_a_hole_are_offered_as_the_tail() {
+    let (mut bench, recovered) = log_with_hole();
     let group = &recovered.groups[&GroupId(1)];
     assert_eq!((group.first, group.last), (Index(1), Index(5)));
     assert_eq!(group.damaged, Some(LogId::new(Term(2), Index(12))));
@@ -214,13 +220,7 @@ fn entries_behind_a_hole_are_offered_as_the_tail() {
 /// after start, until its log is as new (S05): what is behind the hole was promised too.
 #[test]
 fn a_group_half_filled_up_is_still_damaged() {
-    let mut bench = Bench::new(settings());
-    bench.block(1, 1, 5, 1);
-    let rotten = bench.block(1, 6, 9, 1);
-    bench.block(1, 10, 12, 2);
-    bench.settle();
-    flip(&mut bench.device, rotten, 20);
-    bench.restart();
+    let (mut bench, _) = log_with_hole();
     let floor = Some(LogId::new(Term(2), Index(12)));
     for (first, last, term, damaged) in
         [(6, 7, 1, floor), (8, 9, 1, floor), (10, 11, 2, floor), (12, 12, 2, None)]
