@@ -520,7 +520,7 @@ fn segment_checksum(bytes: &[u8], head: usize) -> u32 {
 }
 
 /// `bytes` rounded up to a multiple of `align`, a power of two.
-pub(crate) fn round_up(bytes: usize, align: usize) -> usize {
+pub(crate) const fn round_up(bytes: usize, align: usize) -> usize {
     (bytes + align - 1) & !(align - 1)
 }
 

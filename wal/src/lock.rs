@@ -7,8 +7,8 @@
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ pub const FILE_NAME: &str = "lock";
 /// How long a starting node waits for its predecessor's last write.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
+/// Room for every process id.
+const PID_DIGITS: usize = 10;
 
 /// Why the lock wasn't taken.
 #[derive(Debug, thiserror::Error)]
@@ -75,9 +77,9 @@ pub fn acquire(directory: &Path, patience: Duration) -> Result<File, LockError> 
             Err(errno) => return Err(wrap(errno.into())),
         }
     }
-    file.set_len(0).map_err(wrap)?;
-    file.seek(SeekFrom::Start(0)).map_err(wrap)?;
-    writeln!(file, "{}", std::process::id()).map_err(wrap)?;
+    // In the place of the number before, and only for messages: a disk without room is no reason
+    // not to start.
+    let _ = file.write_all_at(format!("{:<PID_DIGITS$}\n", std::process::id()).as_bytes(), 0);
     Ok(file)
 }
 
@@ -98,6 +100,11 @@ mod tests {
             other => panic!("expected a refusal, got {other:?}"),
         }
         drop(first);
-        acquire(directory.path(), Duration::ZERO).expect("free again");
+        // A longer number that was there before leaves no digit behind.
+        let path = directory.path().join(FILE_NAME);
+        std::fs::write(&path, "4194304123\n").expect("written");
+        drop(acquire(directory.path(), Duration::ZERO).expect("free again"));
+        let holder = std::fs::read_to_string(path).expect("there");
+        assert_eq!(holder.trim(), std::process::id().to_string());
     }
 }

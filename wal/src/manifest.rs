@@ -1,9 +1,11 @@
 //! The data directory's identity: which cluster, node and life it belongs to, how often its node
 //! was started, and which logs must be in it.
 //!
-//! Two copies, `manifest-a` and `manifest-b`, each written aside, synced, renamed and synced with
-//! the directory, one after the other. One good copy is enough; the newer generation counts. Used
-//! at format and boot only, with plain blocking files.
+//! Two copies, `manifest-a` and `manifest-b`, of one size, rewritten in place: a start must not need
+//! room on a full disk, for what frees some is recovery, which comes after. The newer one is never
+//! overwritten before the other one is as new, so of two writes one can be torn, not both. A copy
+//! that isn't whole is made anew: aside, synced, renamed, synced with the directory. One good copy
+//! is enough; the newer generation counts. Written at format and boot, with plain blocking files.
 //!
 //! ```text
 //!  0  [8]   magic         "ringmani"
@@ -19,14 +21,16 @@
 //! 64  u64   start         the number of the newest start; zero: none yet
 //! 72  [32]  logs          a bit for each that was begun: log 1 is bit 0 of byte 0
 //! 104 [8]*  the nonces of the newest starts, the newest last
+//!     zeros up to 12,288
 //! ```
 
-use crate::format::put;
+use crate::format::{put, round_up};
 use ringraft_types::bytes::{u16_at, u32_at, u64_at, u128_at};
+use ringraft_types::limits::BLOCK_ALIGN_MIN;
 use ringraft_types::{ClusterId, Incarnation, NodeId, Starts};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The manifest's format version.
@@ -38,7 +42,8 @@ const MAGIC: [u8; 8] = *b"ringmani";
 const HEAD_BYTES: usize = LOGS_AT + LOGS_BYTES;
 const LOGS_AT: usize = 72;
 const LOGS_BYTES: usize = 32;
-const BYTES_MAX: usize = HEAD_BYTES + 8 * Starts::REMEMBERED_MAX;
+/// A copy: whole pages, so that writing one never has to read what may not be readable.
+const COPY_BYTES: usize = round_up(HEAD_BYTES + 8 * Starts::REMEMBERED_MAX, BLOCK_ALIGN_MIN);
 
 /// Logs of a node, by their numbers from 1 on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -195,37 +200,40 @@ impl Manifest {
         }
     }
 
-    /// Writes both copies, durably, as this generation: one more than the last, 1 at format.
+    /// Writes both copies, durably, as this generation: one more than the last, 1 at format. Where
+    /// both are whole, this takes no room on the disk.
     ///
     /// # Errors
     /// If a system call fails; then at least one copy, the old or the new, is intact.
     pub fn store(&self, directory: &Path, generation: u64) -> Result<(), ManifestError> {
-        for name in COPIES {
-            let path = directory.join(name);
-            let aside = directory.join(format!("{name}.new"));
-            let wrap = |what, path: &Path| {
-                let path = path.to_path_buf();
-                move |source| ManifestError::Io { what, path, source }
-            };
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&aside)
-                .map_err(wrap("creating", &aside))?;
-            file.write_all(&self.encode(generation)).map_err(wrap("writing", &aside))?;
-            file.sync_all().map_err(wrap("syncing", &aside))?;
-            fs::rename(&aside, &path).map_err(wrap("renaming to", &path))?;
-            let sync = File::open(directory).and_then(|directory| directory.sync_all());
-            sync.map_err(wrap("syncing", directory))?;
+        let bytes = self.encode(generation);
+        let [first, second] = order(directory)?;
+        // What a killed process wrote last may not be on the disk yet, and is what counts if the
+        // write of the other copy is torn.
+        sync_if_there(&second)?;
+        for path in [first, second] {
+            let is_whole = path.symlink_metadata().is_ok_and(|found| {
+                // A name of its own elsewhere is a copy of the directory that must stay as it is.
+                found.is_file() && found.nlink() == 1 && found.len() == COPY_BYTES as u64
+            });
+            match is_whole.then(|| write_in_place(&path, &bytes)) {
+                Some(Ok(())) => {}
+                // Another place of the disk may do.
+                Some(Err(error)) if error.raw_os_error() == Some(libc::EIO) => {
+                    write_anew(directory, &path, &bytes)?;
+                }
+                Some(Err(source)) => {
+                    return Err(ManifestError::Io { what: "writing", path, source });
+                }
+                None => write_anew(directory, &path, &bytes)?,
+            }
         }
         Ok(())
     }
 
     fn encode(&self, generation: u64) -> Vec<u8> {
         let nonces = self.starts.nonces();
-        let mut out = vec![0; HEAD_BYTES + 8 * nonces.len()];
+        let mut out = vec![0; COPY_BYTES];
         put(&mut out, 0, &MAGIC);
         put(&mut out, 12, &VERSION.to_le_bytes());
         put(&mut out, 16, &self.cluster.0.to_le_bytes());
@@ -252,39 +260,84 @@ fn checksum(bytes: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-fn read_copy(path: &Path) -> Result<Copy, ManifestError> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Copy::Missing),
-        // The other copy is enough, and this one is written anew with the next start.
-        Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(Copy::Rotten),
-        Err(source) => {
-            return Err(ManifestError::Io { what: "reading", path: path.to_path_buf(), source });
-        }
+/// The copies in the order in which they may be overwritten: the one that counts least first.
+fn order(directory: &Path) -> Result<[PathBuf; 2], ManifestError> {
+    let [a, b] = COPIES.map(|name| directory.join(name));
+    let generation = |path| {
+        Ok(match read_copy(path)? {
+            Copy::Good(_, generation) => Some(generation),
+            Copy::Missing | Copy::Rotten | Copy::Version(_) => None,
+        })
     };
-    let is_sized = (HEAD_BYTES..=BYTES_MAX).contains(&bytes.len());
-    if !is_sized || bytes[..8] != MAGIC || u32_at(&bytes, 8) != checksum(&bytes) {
-        return Ok(Copy::Rotten);
+    Ok(if generation(&a)? <= generation(&b)? { [a, b] } else { [b, a] })
+}
+
+fn sync_if_there(path: &Path) -> Result<(), ManifestError> {
+    match File::open(path).and_then(|file| file.sync_all()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(ManifestError::Io { what: "syncing", path: path.into(), source }),
+        Ok(()) => Ok(()),
     }
-    let version = u16_at(&bytes, 12);
+}
+
+fn write_in_place(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync_all()
+}
+
+fn write_anew(directory: &Path, path: &Path, bytes: &[u8]) -> Result<(), ManifestError> {
+    let aside = path.with_extension("new");
+    let wrap = |what, path: &Path| {
+        let path = path.to_path_buf();
+        move |source| ManifestError::Io { what, path, source }
+    };
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&aside)
+        .map_err(wrap("creating", &aside))?;
+    file.write_all(bytes).map_err(wrap("writing", &aside))?;
+    file.sync_all().map_err(wrap("syncing", &aside))?;
+    fs::rename(&aside, path).map_err(wrap("renaming to", path))?;
+    let sync = File::open(directory).and_then(|directory| directory.sync_all());
+    sync.map_err(wrap("syncing", directory))
+}
+
+fn read_copy(path: &Path) -> Result<Copy, ManifestError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(decode(&bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Copy::Missing),
+        // The other copy is enough, and this one is written anew with the next start.
+        Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(Copy::Rotten),
+        Err(source) => Err(ManifestError::Io { what: "reading", path: path.to_path_buf(), source }),
+    }
+}
+
+fn decode(bytes: &[u8]) -> Copy {
+    let is_sized = bytes.len() == COPY_BYTES;
+    if !is_sized || bytes[..8] != MAGIC || u32_at(bytes, 8) != checksum(bytes) {
+        return Copy::Rotten;
+    }
+    let version = u16_at(bytes, 12);
     if version != VERSION {
-        return Ok(Copy::Version(version));
+        return Copy::Version(version);
     }
-    let nonces = &bytes[HEAD_BYTES..];
-    if nonces.len() != 8 * u32_at(&bytes, 60) as usize {
-        return Ok(Copy::Rotten);
-    }
+    let count = u32_at(bytes, 60) as usize;
+    let Some(nonces) = bytes[HEAD_BYTES..].get(..8 * count) else { return Copy::Rotten };
     let nonces = nonces.chunks_exact(8).map(|nonce| u64_at(nonce, 0)).collect();
-    let Some(starts) = Starts::new(u64_at(&bytes, 64), nonces) else { return Ok(Copy::Rotten) };
+    let Some(starts) = Starts::new(u64_at(bytes, 64), nonces) else { return Copy::Rotten };
     let manifest = Manifest {
-        cluster: ClusterId(u128_at(&bytes, 16)),
-        node: NodeId(u32_at(&bytes, 56)),
-        incarnation: Incarnation(u64_at(&bytes, 32)),
-        feature_level: u64_at(&bytes, 48),
+        cluster: ClusterId(u128_at(bytes, 16)),
+        node: NodeId(u32_at(bytes, 56)),
+        incarnation: Incarnation(u64_at(bytes, 32)),
+        feature_level: u64_at(bytes, 48),
         starts,
         logs: Logs(bytes[LOGS_AT..HEAD_BYTES].try_into().expect("32 bytes")),
     };
-    Ok(Copy::Good(manifest, u64_at(&bytes, 40)))
+    Copy::Good(manifest, u64_at(bytes, 40))
 }
 
 #[cfg(test)]
@@ -336,7 +389,7 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let bytes = manifest().encode(3);
-        assert_eq!(bytes.len(), 120);
+        assert_eq!(bytes.len(), 12_288);
         assert_eq!(&bytes[..8], b"ringmani");
         assert_eq!(bytes[12..16], [1, 0, 0, 0]);
         assert_eq!(bytes[32..40], 0x17u64.to_le_bytes());
@@ -344,7 +397,8 @@ mod tests {
         assert_eq!(bytes[56..72], [2, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!((bytes[72], bytes[73], bytes[103]), (1, 2, 0x80));
         assert_eq!(bytes[74..103], [0; 29]);
-        assert_eq!(bytes[104..], [0xA, 0, 0, 0, 0, 0, 0, 0, 0xB, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[104..120], [0xA, 0, 0, 0, 0, 0, 0, 0, 0xB, 0, 0, 0, 0, 0, 0, 0]);
+        assert!(bytes[120..].iter().all(|&byte| byte == 0));
     }
 
     /// One good copy is enough, none is an error, and every bit flip is noticed.
@@ -358,13 +412,17 @@ mod tests {
         assert_eq!((found.manifest, found.generation, found.copies_bad), (manifest(), 1, 0));
         let path = directory.join(COPIES[0]);
         let good = fs::read(&path).expect("just stored");
-        for bit in 0..good.len() * 8 {
-            let mut bad = good.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            fs::write(&path, &bad).expect("written");
-            let found = Manifest::load(directory).expect("the other copy is good");
-            assert_eq!((found.manifest, found.copies_bad), (manifest(), 1));
+        for byte in 0..good.len() {
+            // Of the padding one bit of each byte.
+            for bit in 0..if byte < 120 { 8 } else { 1 } {
+                let mut bad = good.clone();
+                bad[byte] ^= 1 << bit;
+                assert!(matches!(decode(&bad), Copy::Rotten), "bit {bit} of byte {byte}");
+            }
         }
+        fs::write(&path, &good[..good.len() - 1]).expect("written");
+        let found = Manifest::load(directory).expect("the other copy is good");
+        assert_eq!((found.manifest, found.copies_bad), (manifest(), 1));
         Manifest { feature_level: 2, ..manifest() }.store(directory, 2).expect("stored");
         fs::write(&path, &good).expect("an older generation");
         let found = Manifest::load(directory).expect("both are good");
@@ -376,5 +434,76 @@ mod tests {
             fs::write(directory.join(name), b"rot").expect("written");
         }
         assert!(matches!(Manifest::load(directory), Err(ManifestError::Rotten { .. })));
+    }
+    /// A store takes no room: both copies stay the files that they are. What has a second name
+    /// elsewhere, as in a copy of links, is left as it is.
+    #[test]
+    fn a_store_takes_no_room() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = directory.path();
+        let files = || COPIES.map(|name| fs::metadata(directory.join(name)).expect("there"));
+        let places = || files().map(|file| (file.ino(), file.len()));
+        manifest().store(directory, 1).expect("stored");
+        let before = places();
+        let mut manifest = manifest();
+        for generation in 2..5 {
+            manifest.starts.begin(generation);
+            manifest.store(directory, generation).expect("stored");
+            assert_eq!(places(), before);
+            let found = Manifest::load(directory).expect("just stored");
+            assert_eq!((found.manifest, found.copies_bad), (manifest.clone(), 0));
+        }
+        let (path, link) = (directory.join(COPIES[1]), directory.join("link"));
+        fs::hard_link(&path, &link).expect("linked");
+        let old = fs::read(&link).expect("linked");
+        manifest.store(directory, 5).expect("stored");
+        assert!(fs::read(&link).expect("linked") == old);
+        assert!(fs::read(&path).expect("stored") == manifest.encode(5));
+        assert_eq!(fs::read_dir(directory).expect("there").count(), 3, "nothing is left aside");
+    }
+
+    /// A store that is cut at any sector leaves the old manifest or the new one, whatever state the
+    /// copies were in before: the one that counts is never the first to be overwritten.
+    #[test]
+    fn a_torn_store_loses_nothing() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = directory.path();
+        let old = manifest();
+        let new = Manifest { starts: Starts::new(3, vec![1, 2, 3]).expect("three"), ..manifest() };
+        let (older, bytes) = (manifest().encode(8), new.encode(10));
+        let states: [&[u8]; 4] = [&old.encode(9), &older, b"rot", b""];
+        for (newest, other) in [(0, 1), (1, 0)] {
+            for state in states {
+                let set = || {
+                    let paths = COPIES.map(|name| directory.join(name));
+                    fs::write(&paths[newest], old.encode(9)).expect("written");
+                    let _ = fs::remove_file(&paths[other]);
+                    if !state.is_empty() {
+                        fs::write(&paths[other], state).expect("written");
+                    }
+                };
+                for step in 0..2 {
+                    for sector in 0..=COPY_BYTES / 512 {
+                        set();
+                        let order = order(directory).expect("readable");
+                        let whole = order.iter().take(step).map(|path| fs::write(path, &bytes));
+                        whole.for_each(|written| written.expect("written"));
+                        let torn = fs::read(&order[step]).unwrap_or_default();
+                        let mut torn = if torn.is_empty() { vec![0; COPY_BYTES] } else { torn };
+                        torn.resize(COPY_BYTES, 0);
+                        torn[..sector * 512].copy_from_slice(&bytes[..sector * 512]);
+                        fs::write(&order[step], &torn).expect("written");
+                        let found = Manifest::load(directory).expect("one copy is intact");
+                        let is_new = found.manifest == new && found.generation == 10;
+                        let is_old = found.manifest == old && found.generation == 9;
+                        assert!(is_new || is_old && step == 0, "{step} {sector}: {found:?}");
+                    }
+                }
+                set();
+                new.store(directory, 10).expect("stored");
+                let found = Manifest::load(directory).expect("just stored");
+                assert_eq!((found.manifest, found.copies_bad), (new.clone(), 0));
+            }
+        }
     }
 }

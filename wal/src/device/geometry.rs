@@ -60,7 +60,7 @@ pub struct Probed {
 }
 
 /// Asks the file system of a directory what direct I/O demands: with a file of its own there,
-/// which is gone afterwards.
+/// which is gone afterwards, or with a segment if there is no room for one.
 ///
 /// # Errors
 /// If direct I/O isn't possible and `allow_buffered` isn't set.
@@ -97,13 +97,28 @@ pub fn probe(directory: &Path, allow_buffered: bool) -> Result<Probed, GeometryE
 
 /// Offset alignment of direct I/O and the physical block size, bytes.
 fn probe_file(directory: &Path, path: &Path) -> Result<(usize, usize), Errno> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::DIRECT;
-    let opened = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR);
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::DIRECT;
+    let own = flags | OFlags::CREATE | OFlags::TRUNC;
+    let opened = rustix::fs::open(path, own, Mode::RUSR | Mode::WUSR);
+    // Without room for a file of its own, one that is there does: a full disk is no reason not to
+    // start, for a start may free some of it.
+    let opened = match (opened, segment_in(directory)) {
+        (Err(Errno::NOSPC | Errno::DQUOT), Some(there)) => {
+            rustix::fs::open(there, flags, Mode::empty())
+        }
+        (opened, _) => opened,
+    };
     let result = opened.and_then(|file| measure(&file));
     // Whatever happened, the file isn't wanted.
     let _ = rustix::fs::unlink(path);
-    let _ = directory;
     result
+}
+
+/// A segment of the directory, if there is one.
+fn segment_in(directory: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(directory).ok()?;
+    let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths.find(|path| path.extension().is_some_and(|extension| extension == "seg"))
 }
 
 fn measure(file: &OwnedFd) -> Result<(usize, usize), Errno> {
