@@ -28,8 +28,18 @@ struct Part {
 pub(crate) fn inflict(disk: &mut SimDisk, kind: FaultKind, random: &mut Random) -> Option<String> {
     let flushed = disk.flushed();
     let parts = match kind {
-        // What can't be read is noticed wherever it is, the newest block included.
-        FaultKind::BadSector => blocks(&flushed).into_iter().map(|block| block.2).collect(),
+        // What can't be read is noticed wherever it is, the newest block included; and a segment
+        // without a block must not be taken for one with it.
+        FaultKind::BadSector => {
+            let mut parts: Vec<Part> = blocks(&flushed).into_iter().map(|block| block.2).collect();
+            let headers = flushed.files().into_iter();
+            parts.extend(headers.map(|(file, _)| Part {
+                file,
+                offset: 0,
+                bytes: SEGMENT_HEADER_BYTES,
+            }));
+            parts
+        }
         _ => parts(&flushed),
     };
     if parts.is_empty() {
