@@ -3,7 +3,8 @@
 //!
 //! Nobody can notice the loss of the newest block: it looks like a torn tail (`docs/ASSUMPTIONS.md`).
 //! So only what a newer block on the same disk proves to have been durable is damaged, and of that
-//! everything: a start, or a read, must notice it.
+//! everything: a start, or a read, must notice it. What can't be read proves nothing, and on a disk
+//! that was damaged the proof stays.
 
 use ringraft_types::Sequence;
 use ringraft_types::limits::BLOCK_ALIGN_MIN;
@@ -30,7 +31,7 @@ pub(crate) fn inflict(disk: &mut SimDisk, kind: FaultKind, random: &mut Random) 
     let parts = match kind {
         // What can't be read is noticed wherever it is, the newest block included; and a segment
         // without a block must not be taken for one with it.
-        FaultKind::BadSector => {
+        FaultKind::BadSector if !disk.is_damaged => {
             let mut parts: Vec<Part> = blocks(&flushed).into_iter().map(|block| block.2).collect();
             let headers = flushed.files().into_iter();
             parts.extend(headers.map(|(file, _)| Part {
@@ -71,6 +72,7 @@ pub(crate) fn inflict(disk: &mut SimDisk, kind: FaultKind, random: &mut Random) 
         }
         _ => unreachable!("{kind} damages nothing that was durable"),
     }
+    disk.is_damaged = true;
     Some(format!("{bytes} bytes at {offset} of segment {}", file.number))
 }
 
@@ -81,7 +83,7 @@ pub(crate) fn empty(disk: &mut SimDisk) {
     }
 }
 
-/// The blocks at their own places: sequence, what each proves to be durable, and where it is.
+/// The blocks at their own places that can be read: sequence, what each proves to be durable, and where it is.
 fn blocks(flushed: &MemoryDevice) -> Vec<(Sequence, Sequence, Part)> {
     let mut blocks = Vec::new();
     for (file, _) in flushed.files() {
@@ -91,7 +93,8 @@ fn blocks(flushed: &MemoryDevice) -> Vec<(Sequence, Sequence, Part)> {
             let bytes = match Block::parse(&content[at..]) {
                 Ok(block) => {
                     let (header, bytes) = (&block.header, block.bytes.len());
-                    if (header.segment, header.offset) == (file.number, at as u64) {
+                    let is_placed = (header.segment, header.offset) == (file.number, at as u64);
+                    if is_placed && flushed.is_readable(file, at as u64, bytes as u64) {
                         let part = Part { file, offset: at as u64, bytes };
                         blocks.push((header.sequence, header.durable, part));
                     }

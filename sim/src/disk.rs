@@ -107,6 +107,8 @@ pub(crate) struct SimDisk {
     told: Vec<Completion>,
     /// Operations that a fault made fail since the process began.
     errors: u64,
+    /// Something of what was durable isn't any more.
+    pub(crate) is_damaged: bool,
 }
 
 impl SimDisk {
@@ -125,6 +127,7 @@ impl SimDisk {
             fresh: Vec::new(),
             told: Vec::new(),
             errors: 0,
+            is_damaged: false,
         }
     }
 

@@ -110,6 +110,13 @@ mod broken {
         }
     }
 
+    /// Two writes of a disk went to other places, and then the newest block, which alone proved that
+    /// they had been durable, couldn't be read. Nobody can notice that, so the run must not do it.
+    #[test]
+    fn the_proof_of_damage_stays() {
+        pass(&Order { seed: 54_075, ..Order::default() });
+    }
+
     /// A node was killed when its log's second block was on the disk and the first one wasn't; the
     /// run took the log for begun, though nothing of it was ever durable.
     #[test]

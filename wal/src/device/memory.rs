@@ -261,6 +261,12 @@ impl MemoryDevice {
         self.unreadable.push((file, offset, offset + bytes));
     }
 
+    /// Whether none of these bytes was made unreadable by [`MemoryDevice::spoil`].
+    pub fn is_readable(&self, file: FileId, offset: u64, bytes: u64) -> bool {
+        let mut spoiled = self.unreadable.iter();
+        !spoiled.any(|&(other, start, end)| other == file && offset < end && start < offset + bytes)
+    }
+
     /// Everything that a power cut could lose now, in the order in which
     /// [`MemoryDevice::power_cut`] asks for it. A sector written several times is listed once per
     /// write.
