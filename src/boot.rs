@@ -23,7 +23,7 @@ use ringraft_shard::limits::{LOG_RESERVE_BYTES, Limits};
 use ringraft_shard::machine::StateMachine;
 use ringraft_shard::mesh::{Mesh, MeshEnd, MeshLimits, Wake};
 use ringraft_shard::{Member, Shard, ShardError, ShardSettings};
-use ringraft_types::{GroupId, ShardId, Starts, Ticks};
+use ringraft_types::{GroupId, Lacked, ShardId, Starts, Ticks};
 use ringraft_wal::device::uring::UringDevice;
 use ringraft_wal::device::{Durability, geometry};
 use ringraft_wal::{LogSettings, Recovered, RecoveredGroup, WalError};
@@ -127,6 +127,11 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
     let control_end = ends.pop().expect("there is a lane for control");
 
     let (outcomes, ended) = channel();
+    let note_older_copy = {
+        let outcomes = outcomes.clone();
+        // The main thread outlives every lane.
+        move |lacked| drop(outcomes.send(Outcome::OlderCopy(lacked)))
+    };
     let mut threads = Vec::new();
     let mut listeners = Some(listeners);
     for (shard, (mesh, resolver)) in ends.into_iter().zip(resolvers).enumerate() {
@@ -145,6 +150,7 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
             resolver,
             machines: machines.clone(),
             seats: seats.clone(),
+            note_older_copy: Box::new(note_older_copy.clone()),
             lock: lock.try_clone().map_err(system("sharing the lock"))?.into(),
         };
         let outcomes = outcomes.clone();
@@ -152,7 +158,7 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
         let thread = cores::spawn(format!("shard-{shard}"), Some(core), move || {
             let result = part.run();
             // The main thread outlives every lane.
-            let _ = outcomes.send(Some((shard as u16, result)));
+            let _ = outcomes.send(Outcome::Ended(shard as u16, result));
         });
         threads.push(thread.map_err(system("starting a shard's thread"))?);
     }
@@ -162,16 +168,22 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
     stop_on_signals(options.stop, outcomes)?;
 
     // The first lane to end, or a signal, ends the node.
-    let first = ended.recv().expect("the signal thread holds a sender");
+    let first = loop {
+        match ended.recv().expect("the signal thread holds a sender") {
+            Outcome::OlderCopy(lacked) => keeper.lacks(lacked),
+            end => break end,
+        }
+    };
     stop.store(true, Ordering::Release);
     (0..=shards).for_each(|lane| doorbells.wake(lane));
     let mut result = Ok(());
     let mut note = |outcome: Outcome| match outcome {
-        Some((shard, Ok(Stop::Late))) => {
+        Outcome::Ended(shard, Ok(Stop::Late)) => {
             tracing::warn!(shard, "stopped before all that was taken on was done and answered");
         }
-        Some((_, Err(error))) if result.is_ok() => result = Err(error),
-        _ => {}
+        Outcome::Ended(_, Err(error)) if result.is_ok() => result = Err(error),
+        Outcome::OlderCopy(lacked) => keeper.lacks(lacked),
+        Outcome::Ended(..) | Outcome::Signal => {}
     };
     note(first);
     for thread in threads {
@@ -224,14 +236,21 @@ fn abort_on_panic() {
     }));
 }
 
-/// What a lane's end, or a signal (`None`), tells the main thread.
-type Outcome = Option<(u16, Result<Stop, BootError>)>;
+/// What the main thread is told.
+enum Outcome {
+    /// The node is to stop.
+    Signal,
+    /// A lane came to its end.
+    Ended(u16, Result<Stop, BootError>),
+    /// The data directory is an older copy: to be written down.
+    OlderCopy(Lacked),
+}
 
 fn stop_on_signals(stop: StopSignals, outcomes: Sender<Outcome>) -> Result<(), BootError> {
     cores::spawn(String::from("signals"), None, move || {
         stop.wait();
         // If nobody listens any more, the node stops already.
-        let _ = outcomes.send(None);
+        let _ = outcomes.send(Outcome::Signal);
     })
     .map(drop)
     .map_err(system("starting the signal thread"))
@@ -291,6 +310,7 @@ struct Part {
     resolver: Resolver,
     machines: MachineFactory,
     seats: Seats,
+    note_older_copy: Box<dyn Fn(Lacked) + Send>,
     lock: OwnedFd,
 }
 
@@ -351,6 +371,7 @@ impl Part {
             stop: self.stop,
             resolver: self.resolver,
             control: self.config.cpu.shards.len(),
+            note_older_copy: self.note_older_copy,
         };
         Reactor::new(lane_parts, shard_object).run().map_err(lane)
     }

@@ -40,6 +40,8 @@ pub enum Parcel {
     },
     /// A client of the receiving shard whose answers piled up elsewhere: close it.
     Drop(ConnectionId),
+    /// The node's data directory is an older copy.
+    OlderCopy,
     /// "How are you?" from the control lane.
     AskSnapshot,
     /// The answer.

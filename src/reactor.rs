@@ -29,9 +29,9 @@ use ringraft_net::Frame;
 use ringraft_net::handshake::{RefusalCode, Role};
 use ringraft_net::patience::SWEEP_TIME;
 use ringraft_shard::event::{Event, Wake};
-use ringraft_shard::{Shard, ShardError};
-use ringraft_types::Ticks;
+use ringraft_shard::{Shard, ShardError, ShardEvent};
 use ringraft_types::tag::{Owner, Tag};
+use ringraft_types::{Lacked, Ticks};
 use ringraft_wal::device::uring::UringDevice;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -62,6 +62,8 @@ pub struct Lane {
     pub resolver: crate::cores::Resolver,
     /// Which lane of the mesh is the control lane.
     pub control: usize,
+    /// Writes down, elsewhere, that the data directory is an older copy.
+    pub note_older_copy: Box<dyn Fn(Lacked) + Send>,
 }
 
 /// How a lane that was told to stop has stopped.
@@ -94,6 +96,8 @@ pub struct Reactor {
     next_sweep: Ticks,
     stopping: Option<Ticks>,
     events_dropped: u64,
+    /// Lanes that haven't heard yet that the data directory is an older copy.
+    untold: Vec<usize>,
     scratch: Vec<u32>,
 }
 
@@ -115,6 +119,7 @@ impl Reactor {
             next_sweep: Ticks::ZERO,
             stopping: None,
             events_dropped: 0,
+            untold: Vec::new(),
             scratch: Vec::new(),
         }
     }
@@ -298,6 +303,10 @@ impl Reactor {
                         self.close(client.slot)?;
                     }
                 }
+                Parcel::OlderCopy => {
+                    let told = self.shard.collect(self.now, Event::OlderCopy)?;
+                    told.expect("a verdict is no frame");
+                }
                 Parcel::AskSnapshot => {
                     let parcel = Parcel::Snapshot(Box::new(snapshot::take(&self.shard, self.now)));
                     self.shard.links.mesh.reply(from, parcel);
@@ -348,8 +357,16 @@ impl Reactor {
     fn tell_control(&mut self) {
         let shard = self.shard.links.shard;
         for event in self.shard.take_events() {
+            if let ShardEvent::RolledBack { lacked, .. } = event {
+                (self.lane.note_older_copy)(lacked);
+                let own = usize::from(shard.0);
+                self.untold = (0..self.lane.control).filter(|&lane| lane != own).collect();
+            }
             self.say(LogEvent::Shard(shard, event));
         }
+        // A full ring is tried again in the next turn.
+        let mesh = &mut self.shard.links.mesh;
+        self.untold.retain(|&lane| mesh.send(lane, Parcel::OlderCopy).is_err());
     }
 
     fn sweep(&mut self) -> Result<(), LaneError> {

@@ -16,7 +16,7 @@ use ringraft_raft::Input;
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
 use ringraft_types::record::{Record, RecordError, RecordKind};
-use ringraft_types::{GroupId, Incarnation, Index, Met, NodeId, Start, Term, Ticks};
+use ringraft_types::{GroupId, Incarnation, Index, Lacked, Met, NodeId, Start, Term, Ticks};
 use ringraft_wal::device::Device;
 
 /// Whether a peer's handshake is welcome.
@@ -173,8 +173,8 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     /// Whether a peer met this node in a start that it doesn't remember. Then its data directory
-    /// is an older copy, and it may have promised what it doesn't know: from now on no group of
-    /// this shard takes part, and who asks is told so.
+    /// is an older copy, and it may have promised what it doesn't know: the shard falls silent, and
+    /// who asks is told so.
     ///
     /// # Errors
     /// If the log refuses a record; the process must stop.
@@ -190,17 +190,27 @@ impl<D: Device, L: Links> Shard<D, L> {
         let has_forgotten = is_of_this_life && self.settings.starts.lack(met.start);
         #[cfg(ringraft_plant)]
         let has_forgotten = has_forgotten && !planted(Plant::RollbackUnchecked);
-        if has_forgotten && !std::mem::replace(&mut self.is_rolled_back, true) {
+        if has_forgotten && !self.is_rolled_back {
             let start = self.settings.starts.newest();
-            self.events.push(ShardEvent::RolledBack { peer, met: met.start, start });
-            for slot in 0..self.groups.len() {
-                self.fall_silent(now, slot)?;
-            }
+            let lacked = Lacked { start: met.start, by: peer };
+            self.events.push(ShardEvent::RolledBack { lacked, start });
+            self.fall_silent(now)?;
         }
         Ok(has_forgotten)
     }
 
-    fn fall_silent(&mut self, now: Ticks, slot: usize) -> Result<(), ShardError> {
+    /// The data directory is an older copy: from now on no group of this shard takes part, and no
+    /// peer hears of it.
+    pub(crate) fn fall_silent(&mut self, now: Ticks) -> Result<(), ShardError> {
+        if !std::mem::replace(&mut self.is_rolled_back, true) {
+            for slot in 0..self.groups.len() {
+                self.silence(now, slot)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn silence(&mut self, now: Ticks, slot: usize) -> Result<(), ShardError> {
         // What is encoded already is handed over first: its writers are told "unknown".
         if !self.groups[slot].proposals.is_empty() {
             self.propose(now, slot)?;

@@ -4,7 +4,7 @@ use crate::group::Halt;
 use crate::links::ConnectionId;
 use crate::metrics::Stage;
 use ringraft_net::Frame;
-use ringraft_types::{GroupId, Index, NodeId, Start, Term, Ticks};
+use ringraft_types::{GroupId, Index, Lacked, NodeId, Start, Term, Ticks};
 use ringraft_wal::ReadError;
 
 /// One thing that happened outside. Time is the other input: [`crate::Shard::turn`].
@@ -28,6 +28,8 @@ pub enum Event<'a> {
         /// The frame, intact.
         frame: Frame<'a>,
     },
+    /// Another shard of this node learned that their data directory is an older copy.
+    OlderCopy,
 }
 
 /// Something that people may want to have read. Small, so that it fits a ring; the control lane
@@ -82,12 +84,11 @@ pub enum ShardEvent {
         error: ReadError,
     },
     /// A peer met this node in a start that it doesn't remember: its data directory is an older
-    /// copy, and no group of the shard takes part any more.
+    /// copy, and no group of the shard takes part any more. All shards of the node must hear it
+    /// ([`Event::OlderCopy`]), and it must be written down: no later start may serve.
     RolledBack {
-        /// Who met it.
-        peer: NodeId,
-        /// In which start.
-        met: Start,
+        /// The start, and who met it.
+        lacked: Lacked,
         /// The present one.
         start: Start,
     },

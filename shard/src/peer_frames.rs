@@ -375,12 +375,13 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     /// Writes what the links' frames wait for.
     pub(crate) fn flush_staged(&mut self) {
-        let Self { peers, links, settings, watch, .. } = self;
+        let Self { peers, links, settings, watch, is_rolled_back, .. } = self;
         for (&node, peer) in peers {
             if peer.staged.is_empty() {
                 continue;
             }
-            match links.peer(node) {
+            // A peer that knows no better would meet an older copy with its first frame.
+            match links.peer(node).filter(|_| !*is_rolled_back) {
                 Some(outbox) => peer.staged.flush(outbox, settings.identity, watch.wait()),
                 None => peer.staged.clear(),
             }

@@ -66,6 +66,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             }
             Event::PeerFrame { from, frame } => return self.peer_frame(now, from, &frame),
             Event::ClientFrame { from, frame } => return self.client_frame(now, from, &frame),
+            Event::OlderCopy => self.fall_silent(now)?,
         }
         Ok(Ok(()))
     }

@@ -103,6 +103,15 @@ impl Lane {
         began >= oldest || heard >= options.nodes as usize / 2
     }
 
+    /// Tells the other lanes that the data directory is an older copy.
+    pub(crate) fn tell_older_copy(&mut self, lanes: usize) {
+        let own = self.owner.lane;
+        for lane in (0..lanes).filter(|&lane| lane != own) {
+            // Its ring has room for more than a simulated node ever sends.
+            let _ = self.shard.links.mesh.send(lane, Parcel::OlderCopy);
+        }
+    }
+
     /// Lanes that were rung since the last call.
     pub(crate) fn take_rung(&mut self) -> Vec<usize> {
         self.bell.0.take()
@@ -217,6 +226,10 @@ impl Lane {
                     if let Some(outbox) = self.shard.links.client(to) {
                         outbox.push(&bytes);
                     }
+                }
+                Parcel::OlderCopy => {
+                    let told = self.shard.collect(clock, Event::OlderCopy)?;
+                    told.expect("a verdict is no frame");
                 }
                 Parcel::Drop(client) => {
                     let links = &mut self.shard.links;

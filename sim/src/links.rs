@@ -30,6 +30,8 @@ pub(crate) enum Parcel {
     Answers { to: ConnectionId, bytes: Vec<u8> },
     /// A client of the receiving shard whose answers piled up elsewhere: close it.
     Drop(ConnectionId),
+    /// The node's data directory is an older copy.
+    OlderCopy,
 }
 
 /// What a connection is.

@@ -9,7 +9,9 @@ use ringraft_net::status::GroupStatus;
 use ringraft_shard::machine::StateMachine;
 use ringraft_shard::mesh::{Mesh, MeshEnd, MeshLimits};
 use ringraft_shard::{Member, Shard, ShardError, ShardSettings};
-use ringraft_types::{ClusterId, GroupId, Incarnation, NodeId, Sequence, ShardId, Starts, Ticks};
+use ringraft_types::{
+    ClusterId, GroupId, Incarnation, Lacked, NodeId, Sequence, ShardId, Starts, Ticks,
+};
 use ringraft_wal::device::memory::MemoryDevice;
 use ringraft_wal::{LogSettings, Recovered, Recovery, RecoveryStep, WalError};
 
@@ -80,6 +82,7 @@ pub(crate) struct DirectoryCopy {
     disks: Vec<MemoryDevice>,
     begun: Vec<bool>,
     pub(crate) starts: Starts,
+    lacked: Option<Lacked>,
 }
 
 /// A node.
@@ -88,6 +91,8 @@ pub(crate) struct Node {
     pub(crate) incarnation: Incarnation,
     /// What the manifest says of its starts; a copy of its disks has a copy of it.
     pub(crate) starts: Starts,
+    /// What the manifest says of a start that it lacks: its directory is an older copy.
+    pub(crate) lacked: Option<Lacked>,
     /// What the manifest says of each lane's log: its first block was durable. Marked when a
     /// process ends, which is late enough to be true.
     pub(crate) begun: Vec<bool>,
@@ -144,6 +149,7 @@ impl Node {
             id,
             incarnation,
             starts: Starts::default(),
+            lacked: None,
             begun: vec![false; shards],
             life: 0,
             is_up: false,
@@ -198,20 +204,26 @@ impl Node {
     /// A copy of its data directory: what is flushed.
     pub(crate) fn copy(&self) -> DirectoryCopy {
         let disks = (0..self.places.len()).map(|lane| self.disk(lane).flushed()).collect();
-        DirectoryCopy { disks, begun: self.begun.clone(), starts: self.starts.clone() }
+        DirectoryCopy {
+            disks,
+            begun: self.begun.clone(),
+            starts: self.starts.clone(),
+            lacked: self.lacked,
+        }
     }
 
     /// Puts a copy in the place of its data directory; without one it is formatted anew.
     pub(crate) fn put_back(&mut self, copy: Option<DirectoryCopy>) {
         assert!(!self.is_up, "its process doesn't run");
         match copy {
-            Some(DirectoryCopy { disks, begun, starts }) => {
-                (self.begun, self.starts) = (begun, starts);
+            Some(DirectoryCopy { disks, begun, starts, lacked }) => {
+                (self.begun, self.starts, self.lacked) = (begun, starts, lacked);
                 self.places = disks.into_iter().map(SimDisk::of).map(Place::down).collect();
             }
             None => {
                 self.incarnation = Incarnation(self.incarnation.0 + 1_000);
                 self.starts = Starts::default();
+                self.lacked = None;
                 self.begun.fill(false);
                 for place in &mut self.places {
                     *place = Place::down(SimDisk::new(self.options.align));

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use ringraft_net::status::GroupRole;
 use ringraft_shard::{ShardError, ShardEvent};
 use ringraft_types::limits::FRAME_BODY_BYTES_MAX;
-use ringraft_types::{GroupId, Index, NodeId, ShardId, Term, Ticks};
+use ringraft_types::{GroupId, Index, Lacked, NodeId, ShardId, Term, Ticks};
 use ringraft_wal::Recovered;
 
 use crate::audit;
@@ -228,7 +228,12 @@ impl World {
 
     /// Starts a node's process if it doesn't run.
     pub(crate) fn start(&mut self, node: usize) {
-        if !self.nodes[node].is_up && !self.stay_down.contains(&node) {
+        if let Some(Lacked { start, by }) = self.nodes[node].lacked {
+            let number = start.number;
+            let text = format!("node {} lacks start {number}, as {by} said: no start", node + 1);
+            trace::note(self.base.now, What::Text(text));
+            self.base.count("starts refused: an older copy");
+        } else if !self.nodes[node].is_up && !self.stay_down.contains(&node) {
             self.nodes[node].start(&mut self.base, &mut self.network);
         }
     }
@@ -286,6 +291,7 @@ impl World {
             let is_sound = [node, from.0 as usize - 1].iter().all(|at| !self.damaged.contains(at));
             assert!(!is_sound, "V13: node {id} refuses what node {from} says: {refusal}");
         }
+        let mut lacks = None;
         for event in running.shard.take_events() {
             match event {
                 ShardEvent::BecameLeader { group, term, last } => {
@@ -312,6 +318,10 @@ impl World {
                     );
                     self.base.count("groups that refuse as damaged");
                 }
+                ShardEvent::RolledBack { lacked, .. } => {
+                    lacks = Some(lacked);
+                    running.tell_older_copy(usize::from(self.options.shards));
+                }
                 ShardEvent::SteppedDown { group, term } => {
                     let text = format!("node {id} leads group {group} no more, in term {term}");
                     trace::note(now, What::Text(text));
@@ -320,6 +330,12 @@ impl World {
                 ShardEvent::DiskFull(true) => self.base.count("disk is full"),
                 _ => {}
             }
+        }
+        if let Some(lacked) = lacks {
+            let node = &mut self.nodes[node];
+            node.lacked.get_or_insert(lacked);
+            // Its next round rings the lanes that it told.
+            node.wake(&mut self.base, lane, now);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use super::{BootError, LOG_FOLDER, system};
 use crate::config::Config;
-use ringraft_types::Starts;
+use ringraft_types::{Lacked, Starts};
 use ringraft_wal::lock;
 use ringraft_wal::manifest::{Found, Manifest};
 use std::fs::File;
@@ -54,6 +54,15 @@ pub(super) fn open_directory(config: &Config) -> Result<Directory, BootError> {
             config.node
         )));
     }
+    if let Some(Lacked { start, by }) = manifest.lacked {
+        return Err(refuse(format!(
+            "data directory {} is an older copy: node {by} met this node in start {}, which isn't \
+             in it, so it forgot what the node promised since; put the newest directory back, the \
+             one with that start, or leave this node stopped",
+            path.display(),
+            start.number
+        )));
+    }
     let folder = path.join(LOG_FOLDER);
     if !manifest.logs.is_empty() && !folder.is_dir() {
         return Err(refuse(format!("{} {LOST}", folder.display())));
@@ -101,6 +110,19 @@ impl Keeper {
 
     pub(super) fn is_begun(&self, log_id: u64) -> bool {
         self.found.lock().expect("a panic ends the process").manifest.logs.holds(log_id)
+    }
+
+    /// The directory is an older copy: no later start serves from it.
+    pub(super) fn lacks(&self, lacked: Lacked) {
+        let written = self.change(|manifest| {
+            manifest.lacked.get_or_insert(lacked);
+        });
+        if let Err(error) = written {
+            // This life knows it; a later one hears it again from the peers that do.
+            tracing::error!(
+                "{error}: a later start won't know that the directory is an older copy"
+            );
+        }
     }
 
     /// A block of the log is durable: from now on the log must be there.

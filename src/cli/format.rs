@@ -63,6 +63,7 @@ pub(crate) fn format(config: &Config) -> Result<Incarnation, Failure> {
         feature_level: 1,
         starts: Starts::default(),
         logs: Logs::default(),
+        lacked: None,
     };
     manifest
         .store(dir, 1)

@@ -285,8 +285,8 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
                 "the data directory is an older copy: the group refuses to serve"
             );
         }
-        ShardEvent::RolledBack { peer, met, start } => {
-            let (met, start) = (met.number, start.number);
+        ShardEvent::RolledBack { lacked, start } => {
+            let (peer, met, start) = (lacked.by, lacked.start.number, start.number);
             tracing::error!(
                 %shard, %peer, met, start,
                 "this node's data directory is an older copy: a peer met it in a start that isn't \

@@ -2,7 +2,11 @@
 
 use crate::cluster::{Cluster, Node, Shape, ringraft, text_of, wait_until};
 use crate::load::{Load, Writer, check};
-use ringraft_types::{GroupId, Status};
+use crate::raw::Raw;
+use ringraft_net::handshake::RefusalCode;
+use ringraft_net::{Hello, Identity};
+use ringraft_types::{GroupId, Incarnation, Lacked, Met, NodeId, ShardId, Start, Status};
+use ringraft_wal::manifest::Manifest;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Output;
@@ -12,6 +16,8 @@ const GROUP: GroupId = GroupId(1);
 /// Exit codes, as `ringraft exit-codes` explains them.
 const DATA_DIR: i32 = 8;
 const ENVIRONMENT: i32 = 10;
+/// What a start says of a directory that is known to be an older copy.
+const OLDER_COPY: [&str; 2] = ["is an older copy: node", "put the newest directory back"];
 
 #[track_caller]
 fn assert_refused(output: &Output, code: i32, sentences: &[&str]) {
@@ -199,8 +205,7 @@ fn swap(node: &Node, to: &Path, from: &Path) {
     });
 }
 
-/// A node's directory is put back from a copy, started often enough that its own count of starts
-/// passes the others' memory of it, and put right at last.
+/// A node's directory is put back from a copy, which is told once what it is, and put right at last.
 fn a_copy_put_back(test: &'static str, old: usize) {
     let mut cluster = Cluster::start(test, &Shape::default());
     cluster.leader(GROUP);
@@ -220,29 +225,31 @@ fn a_copy_put_back(test: &'static str, old: usize) {
     }
     swap(&cluster.nodes[old], &newest, &copied);
 
+    let node = &mut cluster.nodes[old];
+    node.start();
+    wait_until("the copy to know what it is, and to write it down", || {
+        let found = Manifest::load(&node.data_dir).expect("a copy of it is always whole");
+        found.manifest.lacked.is_some()
+    });
+    let reply = cluster.locate(old, GROUP);
+    assert_eq!((reply.status, reply.ready), (Status::Damaged, false));
+    load.wait_more(50);
+    assert_eq!(cluster.locate(old, GROUP).applied, reply.applied, "it takes no part");
+    let output = ringraft(&["status", "--endpoints", &cluster.nodes[old].client]).output();
+    let text = text_of(&output.expect("status runs"));
+    assert!(text.contains("DAMAGED"), "{text}");
     let own = "this node's data directory is an older copy";
-    for round in 1..=4 {
-        cluster.nodes[old].start();
-        wait_until(&format!("the copy to know what it is, start {round}"), || {
-            cluster.nodes[old].log().matches(own).count() == round
+    wait_until("the copy to say what it is", || cluster.nodes[old].log().contains(own));
+    let sentence = "peer refused: its data directory is an older copy";
+    for other in (0..3).filter(|&node| node != old).map(|node| &cluster.nodes[node]) {
+        wait_until(&format!("{} to say that it refused", other.name), || {
+            other.log().contains(sentence)
         });
-        let reply = cluster.locate(old, GROUP);
-        assert_eq!((reply.status, reply.ready), (Status::Damaged, false), "start {round}");
-        let before = reply.applied;
-        load.wait_more(50);
-        assert_eq!(cluster.locate(old, GROUP).applied, before, "it takes no part");
-        if round == 1 {
-            let output = ringraft(&["status", "--endpoints", &cluster.nodes[old].client]).output();
-            let text = text_of(&output.expect("status runs"));
-            assert!(text.contains("DAMAGED"), "{text}");
-            let sentence = "peer refused: its data directory is an older copy";
-            let others = || (0..3).filter(|&node| node != old).map(|node| &cluster.nodes[node]);
-            for other in others() {
-                let what = format!("{} to say that it refused", other.name);
-                wait_until(&what, || other.log().contains(sentence));
-            }
-        }
-        cluster.nodes[old].kill();
+    }
+    cluster.nodes[old].kill();
+    // It needs nobody to tell it again.
+    for _ in 0..2 {
+        assert_refused(&cluster.nodes[old].run("node"), DATA_DIR, &OLDER_COPY);
     }
     swap(&cluster.nodes[old], &copied, &newest);
     cluster.nodes[old].start();
@@ -263,4 +270,45 @@ fn an_older_copy_is_refused() {
 #[test]
 fn a_dialled_older_copy_is_refused() {
     a_copy_put_back("a_dialled_older_copy_is_refused", 2);
+}
+
+/// Goal: what one shard is told all shards act on, at once and at every later start: a peer that
+/// greets one of them says that it met the node in a start that isn't in its directory.
+#[test]
+fn all_shards_hear_of_an_older_copy() {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores < 2 {
+        return;
+    }
+    let shape = Shape { groups: 2, ..Shape::default() }.set("auto_count", 2);
+    let mut cluster = Cluster::configured("all_shards_hear_of_an_older_copy", &shape);
+    let node = &mut cluster.nodes[0];
+    node.format();
+    node.start();
+    let manifest = || Manifest::load(&cluster.nodes[0].data_dir).expect("just formatted").manifest;
+    let (cluster_id, incarnation) = (manifest().cluster, manifest().incarnation);
+    let groups = [1, 2].map(GroupId);
+    for group in groups {
+        assert_ne!(cluster.locate(0, group).status, Status::Damaged);
+    }
+    let peer = Identity { cluster: cluster_id, node: NodeId(2), incarnation: Incarnation(77) };
+    let start = Start { number: 9, nonce: 9 };
+    let shard = ShardId(0);
+    let hello = Hello {
+        met: Some(Met { incarnation, start }),
+        ..Hello::from_peer(peer, Start { number: 1, nonce: 1 }, shard, NodeId(1), shard)
+    };
+    let address = format!("127.0.0.1:{}", cluster.nodes[0].ports[1]);
+    let (_, welcome) = Raw::greet(&address, &hello).expect("an answer");
+    assert_eq!(welcome.verdict, Err(RefusalCode::RolledBack));
+    for group in groups {
+        wait_until(&format!("the shard of group {group} to hear of it"), || {
+            cluster.locate(0, group).status == Status::Damaged
+        });
+    }
+    let lacked = Lacked { start, by: peer.node };
+    wait_until("the node to write it down", || manifest().lacked == Some(lacked));
+    cluster.nodes[0].kill();
+    let sentences = ["is an older copy: node 2 met this node in start 9", OLDER_COPY[1]];
+    assert_refused(&cluster.nodes[0].run("node"), DATA_DIR, &sentences);
 }

@@ -39,11 +39,20 @@ fn broken(error: impl std::fmt::Display) -> io::Error {
 impl Raw {
     /// Connects to the shard of a node, or to whichever takes the connection.
     pub(crate) fn connect(address: &str, shard: Option<ShardId>) -> io::Result<Self> {
+        let hello = Hello::from_client(ClientId(7), None, None, shard);
+        let (mut raw, welcome) = Self::greet(address, &hello)?;
+        welcome.verdict.map_err(broken)?;
+        raw.shard = welcome.shard;
+        Ok(raw)
+    }
+
+    /// Greets a port of a node; what it answers.
+    pub(crate) fn greet(address: &str, hello: &Hello) -> io::Result<(Self, Welcome)> {
         let address: SocketAddr = address.parse().map_err(broken)?;
         let mut stream = TcpStream::connect_timeout(&address, SILENCE)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE))?;
-        stream.write_all(&Hello::from_client(ClientId(7), None, None, shard).encode())?;
+        stream.write_all(&hello.encode())?;
         let (inbox, outbox) = (Inbox::new(), Outbox::new(1 << 20));
         let mut raw = Self { stream, inbox, outbox, shard: ShardId(0), calls: 0 };
         let welcome = loop {
@@ -52,9 +61,7 @@ impl Raw {
             }
             raw.receive()?;
         };
-        welcome.verdict.map_err(broken)?;
-        raw.shard = welcome.shard;
-        Ok(raw)
+        Ok((raw, welcome))
     }
 
     /// How long a call of [`Self::answers`] waits.

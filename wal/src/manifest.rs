@@ -20,14 +20,19 @@
 //! 60  u32   nonces        that follow, at most 1,024
 //! 64  u64   start         the number of the newest start; zero: none yet
 //! 72  [32]  logs          a bit for each that was begun: log 1 is bit 0 of byte 0
-//! 104 [8]*  the nonces of the newest starts, the newest last
+//! 104 u64   lacked        a start that it doesn't hold, though its node was met in it: its number;
+//!                         zero: none is known
+//! 112 u64   its nonce
+//! 120 u32   who met the node in it
+//! 124 u32   zero
+//! 128 [8]*  the nonces of the newest starts, the newest last
 //!     zeros up to 12,288
 //! ```
 
 use crate::format::{put, round_up};
 use ringraft_types::bytes::{u16_at, u32_at, u64_at, u128_at};
 use ringraft_types::limits::BLOCK_ALIGN_MIN;
-use ringraft_types::{ClusterId, Incarnation, NodeId, Starts};
+use ringraft_types::{ClusterId, Incarnation, Lacked, NodeId, Start, Starts};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -39,9 +44,10 @@ pub const VERSION: u16 = 1;
 pub const COPIES: [&str; 2] = ["manifest-a", "manifest-b"];
 const MAGIC: [u8; 8] = *b"ringmani";
 /// Bytes before the nonces.
-const HEAD_BYTES: usize = LOGS_AT + LOGS_BYTES;
+const HEAD_BYTES: usize = 128;
 const LOGS_AT: usize = 72;
 const LOGS_BYTES: usize = 32;
+const LACKED_AT: usize = LOGS_AT + LOGS_BYTES;
 /// A copy: whole pages, so that writing one never has to read what may not be readable.
 const COPY_BYTES: usize = round_up(HEAD_BYTES + 8 * Starts::REMEMBERED_MAX, BLOCK_ALIGN_MIN);
 
@@ -90,6 +96,8 @@ pub struct Manifest {
     pub starts: Starts,
     /// The logs that were begun: a block of each was durable once.
     pub logs: Logs,
+    /// A peer said that this is an older copy of the node's directory: no start may serve from it.
+    pub lacked: Option<Lacked>,
 }
 
 /// A manifest as found.
@@ -244,6 +252,10 @@ impl Manifest {
         put(&mut out, 60, &(nonces.len() as u32).to_le_bytes());
         put(&mut out, 64, &self.starts.newest().number.to_le_bytes());
         put(&mut out, LOGS_AT, &self.logs.0);
+        if let Some(Lacked { start, by }) = self.lacked {
+            put(&mut out, LACKED_AT, &start.to_bytes());
+            put(&mut out, LACKED_AT + Start::BYTES, &by.0.to_le_bytes());
+        }
         for (place, nonce) in nonces.iter().enumerate() {
             put(&mut out, HEAD_BYTES + 8 * place, &nonce.to_le_bytes());
         }
@@ -329,13 +341,16 @@ fn decode(bytes: &[u8]) -> Copy {
     let Some(nonces) = bytes[HEAD_BYTES..].get(..8 * count) else { return Copy::Rotten };
     let nonces = nonces.chunks_exact(8).map(|nonce| u64_at(nonce, 0)).collect();
     let Some(starts) = Starts::new(u64_at(bytes, 64), nonces) else { return Copy::Rotten };
+    let lacked = Start::at(bytes, LACKED_AT);
+    let by = NodeId(u32_at(bytes, LACKED_AT + Start::BYTES));
     let manifest = Manifest {
         cluster: ClusterId(u128_at(bytes, 16)),
         node: NodeId(u32_at(bytes, 56)),
         incarnation: Incarnation(u64_at(bytes, 32)),
         feature_level: u64_at(bytes, 48),
         starts,
-        logs: Logs(bytes[LOGS_AT..HEAD_BYTES].try_into().expect("32 bytes")),
+        logs: Logs(bytes[LOGS_AT..LACKED_AT].try_into().expect("32 bytes")),
+        lacked: (lacked.number != 0).then_some(Lacked { start: lacked, by }),
     };
     Copy::Good(manifest, u64_at(bytes, 40))
 }
@@ -357,6 +372,7 @@ mod tests {
             feature_level: 1,
             starts: Starts::new(2, vec![0xA, 0xB]).expect("two starts"),
             logs,
+            lacked: Some(Lacked { start: Start { number: 0xC, nonce: 0xD }, by: NodeId(3) }),
         }
     }
 
@@ -397,8 +413,12 @@ mod tests {
         assert_eq!(bytes[56..72], [2, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!((bytes[72], bytes[73], bytes[103]), (1, 2, 0x80));
         assert_eq!(bytes[74..103], [0; 29]);
-        assert_eq!(bytes[104..120], [0xA, 0, 0, 0, 0, 0, 0, 0, 0xB, 0, 0, 0, 0, 0, 0, 0]);
-        assert!(bytes[120..].iter().all(|&byte| byte == 0));
+        assert_eq!(bytes[104..120], [0xC, 0, 0, 0, 0, 0, 0, 0, 0xD, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[120..128], [3, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[128..144], [0xA, 0, 0, 0, 0, 0, 0, 0, 0xB, 0, 0, 0, 0, 0, 0, 0]);
+        assert!(bytes[144..].iter().all(|&byte| byte == 0));
+        let whole = Manifest { lacked: None, ..manifest() };
+        assert!(matches!(decode(&whole.encode(3)), Copy::Good(read, 3) if read == whole));
     }
 
     /// One good copy is enough, none is an error, and every bit flip is noticed.
@@ -414,7 +434,7 @@ mod tests {
         let good = fs::read(&path).expect("just stored");
         for byte in 0..good.len() {
             // Of the padding one bit of each byte.
-            for bit in 0..if byte < 120 { 8 } else { 1 } {
+            for bit in 0..if byte < 144 { 8 } else { 1 } {
                 let mut bad = good.clone();
                 bad[byte] ^= 1 << bit;
                 assert!(matches!(decode(&bad), Copy::Rotten), "bit {bit} of byte {byte}");

@@ -44,8 +44,7 @@ fn is_refused(world: &mut World, node: NodeId, disk: Disk, known: Start) -> Disk
     }
     world.run_for(Ticks::from_millis(2_000));
     let said = world.events(node);
-    let met =
-        |event: &ShardEvent| matches!(event, ShardEvent::RolledBack { met, .. } if *met == known);
+    let met = |event: &ShardEvent| matches!(event, ShardEvent::RolledBack { lacked, .. } if lacked.start == known);
     assert_eq!(said.iter().filter(|event| met(event)).count(), 1, "{said:?}");
     let halts =
         |event: &&ShardEvent| matches!(event, ShardEvent::Halted { halt: Halt::RolledBack, .. });
@@ -134,6 +133,35 @@ fn a_copy_that_was_told_meets_nobody() {
     world.put_back(node, newest);
     world.start(node);
     assert_eq!(world.take_refused(), [], "the right directory is taken");
+}
+
+/// Goal: a shard that hears from another one of its node that their directory is an older copy does
+/// as if it had been told itself: it leads no more, refuses its clients, and is met by nobody.
+#[test]
+fn what_another_shard_was_told_counts() {
+    let mut world = World::new(26, 3, 2);
+    let node = world.elect();
+    assert_eq!(world.put(node, 9, 1, b"a", b"1").status, Status::Ok);
+    let late = world.nodes().into_iter().find(|&other| other != node).expect("three");
+    world.kill(late, |_| true);
+    world.events(node);
+    world.tell_older_copy(node);
+    let sent = world.bytes_from(node);
+    world.run_for(Ticks::from_millis(2_000));
+    let said = world.events(node);
+    let halts =
+        |event: &&ShardEvent| matches!(event, ShardEvent::Halted { halt: Halt::RolledBack, .. });
+    assert_eq!(said.iter().filter(halts).count(), 2, "each group: {said:?}");
+    let told = |event: &ShardEvent| matches!(event, ShardEvent::RolledBack { .. });
+    assert!(!said.iter().any(told), "whoever was told said so: {said:?}");
+    assert_eq!(world.get(node, b"a").0, Status::Damaged, "its clients are told");
+    assert_eq!(world.bytes_from(node), sent, "no peer hears of it");
+    world.start(late);
+    let refused = world.take_refused();
+    assert_ne!(refused, []);
+    assert!(refused.iter().all(|refused| refused.2 == PeerAdmission::Forgot), "{refused:?}");
+    let leader = world.elect_among(|other| other != node);
+    assert_eq!(world.get(leader, b"a").0, Status::Ok);
 }
 
 /// Goal: links that break and come back between two runs of the same processes are taken.

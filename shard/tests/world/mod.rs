@@ -91,6 +91,8 @@ pub(crate) struct World {
     /// Handshakes that were refused since somebody looked: by whom, of whom, why.
     refused: Vec<(NodeId, NodeId, PeerAdmission)>,
     starts: u64,
+    /// Bytes that left each node for its peers.
+    sent: BTreeMap<NodeId, usize>,
 }
 
 /// What a system with little room takes of an outbox.
@@ -140,6 +142,7 @@ impl World {
             busy: BTreeMap::new(),
             refused: Vec::new(),
             starts: 0,
+            sent: BTreeMap::new(),
         };
         for node in world.nodes() {
             world.start(node);
@@ -375,6 +378,20 @@ impl World {
         node.shard.as_mut().expect("it runs").take_events()
     }
 
+    /// Bytes that left a node for its peers so far.
+    pub(crate) fn bytes_from(&self, id: NodeId) -> usize {
+        self.sent.get(&id).copied().unwrap_or_default()
+    }
+
+    /// Another shard of a running node learned that their data directory is an older copy.
+    pub(crate) fn tell_older_copy(&mut self, id: NodeId) {
+        let now = self.now;
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let shard = node.shard.as_mut().expect("it runs");
+        shard.collect(now, Event::OlderCopy).expect("no fault").expect("no frame");
+        node.wake = now;
+    }
+
     /// Tells a node to stop; it goes on turning.
     pub(crate) fn stop(&mut self, id: NodeId) {
         self.nodes.get_mut(&id).and_then(|node| node.shard.as_mut()).expect("it runs").stop();
@@ -500,6 +517,7 @@ impl World {
             replies.push(outbox.take_all());
         }
         for (peer, bytes) in out {
+            *self.sent.entry(id).or_default() += bytes.len();
             self.wire.push_back((now.after(DELAY), id, peer, bytes));
         }
         for bytes in replies {

@@ -20,5 +20,5 @@ pub use ids::{
     ClientId, ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Revision, Sequence, ShardId,
     Term, Ticks,
 };
-pub use start::{Met, Start, Starts};
+pub use start::{Lacked, Met, Start, Starts};
 pub use status::Status;

@@ -2,7 +2,7 @@
 //! the node promised since; by its starts it can be told (decision 0011).
 
 use crate::bytes::u64_at;
-use crate::ids::Incarnation;
+use crate::ids::{Incarnation, NodeId};
 
 /// One start of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +38,16 @@ pub struct Met {
     pub incarnation: Incarnation,
     /// The newest start in which it was met.
     pub start: Start,
+}
+
+/// A start that a data directory doesn't hold though its node was met in it: the directory is an
+/// older copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lacked {
+    /// The start.
+    pub start: Start,
+    /// Who met the node in it.
+    pub by: NodeId,
 }
 
 /// The starts that a data directory remembers.
