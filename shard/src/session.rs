@@ -15,6 +15,7 @@
 //! where, but not its body ([`Status::AlreadyAnswered`]).
 #![forbid(unsafe_code)]
 
+mod snapshot;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use ringraft_types::limits::{SESSION_UNANSWERED_MAX, SESSIONS_PER_GROUP_MAX};
 use ringraft_types::{ClientId, Index, Revision, Status};
 use xxhash_rust::xxh3::xxh3_64;
 
+use snapshot::{Loading, Snapshot};
 use table::Table;
 
 /// The longest body of one reply that is kept for a retry, bytes.
@@ -68,6 +70,8 @@ struct Session {
     sequence: u64,
     /// The client has the answers up to here; `received <= sequence`.
     received: u64,
+    /// The entry that applied its newest write.
+    used: Index,
     /// The reply to `sequence`, unless received.
     newest: Option<StoredReply>,
     /// The replies to `received + 1 .. sequence`.
@@ -88,6 +92,10 @@ pub struct Sessions {
     /// The session whose write was admitted and is not recorded yet.
     admitted: Option<u32>,
     sessions_max: usize,
+    /// The one that is being taken.
+    snapshot: Option<Box<Snapshot>>,
+    /// The one that is being loaded.
+    loading: Option<Box<Loading>>,
 }
 
 impl Sessions {
@@ -111,6 +119,8 @@ impl Sessions {
             replies_max,
             admitted: None,
             sessions_max,
+            snapshot: None,
+            loading: None,
         }
     }
 
@@ -164,10 +174,14 @@ impl Sessions {
         self.bodies_bytes += reply.body.len();
         self.replies += 1;
         self.fold(client, sequence, reply.index, reply.revision, reply.status as u64);
+        if self.snapshot.is_some() {
+            self.save(slot);
+        }
         let session = self.table.session_mut(slot);
         assert!(session.client == client, "the session admitted is the session recorded");
         assert!(session.sequence + 1 == sequence, "the write admitted is the write recorded");
         session.sequence = sequence;
+        session.used = reply.index;
         if let Some(newest) = session.newest.replace(reply) {
             session.before.push_back(newest);
         }
@@ -242,6 +256,9 @@ impl Sessions {
 
     fn begin(&mut self, index: Index, client: ClientId) {
         if self.table.len() == self.sessions_max {
+            if let Some(oldest) = self.table.oldest().filter(|_| self.snapshot.is_some()) {
+                self.save(oldest);
+            }
             let evicted = self.table.evict_oldest();
             let bodies: usize = evicted.replies().map(|reply| reply.body.len()).sum();
             self.bodies_bytes -= bodies;
@@ -259,6 +276,10 @@ impl Sessions {
         if received <= session.received {
             return;
         }
+        if self.snapshot.is_some() {
+            self.save(slot);
+        }
+        let session = self.table.session_mut(slot);
         let mut bytes = 0;
         let dropped = (received - session.received) as usize;
         while session.received < received {
@@ -274,6 +295,14 @@ impl Sessions {
         self.bodies_bytes -= bytes;
         self.replies -= dropped;
         self.fold(client, received, Index::ZERO, Revision::ZERO, 256);
+    }
+
+    /// A session is about to change: a snapshot that lacks it keeps it as it is.
+    #[cold]
+    fn save(&mut self, slot: u32) {
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.save(slot as usize, self.table.session(slot));
+        }
     }
 
     fn fold(&mut self, client: ClientId, number: u64, index: Index, at: Revision, what: u64) {
@@ -296,7 +325,14 @@ impl Default for Sessions {
 
 impl Session {
     const fn new(client: ClientId) -> Self {
-        Self { client, sequence: 0, received: 0, newest: None, before: VecDeque::new() }
+        Self {
+            client,
+            sequence: 0,
+            received: 0,
+            used: Index::ZERO,
+            newest: None,
+            before: VecDeque::new(),
+        }
     }
 
     /// The answer to a write that was applied before.

@@ -22,7 +22,7 @@ pub(super) enum Change {
 }
 
 /// The hash after a change.
-#[inline]
+#[inline(always)]
 pub(super) fn fold(before: u64, revision: u64, change: Change, key: &[u8], value: &[u8]) -> u64 {
     let mut head = [0u8; 24];
     head[..8].copy_from_slice(&before.to_le_bytes());

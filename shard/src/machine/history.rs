@@ -69,7 +69,19 @@ impl History {
         Some((number, record))
     }
 
-    #[cfg(test)]
+    /// The numbers of the oldest record whose change is above this revision, and of the newest; if
+    /// there is none, the first is one more than the second.
+    pub(super) fn numbers(&self, oldest: u64) -> (u64, u64) {
+        let left = self.records.partition_point(|record| record.revision <= oldest);
+        (self.newest - (self.records.len() - left) as u64 + 1, self.newest)
+    }
+
+    /// The revision of the newest record; zero if there is none.
+    pub(super) fn newest_revision(&self) -> u64 {
+        self.records.back().map_or(0, |record| record.revision)
+    }
+
+    /// How many records there are.
     pub(super) fn len(&self) -> usize {
         self.records.len()
     }

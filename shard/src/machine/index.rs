@@ -25,7 +25,7 @@ impl HashIndex {
     }
 
     /// The slot with this hash for which `is_it` holds.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         let mask = self.entries.len() - 1;
         let tag = hash >> 32;

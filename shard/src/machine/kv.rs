@@ -10,7 +10,7 @@ use ringraft_types::reply::REPLY_BYTES_MAX;
 use ringraft_types::{Index, Revision, Status};
 
 use super::store::Store;
-use super::{Applied, ApplyError, CommandKind, StateMachine, read, txn};
+use super::{Applied, ApplyError, CommandKind, LoadError, StateMachine, read, txn};
 
 /// The key-value machine. Commands and replies are laid out in `ringraft_types`.
 #[derive(Debug)]
@@ -125,6 +125,28 @@ impl StateMachine for KvMachine {
 
     fn memory_bytes(&self) -> usize {
         self.store.memory_bytes()
+    }
+
+    fn begin_snapshot(&mut self) {
+        self.store.begin_snapshot(self.applied);
+    }
+
+    fn snapshot(&mut self, bytes: usize, piece: &mut Vec<u8>) -> bool {
+        self.store.snapshot_piece(bytes, piece)
+    }
+
+    fn end_snapshot(&mut self) {
+        self.store.end_snapshot();
+    }
+
+    fn load(&mut self, piece: &[u8]) -> Result<(), LoadError> {
+        assert!(self.applied == Index::ZERO, "only a new machine is loaded");
+        self.store.load(piece)
+    }
+
+    fn end_load(&mut self) -> Result<(), LoadError> {
+        self.applied = self.store.end_load()?;
+        Ok(())
     }
 }
 

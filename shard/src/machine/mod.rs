@@ -11,6 +11,7 @@ pub(crate) mod index;
 mod key;
 mod kv;
 mod read;
+pub(crate) mod saved;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -61,6 +62,16 @@ pub enum ApplyError {
     },
 }
 
+/// Why a piece of a snapshot can't be loaded. Nothing of the machine is of use then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the snapshot can't be loaded, at byte {at} of the piece: {what}")]
+pub struct LoadError {
+    /// Where in the piece; zero if it isn't at one place.
+    pub at: usize,
+    /// What is wrong.
+    pub what: &'static str,
+}
+
 /// A replicated state machine. Owned by one core; equal logs make equal machines.
 pub trait StateMachine {
     /// Judges a command where it enters, before it is proposed or queried. What passes here must
@@ -92,4 +103,30 @@ pub trait StateMachine {
 
     /// Memory the machine takes, bytes, to within a tenth or so. Not replicated.
     fn memory_bytes(&self) -> usize;
+
+    /// Begins a snapshot of the machine as it is now, whatever is applied from here on. One that
+    /// was under way is given up. It should take little time, however large the machine is.
+    fn begin_snapshot(&mut self);
+
+    /// Appends the next piece of the snapshot, about `bytes` long; returns whether it is the last.
+    /// A piece may be empty. What is in it is the machine's own affair; it is kept and sent whole.
+    ///
+    /// # Panics
+    /// If none is under way.
+    fn snapshot(&mut self, bytes: usize, piece: &mut Vec<u8>) -> bool;
+
+    /// Ends the snapshot that is under way, finished or not, if one is.
+    fn end_snapshot(&mut self);
+
+    /// Adds the next piece of a snapshot to a machine to which nothing was applied.
+    ///
+    /// # Errors
+    /// If it is none, or of a version that this one doesn't know. The machine is of no use then.
+    fn load(&mut self, piece: &[u8]) -> Result<(), LoadError>;
+
+    /// The last piece is loaded: from here on the machine is the one whose snapshot it was.
+    ///
+    /// # Errors
+    /// If something is missing. The machine is of no use then.
+    fn end_load(&mut self) -> Result<(), LoadError>;
 }

@@ -9,6 +9,8 @@
 //! ordered index is touched only when a key appears, or disappears from the window. A removed
 //! key's slot (version zero) stays as long as the history holds its removal.
 
+mod snapshot;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -20,6 +22,7 @@ use super::hash::{Change, fold};
 use super::history::{History, Old, Record};
 use super::index::HashIndex;
 use super::key::Key;
+use snapshot::{Head, Snapshot};
 
 /// The revision that means "as it is now, with the running transaction's changes".
 pub(super) const NOW: u64 = u64::MAX;
@@ -90,6 +93,10 @@ pub(super) struct Store {
     spare: Box<[u8]>,
     /// Records made since the last [`Store::commit`].
     made: usize,
+    /// The one that is being taken.
+    snapshot: Option<Box<Snapshot>>,
+    /// Of the snapshot that is being loaded.
+    loading: Option<Head>,
 }
 
 impl Store {
@@ -109,6 +116,8 @@ impl Store {
             key_bytes: 0,
             spare: Box::default(),
             made: 0,
+            snapshot: None,
+            loading: None,
         }
     }
 
@@ -135,6 +144,7 @@ impl Store {
             + self.order.len() * ORDER_ENTRY_BYTES
             + self.key_bytes
             + self.value_bytes
+            + self.snapshot_bytes()
     }
 
     #[inline]
@@ -170,6 +180,9 @@ impl Store {
             Box::from(value)
         };
         let slot = &mut self.chunks[number as usize / CHUNK_SLOTS][number as usize % CHUNK_SLOTS];
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.save_key(number, slot);
+        }
         let old = Old {
             value: std::mem::replace(&mut slot.value, value_box),
             create: slot.create,
@@ -210,8 +223,11 @@ impl Store {
 
     fn remove(&mut self, number: u32) {
         let revision = self.revision + 1;
-        let slot = self.slot_mut(number);
+        let slot = &mut self.chunks[number as usize / CHUNK_SLOTS][number as usize % CHUNK_SLOTS];
         assert!(slot.version > 0, "only a key that exists is removed");
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.save_key(number, slot);
+        }
         let old = Old {
             value: std::mem::take(&mut slot.value),
             create: slot.create,
@@ -278,7 +294,11 @@ impl Store {
             self.revision += 1;
         }
         self.oldest = self.oldest.max(self.revision.saturating_sub(self.window));
-        for _ in 0..self.made + PRUNE_EXTRA {
+        let pruned = self.made + PRUNE_EXTRA;
+        if self.snapshot.is_some() {
+            self.save_changes(pruned);
+        }
+        for _ in 0..pruned {
             let Some((number, record)) = self.history.pop(self.oldest) else { break };
             if record.removed {
                 let slot = self.slot(record.slot);

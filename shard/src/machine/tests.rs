@@ -2,6 +2,7 @@
 
 mod edges;
 mod model;
+mod snapshot;
 
 use ringraft_types::command::{Command, Keys, PutCommand, RangeCommand};
 use ringraft_types::reply::{RangeReply, Reply};

@@ -49,6 +49,16 @@ impl Table {
         self.slots.capacity() * size_of::<Slot>() + self.index.memory_bytes()
     }
 
+    /// The sessions by slot; one whose newest write is zero is none.
+    pub(super) fn slots(&self) -> impl Iterator<Item = &Session> {
+        self.slots.iter().map(|slot| &slot.session)
+    }
+
+    /// The session that was used longest ago.
+    pub(super) fn oldest(&self) -> Option<u32> {
+        (self.oldest != NONE).then_some(self.oldest)
+    }
+
     pub(super) fn session(&self, slot: u32) -> &Session {
         &self.slots[slot as usize].session
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::machine::LoadError;
 
 fn envelope(client: u128, sequence: u64, received: u64, opened: u64) -> Envelope {
     Envelope { client: ClientId(client), sequence, received, opened: Index(opened) }
@@ -258,4 +259,137 @@ fn golden_hash() {
     assert_eq!(run(&mut sessions, 2, &envelope(7, 2, 1, 0)), Ok(true));
     assert_eq!(run(&mut sessions, 3, &envelope(8, 1, 0, 2)), Ok(true));
     assert_eq!(sessions.state_hash(), 14_252_325_395_784_693_733);
+}
+
+fn load(room: usize, pieces: &[Vec<u8>]) -> Result<Sessions, LoadError> {
+    let mut sessions = Sessions::with_limits(room, STORED_REPLIES_MAX);
+    for piece in pieces {
+        sessions.load(piece)?;
+    }
+    sessions.end_load()?;
+    Ok(sessions)
+}
+
+/// All pieces of a snapshot that nothing disturbs.
+fn pieces_of(sessions: &mut Sessions, bytes: usize) -> Vec<Vec<u8>> {
+    sessions.begin_snapshot();
+    let mut pieces = Vec::new();
+    loop {
+        let mut piece = Vec::new();
+        let is_last = sessions.snapshot(bytes, &mut piece);
+        pieces.push(piece);
+        if is_last {
+            sessions.end_snapshot();
+            return pieces;
+        }
+    }
+}
+
+/// Everything that a table holds, its sessions from the one used longest ago.
+fn content(sessions: &Sessions) -> (u64, Index, usize, usize, Vec<String>) {
+    let mut slots: Vec<&Session> = sessions.table.slots().collect();
+    slots.sort_unstable_by_key(|session| session.used);
+    let oldest = sessions.table.oldest().map(|slot| sessions.table.session(slot).used);
+    assert_eq!(oldest, slots.first().map(|session| session.used));
+    let all = slots.iter().map(|session| format!("{session:?}")).collect();
+    let Sessions { hash, evicted_at, bodies_bytes, replies, .. } = *sessions;
+    (hash, evicted_at, bodies_bytes, replies, all)
+}
+
+/// Taken in pieces of any length between random writes, a snapshot is the table as it was when the
+/// snapshot began; the same writes then lead both tables to the same.
+#[test]
+fn a_snapshot_is_the_table_as_it_was() {
+    let mut taken = 0;
+    for seed in 1..=20u64 {
+        let mut state = seed;
+        let mut below = |bound: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % bound
+        };
+        let room = 1 + below(6) as usize;
+        let mut sessions = Sessions::with_limits(room, STORED_REPLIES_MAX);
+        let mut known = BTreeMap::<u128, u64>::new();
+        let mut taking = None;
+        for index in 1..4_000u64 {
+            if taking.is_none() && below(30) == 0 {
+                let as_it_is = content(&sessions);
+                sessions.begin_snapshot();
+                taking = Some((as_it_is, Vec::new(), Vec::new()));
+            }
+            let client = u128::from(below(8));
+            let newest = known.entry(client).or_default();
+            let sequence = if below(8) == 0 { 1 } else { *newest + 1 };
+            let received = sequence.saturating_sub(1 + below(12));
+            let e = envelope(client, sequence, received, index - 1);
+            let body = vec![index as u8; below(40) as usize];
+            if sessions.admit(Index(index), &e) == Verdict::Apply {
+                sessions.record(e.client, sequence, reply(index, &body));
+                *newest = sequence;
+            } else if sequence == *newest + 1 {
+                *newest = 0;
+            }
+            let Some((as_it_is, pieces, since)) = &mut taking else { continue };
+            since.push((index, e, body));
+            if below(3) > 0 {
+                continue;
+            }
+            let mut piece = Vec::new();
+            let is_last = sessions.snapshot(below(300) as usize, &mut piece);
+            pieces.push(piece);
+            if !is_last {
+                continue;
+            }
+            sessions.end_snapshot();
+            let mut loaded =
+                load(room, pieces).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            assert_eq!(content(&loaded), *as_it_is, "seed {seed} index {index}");
+            for (index, e, body) in since.drain(..) {
+                if loaded.admit(Index(index), &e) == Verdict::Apply {
+                    loaded.record(e.client, e.sequence, reply(index, &body));
+                }
+            }
+            assert_eq!(content(&loaded), content(&sessions), "seed {seed} index {index}");
+            taken += 1;
+            taking = None;
+        }
+    }
+    assert!(taken > 500, "only {taken} snapshots were taken");
+}
+
+/// What isn't a whole snapshot is refused, wherever it was cut and whatever was changed in it, and
+/// never breaks anything; pieces are at most one reply longer than asked for.
+#[test]
+fn what_is_no_snapshot_is_refused() {
+    let mut sessions = Sessions::with_limits(4, STORED_REPLIES_MAX);
+    for index in 1..40u64 {
+        let e = envelope(u128::from(index % 4), index.div_ceil(4), 0, 0);
+        let _ = run(&mut sessions, index, &e);
+    }
+    assert_eq!(sessions.len(), 4);
+    let pieces = pieces_of(&mut sessions, 100);
+    assert!(pieces.len() > 3);
+    assert!(pieces.iter().all(|piece| piece.len() < 100 + 48));
+    assert_eq!(content(&load(4, &pieces).expect("whole")), content(&sessions));
+    for missing in 0..pieces.len() {
+        let mut some = pieces.clone();
+        some.remove(missing);
+        assert!(load(4, &some).is_err(), "piece {missing} is missing");
+        let mut doubled = pieces.clone();
+        doubled.insert(missing, pieces[missing].clone());
+        assert!(load(4, &doubled).is_err(), "piece {missing} comes twice");
+    }
+    let whole: Vec<u8> = pieces.concat();
+    for end in 0..whole.len() {
+        assert!(load(4, &[whole[..end].to_vec()]).is_err(), "cut at {end}");
+    }
+    for bit in 0..whole.len() * 8 {
+        let mut changed = whole.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        // Revisions and bodies are the chunk's checksum's: only nothing may break.
+        let _ = load(4, &[changed]);
+    }
+    assert!(load(3, &pieces).is_err(), "more sessions than there is room for");
 }

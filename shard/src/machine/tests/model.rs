@@ -11,7 +11,7 @@ use ringraft_types::reply::{PutReply, Reply};
 use super::*;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Value {
+pub(super) struct Value {
     value: Vec<u8>,
     create: u64,
     modified: u64,
@@ -20,7 +20,8 @@ struct Value {
 
 type Keyspace = BTreeMap<Vec<u8>, Value>;
 
-struct Model {
+#[derive(Clone)]
+pub(super) struct Model {
     /// By revision, from zero.
     copies: Vec<Keyspace>,
     window: u64,
@@ -29,7 +30,7 @@ struct Model {
 
 /// What the model answers to one operation.
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+pub(super) enum Answer {
     Put(Option<(Vec<u8>, Value)>),
     Delete(u64, Vec<(Vec<u8>, Value)>),
     Range { count: u64, more: bool, keys: Vec<(Vec<u8>, Value)> },
@@ -42,7 +43,16 @@ fn select(keyspace: &Keyspace, keys: &Keys<'_>) -> Vec<(Vec<u8>, Value)> {
 }
 
 impl Model {
-    fn revision(&self) -> u64 {
+    pub(super) fn new() -> Self {
+        Self { copies: vec![Keyspace::new()], window: 10_000, oldest: 0 }
+    }
+
+    /// How many keys there are, and the oldest revision that may be read.
+    pub(super) fn extent(&self) -> (u64, u64) {
+        (self.copies.last().expect("revision zero").len() as u64, self.oldest)
+    }
+
+    pub(super) fn revision(&self) -> u64 {
         self.copies.len() as u64 - 1
     }
 
@@ -123,7 +133,7 @@ impl Model {
         }
     }
 
-    fn apply(&mut self, command: Command<'_>) -> Result<Option<Answer>, Status> {
+    pub(super) fn apply(&mut self, command: Command<'_>) -> Result<Option<Answer>, Status> {
         let mut now = self.copies.last().expect("revision zero").clone();
         let mut changed = false;
         let answer = match command {
@@ -229,7 +239,7 @@ fn random_operation<'a>(
 }
 
 /// Encodes a random command; `None` if it came out with a key written twice.
-fn random_command(random: &mut Random, revision: u64) -> Option<Vec<u8>> {
+pub(super) fn random_command(random: &mut Random, revision: u64) -> Option<Vec<u8>> {
     let pairs: Vec<_> = (0..8).map(|_| (random_key(random), random_key(random))).collect();
     let mut bytes = Vec::new();
     let operations: Vec<_> =
@@ -277,7 +287,7 @@ fn behaves_as_the_model() {
         let mut random = Random(seed);
         let mut runner = Runner::new();
         let mut twin = Runner::new();
-        let mut model = Model { copies: vec![Keyspace::new()], window: 10_000, oldest: 0 };
+        let mut model = Model::new();
         for step in 0..2_500 {
             let Some(bytes) = random_command(&mut random, model.revision()) else { continue };
             let command = Command::decode(&bytes).expect("just encoded");
@@ -313,7 +323,7 @@ fn behaves_as_the_model() {
     }
 }
 
-fn check_all_revisions(runner: &mut Runner, model: &Model) {
+pub(super) fn check_all_revisions(runner: &mut Runner, model: &Model) {
     for revision in model.oldest.max(1)..=model.revision() {
         let expected: Vec<_> = model.copies[revision as usize]
             .iter()

@@ -1,0 +1,207 @@
+//! Snapshots: taken while the machine goes on, they are the machine as it was.
+
+use super::model::{Model, check_all_revisions, random_command};
+use super::*;
+use crate::machine::LoadError;
+
+/// A snapshot under way: its pieces so far, what it must come to, and the commands since.
+struct Taking {
+    pieces: Vec<Vec<u8>>,
+    model: Model,
+    index: Index,
+    hash: u64,
+    since: Vec<Vec<u8>>,
+}
+
+impl Taking {
+    fn begin(runner: &mut Runner, model: &Model) -> Self {
+        runner.machine.begin_snapshot();
+        let hash = runner.machine.state_hash();
+        let (model, index) = (model.clone(), runner.index);
+        Self { pieces: Vec::new(), model, index, hash, since: Vec::new() }
+    }
+
+    /// The machine that the pieces make, and then the commands since.
+    fn check(&self, runner: &Runner, context: &str) {
+        let mut loaded = load(&self.pieces).unwrap_or_else(|error| panic!("{context}: {error}"));
+        loaded.index = self.index;
+        assert_eq!(loaded.machine.state_hash(), self.hash, "{context}");
+        let (keys, oldest) = self.model.extent();
+        assert_eq!(loaded.machine.revision().0, self.model.revision(), "{context}");
+        assert_eq!(loaded.machine.oldest_revision().0, oldest, "{context}");
+        assert_eq!(loaded.machine.keys(), keys, "{context}");
+        check_all_revisions(&mut loaded, &self.model);
+        let mut model = self.model.clone();
+        for command in &self.since {
+            // Refused by both alike; what they answer is compared by `behaves_as_the_model`.
+            let _ = model.apply(Command::decode(command).expect("just encoded"));
+            loaded.apply_bytes(command);
+        }
+        assert_eq!(loaded.machine.state_hash(), runner.machine.state_hash(), "{context}");
+        assert_eq!(loaded.machine.revision(), runner.machine.revision(), "{context}");
+        check_all_revisions(&mut loaded, &model);
+    }
+}
+
+fn load(pieces: &[Vec<u8>]) -> Result<Runner, LoadError> {
+    let mut runner = Runner::new();
+    for piece in pieces {
+        runner.machine.load(piece)?;
+    }
+    runner.machine.end_load()?;
+    Ok(runner)
+}
+
+/// All pieces of a snapshot that nothing disturbs.
+fn pieces_of(machine: &mut KvMachine, bytes: usize) -> Vec<Vec<u8>> {
+    machine.begin_snapshot();
+    let mut pieces = Vec::new();
+    loop {
+        let mut piece = Vec::new();
+        let is_last = machine.snapshot(bytes, &mut piece);
+        pieces.push(piece);
+        if is_last {
+            machine.end_snapshot();
+            return pieces;
+        }
+    }
+}
+
+/// Taken in pieces of any length between the commands of long random logs, a snapshot is the
+/// machine as it was when the snapshot began, every kept revision included; the commands since
+/// bring it to where the machine is.
+#[test]
+fn a_snapshot_is_the_machine_as_it_was() {
+    let mut taken = 0;
+    for seed in 1..=6 {
+        let mut random = Random(seed);
+        let mut runner = Runner::new();
+        let mut model = Model::new();
+        let mut taking: Option<Taking> = None;
+        for step in 0..2_500 {
+            let Some(bytes) = random_command(&mut random, model.revision()) else { continue };
+            let _ = model.apply(Command::decode(&bytes).expect("just encoded"));
+            runner.apply_bytes(&bytes);
+            let Some(under_way) = &mut taking else {
+                if random.below(20) == 0 {
+                    taking = Some(Taking::begin(&mut runner, &model));
+                }
+                continue;
+            };
+            under_way.since.push(bytes);
+            if random.below(3) > 0 {
+                continue;
+            }
+            let mut piece = Vec::new();
+            let is_last = runner.machine.snapshot(random.below(400) as usize, &mut piece);
+            under_way.pieces.push(piece);
+            if is_last {
+                runner.machine.end_snapshot();
+                under_way.check(&runner, &format!("seed {seed} step {step}"));
+                taken += 1;
+                taking = None;
+            }
+        }
+    }
+    assert!(taken > 60, "only {taken} snapshots were taken");
+}
+
+/// A piece is as long as it was asked to be, and at most one item longer; one piece looks at a
+/// bounded number of slots.
+#[test]
+fn pieces_are_bounded() {
+    let mut runner = Runner::new();
+    let value = vec![7; 1_000];
+    for number in 0..2_000u64 {
+        runner.put(&number.to_be_bytes(), &value);
+    }
+    for bytes in [1, 10_000, 1_000_000] {
+        let pieces = pieces_of(&mut runner.machine, bytes);
+        let longest = pieces.iter().map(Vec::len).max().expect("there is one");
+        assert!((bytes..bytes + 2_000).contains(&longest), "{longest} of {bytes}");
+        assert_eq!(load(&pieces).expect("whole").machine.state_hash(), runner.machine.state_hash());
+    }
+    let prune = Command::SetHistory { revisions: 0 };
+    runner.apply(prune);
+    let all = Command::Delete(ringraft_types::command::DeleteCommand {
+        keys: Keys::Prefix(b""),
+        previous: false,
+    });
+    runner.apply(all);
+    for _ in 0..5_000 {
+        runner.apply(Command::Nothing);
+    }
+    assert_eq!(pieces_of(&mut runner.machine, 100).len(), 1, "a head, and 2,000 free slots");
+    for number in 0..10_000u64 {
+        runner.put(&number.to_be_bytes(), b"");
+    }
+    runner.apply(all);
+    for _ in 0..5_000 {
+        runner.apply(Command::Nothing);
+    }
+    assert_eq!(pieces_of(&mut runner.machine, 100).len(), 3, "10,000 free slots");
+}
+
+/// What isn't a whole snapshot is refused, wherever it was cut and whatever was changed in it, and
+/// never breaks anything.
+#[test]
+fn what_is_no_snapshot_is_refused() {
+    let mut runner = Runner::new();
+    for number in 0..20u64 {
+        runner.put(&[b'a' + (number % 7) as u8], &number.to_le_bytes());
+    }
+    runner.apply(Command::Delete(ringraft_types::command::DeleteCommand {
+        keys: Keys::One(b"c"),
+        previous: false,
+    }));
+    let pieces = pieces_of(&mut runner.machine, 200);
+    assert!(pieces.len() > 3);
+    for missing in 0..pieces.len() {
+        let mut some = pieces.clone();
+        some.remove(missing);
+        assert!(load(&some).is_err(), "piece {missing} is missing");
+        let mut doubled = pieces.clone();
+        doubled.insert(missing, pieces[missing].clone());
+        assert!(load(&doubled).is_err(), "piece {missing} comes twice");
+    }
+    let whole: Vec<u8> = pieces.concat();
+    for end in 0..whole.len() {
+        assert!(load(&[whole[..end].to_vec()]).is_err(), "cut at {end}");
+    }
+    for bit in 0..whole.len() * 8 {
+        let mut changed = whole.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        // Much of it is values, whose checksum is the chunk's: only nothing may break.
+        let _ = load(&[changed]);
+    }
+    let mut longer = pieces.clone();
+    longer.push(vec![9; ITEM]);
+    assert_eq!(load(&longer).err().map(|error| error.at), Some(0));
+}
+
+/// Bytes of an item without key and value.
+const ITEM: usize = 40;
+
+/// A snapshot that is given up, or begun again, leaves nothing behind.
+#[test]
+fn a_snapshot_can_be_given_up() {
+    let mut runner = Runner::new();
+    for number in 0..100u64 {
+        runner.put(&number.to_be_bytes(), &[1; 100]);
+    }
+    runner.machine.begin_snapshot();
+    let mut piece = Vec::new();
+    assert!(!runner.machine.snapshot(500, &mut piece));
+    for number in 0..100u64 {
+        runner.put(&number.to_be_bytes(), &[2; 100]);
+    }
+    let saving = runner.machine.memory_bytes();
+    runner.machine.end_snapshot();
+    assert!(runner.machine.memory_bytes() < saving, "what was saved is let go");
+    let pieces = pieces_of(&mut runner.machine, 500);
+    assert_eq!(load(&pieces).expect("whole").machine.state_hash(), runner.machine.state_hash());
+    runner.machine.begin_snapshot();
+    runner.put(b"new", b"value");
+    let pieces = pieces_of(&mut runner.machine, 500);
+    assert_eq!(load(&pieces).expect("whole").machine.keys(), 101);
+}
