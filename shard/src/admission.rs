@@ -9,14 +9,15 @@ use crate::error::ShardError;
 use crate::event::ShardEvent;
 use crate::group::Halt;
 use crate::links::Links;
+use crate::node_record::NodeRecord;
 use crate::peer_frames::Carried;
 use crate::shard::Shard;
 use ringraft_net::handshake::{Hello, RefusalCode, Welcome};
 use ringraft_raft::Input;
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
-use ringraft_types::record::{Record, RecordError, RecordKind};
-use ringraft_types::{GroupId, Incarnation, Index, Lacked, Met, NodeId, Start, Term, Ticks};
+use ringraft_types::record::RecordKind;
+use ringraft_types::{GroupId, Incarnation, Index, Lacked, Met, NodeId, Sequence, Term, Ticks};
 use ringraft_wal::device::Device;
 
 /// Whether a peer's handshake is welcome.
@@ -76,20 +77,6 @@ impl From<&Welcome> for Greeting {
         let from = Met { incarnation: welcome.sender.incarnation, start: welcome.start };
         Self { from, met: welcome.met }
     }
-}
-
-/// The peer that a record of the log tells of, and as whom it was met.
-///
-/// # Errors
-/// If the record's payload has another length than a start.
-pub fn met_in(record: &Record<'_>) -> Result<(NodeId, Met), RecordError> {
-    let (have, need) = (record.payload.len(), Start::BYTES);
-    if have != need {
-        return Err(RecordError::Short { have, need });
-    }
-    let incarnation = Incarnation(record.header.term.0);
-    let met = Met { incarnation, start: Start::at(record.payload, 0) };
-    Ok((NodeId(record.header.index.0 as u32), met))
 }
 
 impl<D: Device, L: Links> Shard<D, L> {
@@ -230,13 +217,23 @@ impl<D: Device, L: Links> Shard<D, L> {
     pub(crate) fn meet(&mut self, node: NodeId) -> Result<(), ShardError> {
         let Some(peer) = self.peers.get(&node) else { return Ok(()) };
         let Some(met) = peer.greeted.filter(|_| peer.greeted != peer.met) else { return Ok(()) };
-        let (index, term) = (Index(u64::from(node.0)), Term(met.incarnation.0));
-        let payload = met.start.to_bytes();
-        let sequence =
-            self.append_record(RecordKind::Peer, GroupId::ZERO, index, term, &payload)?;
+        self.peers.get_mut(&node).expect("it was just found").met = Some(met);
+        if self.is_node_damaged {
+            // What the log said of the node is lost, and no group takes part: what is written now
+            // would pass for all of it.
+            return Ok(());
+        }
+        let sequence = self.write_node_record()?;
         let peer = self.peers.get_mut(&node).expect("it was just found");
-        peer.met = Some(met);
         peer.awaits = Some(sequence);
         Ok(())
+    }
+    /// Writes down all that the log is to say of the node.
+    pub(crate) fn write_node_record(&mut self) -> Result<Sequence, ShardError> {
+        let peers = self.peers.iter().filter_map(|(&node, peer)| Some((node, peer.met?)));
+        let met = peers.chain(self.strangers.iter().map(|(&node, &met)| (node, met))).collect();
+        let payload = NodeRecord { shards: self.settings.shards, met }.encode();
+        let (group, index) = (GroupId::ZERO, Index::ZERO);
+        self.append_record(RecordKind::Node, group, index, Term::ZERO, &payload)
     }
 }

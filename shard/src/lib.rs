@@ -20,6 +20,7 @@ pub mod links;
 pub mod machine;
 pub mod mesh;
 pub mod metrics;
+pub mod node_record;
 mod peer_frames;
 pub mod ring;
 pub mod router;
@@ -29,7 +30,7 @@ mod stages;
 mod turn;
 mod watch;
 
-pub use admission::{Greeting, PeerAdmission, met_in};
+pub use admission::{Greeting, PeerAdmission};
 pub use error::{FrameRefusal, ShardError};
 pub use event::{Event, ShardEvent, Wake};
 pub use group::Halt;

@@ -3,7 +3,6 @@
 //! Nothing here opens a file or a socket, reads a clock, starts a thread or draws a random number.
 //! What happens enters by [`Shard::collect`], time by [`Shard::turn`]; see `turn.rs`.
 
-use crate::admission::met_in;
 use crate::apply::Answer;
 use crate::cache::Cache;
 use crate::error::ShardError;
@@ -15,6 +14,7 @@ use crate::limits::{ENTRY_CACHE_BYTES_MIN, Limits};
 use crate::links::Links;
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
+use crate::node_record::NodeRecord;
 use crate::router::Router;
 use crate::stages::Leaving;
 use crate::watch::DiskWatch;
@@ -106,6 +106,8 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) groups: Vec<Group>,
     pub(crate) slots: BTreeMap<GroupId, usize>,
     pub(crate) peers: BTreeMap<NodeId, Peer>,
+    /// As whom nodes were met that aren't members any more.
+    pub(crate) strangers: BTreeMap<NodeId, Met>,
     pub(crate) cache: Cache,
     pub(crate) gates: Gates,
     /// Groups with something to propose or read in this turn.
@@ -137,6 +139,8 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) is_stopping: bool,
     /// The data directory is an older copy: no group takes part.
     pub(crate) is_rolled_back: bool,
+    /// The newest record of the node itself was lost: no group takes part, and none is written.
+    pub(crate) is_node_damaged: bool,
     pub(crate) torn_blocks: u64,
     pub(crate) segments_found: u64,
     /// Spare buffers for reads that wait.
@@ -183,19 +187,18 @@ impl<D: Device, L: Links> Shard<D, L> {
             .filter(|member| member.node != settings.identity.node)
             .map(|member| (member.node, Peer::default()))
             .collect();
-        let mut shards_found = None;
+        let (mut shards_found, mut strangers) = (None, BTreeMap::new());
         for bytes in &recovered.node_records {
             let record = record::decode(bytes).map_err(ShardError::Record)?;
-            let header = record.header;
-            match header.kind {
-                RecordKind::Peer => {
-                    let (node, met) = met_in(&record).map_err(ShardError::Record)?;
-                    if let Some(peer) = peers.get_mut(&node) {
-                        peer.met = Some(met);
+            if record.header.kind == RecordKind::Node {
+                let found = NodeRecord::decode(&record).map_err(ShardError::Record)?;
+                shards_found = Some(found.shards);
+                for (node, met) in found.met {
+                    match peers.get_mut(&node) {
+                        Some(peer) => peer.met = Some(met),
+                        None => drop(strangers.insert(node, met)),
                     }
                 }
-                RecordKind::Shards => shards_found = Some(header.index.0 as u16),
-                _ => {}
             }
         }
         let cache = Cache::new(settings.limits.cache_bytes_max);
@@ -207,6 +210,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             groups: Vec::new(),
             slots: BTreeMap::new(),
             peers,
+            strangers,
             cache,
             gates: Gates::default(),
             touched: Vec::new(),
@@ -227,6 +231,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             watch: DiskWatch::default(),
             is_stopping: false,
             is_rolled_back: false,
+            is_node_damaged: recovered.node_damaged || recovered.unknown_damage,
             torn_blocks: recovered.torn_blocks,
             segments_found: recovered.segments,
             read_buffers: Vec::new(),
@@ -237,15 +242,13 @@ impl<D: Device, L: Links> Shard<D, L> {
                 return Err(ShardError::Shards { found, configured: shard.settings.shards });
             }
             Some(_) => {}
-            // A group's home depends on it.
-            None => {
-                let shards = Index(u64::from(shard.settings.shards));
-                shard.append_record(RecordKind::Shards, GroupId::ZERO, shards, Term::ZERO, b"")?;
-            }
+            None if shard.is_node_damaged => {}
+            // A group's home depends on the number of shards.
+            None => drop(shard.write_node_record()?),
         }
         // Rot that took the node's own records, or nobody knows what: a peer's other life could
         // pass for the one that was known, or a vote be given twice. Every group stays silent.
-        let is_muted = recovered.node_damaged || recovered.unknown_damage;
+        let is_muted = shard.is_node_damaged;
         let mut groups = shard.settings.groups.clone();
         groups.sort_unstable();
         groups.dedup();

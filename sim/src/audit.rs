@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ringraft_shard::met_in;
+use ringraft_shard::node_record::NodeRecord;
 use ringraft_types::command::{Command, Envelope};
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, Index, Met, NodeId, Term, Ticks};
@@ -46,11 +46,10 @@ impl Found {
     /// As whom a peer was met last, if that is written down.
     pub(crate) fn met(&self, peer: NodeId) -> Option<Met> {
         let records = self.recovered.node_records.iter();
-        let of_peer = records.map(|bytes| record::decode(bytes).expect("V13: a sound record"));
-        let mut met = of_peer
-            .filter(|record| record.header.kind == RecordKind::Peer)
-            .map(|record| met_in(&record).expect("V13: a record of a peer"));
-        met.find(|(node, _)| *node == peer).map(|(_, met)| met)
+        let mut records = records.map(|it| record::decode(it).expect("V13: a sound record"));
+        let record = records.find(|record| record.header.kind == RecordKind::Node)?;
+        let found = NodeRecord::decode(&record).expect("V13: a record of the node");
+        found.met.get(&peer).copied()
     }
 
     /// The records of a group's entries, by index.

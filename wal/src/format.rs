@@ -118,6 +118,8 @@ pub const ITEM_ENTRIES: u32 = 1;
 pub const ITEM_HARD: u32 = 2;
 /// Flag of an item: carried records.
 pub const ITEM_CARRIED: u32 = 4;
+/// Flag of an item of group zero: all its records are of the kind of which the newest says all.
+pub const ITEM_NODE: u32 = 8;
 
 pub(crate) const BLOCK_MAGIC: [u8; 8] = *b"ringblok";
 pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"ringsegm";
@@ -428,7 +430,9 @@ impl Directory {
             (kind, _) if kind.is_entry() => {
                 item.note_entries(header.index, header.index, header.term);
             }
-            _ => {}
+            (RecordKind::Node, _) if item.records == 1 => item.flags |= ITEM_NODE,
+            (RecordKind::Node, _) => {}
+            _ => item.flags &= !ITEM_NODE,
         }
     }
 }

@@ -253,7 +253,7 @@ fn verify_log(log_id: u64, segments: &[SegmentFile]) -> Result<VerifyReport, Wal
     report.torn_blocks = outcome.torn_blocks;
     report.stale_blocks = outcome.stale_blocks;
     report.unknown_damage = outcome.unknown_damage;
-    report.node_damaged = outcome.node_damaged;
+    report.node_damaged = outcome.node_damaged();
     report.rot = outcome.rot;
     Ok(report)
 }

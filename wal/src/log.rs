@@ -87,6 +87,8 @@ pub(crate) struct Start {
     pub(crate) locals: Locals,
     /// Files without anything of use, to be removed once this life has begun.
     pub(crate) leftovers: Vec<FileId>,
+    /// Records of the node were lost: no old one may be written again, and pass for the newest.
+    pub(crate) keeps_all: bool,
     pub(crate) next_operation: u64,
 }
 
@@ -133,6 +135,8 @@ pub struct Log {
     /// Removals wait until this block is durable: it says that they may.
     pub(crate) purge_after: Option<Sequence>,
     pub(crate) purge_asked: bool,
+    /// No segment in use is removed.
+    pub(crate) keeps_all: bool,
 
     pub(crate) life_begun: bool,
     pub(crate) needs_seal: bool,
@@ -186,6 +190,7 @@ impl Log {
             oldest: start.oldest,
             purge_after: None,
             purge_asked: false,
+            keeps_all: start.keeps_all,
             life_begun: false,
             needs_seal: false,
             idle_since: Ticks::ZERO,

@@ -435,7 +435,7 @@ impl Recovery {
         let outcome = self.outcome.take().expect("decided before");
         let (spares, unused) = self.classify();
         let mut recovered = Recovered {
-            node_damaged: outcome.node_damaged || outcome.unknown_damage,
+            node_damaged: outcome.node_damaged(),
             unknown_damage: outcome.unknown_damage,
             torn_blocks: outcome.torn_blocks,
             stale_blocks: outcome.stale_blocks,
@@ -526,6 +526,7 @@ impl Recovery {
             index,
             locals,
             leftovers,
+            keeps_all: recovered.node_damaged,
             next_operation: self.operations.next(),
         });
         Box::new((log, recovered))

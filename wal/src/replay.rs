@@ -12,6 +12,8 @@
 //! | several blocks in a row missing at or below it, or a whole segment | rot, unknown: every group may have lost something, all are damaged |
 //! | a bad record under an intact header, at or below it | rot: only the groups whose part of the directory isn't met are damaged |
 //! | the same above it | torn: cut from this block on |
+//! | rot of a record of the node itself that a later one supersedes | reported, nothing is lost |
+//! | the same of its newest record | rot: all groups of the log are damaged |
 //! | entries written over a hole or behind it | kept; the group stays damaged until its log is as new as what it held |
 //! | padding that isn't zero | reported, nothing is lost |
 //! | a header that doesn't match the next block's chain | that block is another one than was written: as a bad block |
@@ -23,11 +25,12 @@
 //! | no block at all in a log that was begun | refused: it is lost, not new |
 
 use crate::error::{RotKind, RotReport};
-use crate::format::{DirectoryItem, FLAG_LIFE, ITEM_CARRIED, ITEM_ENTRIES, ITEM_HARD};
+use crate::format::{DirectoryItem, FLAG_LIFE, ITEM_CARRIED, ITEM_ENTRIES, ITEM_HARD, ITEM_NODE};
 use crate::index::{GroupIndex, Span};
 use crate::scan::{ScannedBlock, ScannedSegment, Step};
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
+use ringraft_types::record::RecordKind;
 use ringraft_types::{GroupId, Index, LogId, Sequence, Term};
 use std::collections::BTreeMap;
 
@@ -246,7 +249,10 @@ pub(crate) struct Outcome {
     pub(crate) torn_blocks: u64,
     pub(crate) stale_blocks: u64,
     pub(crate) unknown_damage: bool,
-    pub(crate) node_damaged: bool,
+    /// The newest record of the node itself was lost.
+    node_lost: bool,
+    /// Records of the node were lost that no later one supersedes.
+    node_lost_for_good: bool,
     pub(crate) durable: Sequence,
     pub(crate) oldest: Sequence,
     pub(crate) newest_seen: Sequence,
@@ -256,7 +262,8 @@ impl Outcome {
     fn damage(&mut self, items: &[DirectoryItem], sequence: Sequence) -> Vec<GroupId> {
         for item in items {
             if item.group == GroupId::ZERO {
-                self.node_damaged = true;
+                self.node_lost = true;
+                self.node_lost_for_good |= item.flags & ITEM_NODE == 0;
             } else {
                 self.groups.entry(item.group).or_default().damage(item, sequence);
             }
@@ -265,6 +272,21 @@ impl Outcome {
         groups.sort_unstable();
         groups.dedup();
         groups
+    }
+
+    fn apply(&mut self, step: &Step, sequence: Sequence) {
+        match step {
+            Step::Node { kind, is_carried } => {
+                self.node_lost &= *kind != RecordKind::Node || *is_carried;
+            }
+            _ if step.group() == GroupId::ZERO => {}
+            _ => self.groups.entry(step.group()).or_default().apply(step, sequence),
+        }
+    }
+
+    /// Whether something is lost that the log said of the node itself.
+    pub(crate) fn node_damaged(&self) -> bool {
+        self.node_lost || self.node_lost_for_good || self.unknown_damage
     }
 
     /// Spans of everything that can be read back.
@@ -394,6 +416,9 @@ fn decide<'a>(
             // what this block says of it overrules that.
             let items = now.repeated.as_deref().unwrap_or(&[]);
             let groups = outcome.damage(items, header.previous);
+            let is_node = |step: &Step| matches!(step, Step::Node { .. });
+            // What it said of the node may have passed for a later record than one that is lost.
+            outcome.node_lost_for_good |= last.is_some_and(|last| last.steps.iter().any(is_node));
             let mut wrong = report(None, Some(header.previous), RotKind::Block);
             wrong.groups = groups;
             outcome.rot.push(wrong);
@@ -416,10 +441,7 @@ fn decide<'a>(
             outcome.rot.push(report(place, Some(header.sequence), RotKind::Padding));
         }
         for step in &now.steps {
-            if step.group() != GroupId::ZERO {
-                let group = outcome.groups.entry(step.group()).or_default();
-                group.apply(step, header.sequence);
-            }
+            outcome.apply(step, header.sequence);
         }
         kept.push(at);
     }

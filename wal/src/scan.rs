@@ -29,7 +29,7 @@ pub(crate) enum Step {
     /// Term, vote, commit.
     Hard { group: GroupId, term: Term, vote: u32, commit: Index, is_carried: bool },
     /// A record of the node itself.
-    Node { kind: RecordKind, index: Index },
+    Node { kind: RecordKind, is_carried: bool },
 }
 
 /// A block whose header and directories are intact.
@@ -334,6 +334,6 @@ fn note_step(steps: &mut Vec<Step>, record: &Record<'_>, inner: Option<&Record<'
                 Step::Entries { group, first, last, term }
             });
         }
-        kind => steps.push(Step::Node { kind, index }),
+        kind => steps.push(Step::Node { kind, is_carried }),
     }
 }

@@ -233,6 +233,57 @@ fn a_group_half_filled_up_is_still_damaged() {
     }
 }
 
+/// A record of the node itself says all that the log says of it, so rot of one that has an intact
+/// successor is no loss; rot of the newest, or of records of other kinds, is one for all groups.
+/// What was written in a life that knew of the loss makes it good only if it is such a successor.
+#[test]
+fn a_superseded_record_of_the_node_is_no_loss() {
+    let node = |bench: &mut Bench, kind, byte| {
+        bench.append(&record(kind, 0, 0, 0, &[byte]));
+        bench.flush()
+    };
+    let (kind, other) = (RecordKind::Node, RecordKind::Home);
+    for (kinds, rotten, is_lost) in [
+        ([kind, kind], 0, false),
+        ([kind, kind], 1, true),
+        ([other, kind], 0, true),
+        ([kind, other], 0, true),
+    ] {
+        let mut bench = Bench::new(settings());
+        let [first, second] = [0, 1].map(|at| node(&mut bench, kinds[at], at as u8));
+        bench.block(1, 1, 5, 1);
+        bench.settle();
+        let rotten = [first, second][rotten];
+        // The whole block, or the record only.
+        let head = block_at(&bench.device, rotten).header.head() as u64;
+        for (byte, rot) in [(20, RotKind::Block), (head + 40, RotKind::Records)] {
+            let mut device = bench.device.clone();
+            device.kill();
+            flip(&mut device, rotten, byte);
+            let (mut log, recovered) = recover(&mut device);
+            let what = format!("{kinds:?}, {rotten:?}, {rot:?}");
+            assert_eq!(self::kinds(&recovered), [rot], "{what}");
+            assert_eq!(recovered.node_damaged, is_lost, "{what}: {recovered:?}");
+            assert_eq!(recovered.groups[&GroupId(1)].damaged, None, "{what}");
+            if !is_lost {
+                assert_eq!(recovered.node_records, [record(kind, 0, 0, 0, &[1])], "{what}");
+            }
+            // No segment goes while records of the node are lost: what is kept of them would be
+            // written again, and pass for the newest.
+            log.append_run(GroupId(1), Index(6), Index(6), Term(1), &entry(1, 6, 1, 50))
+                .expect("room");
+            log.release(GroupId(1), Index(6));
+            for turn in 0..200u64 {
+                log.turn(ringraft_types::Ticks(turn * 1000), &mut device).expect("goes on");
+            }
+            let is_there = device.files().iter().any(|(file, _)| *file == segment(1));
+            assert_eq!(is_there, is_lost, "{what}");
+            device.kill();
+            assert_eq!(recover(&mut device).1.node_damaged, is_lost, "{what}, again");
+        }
+    }
+}
+
 /// Two blocks in a row: what the first of them held isn't known any more, so every group votes
 /// for nobody until it is repaired.
 #[test]

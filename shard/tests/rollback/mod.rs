@@ -2,7 +2,9 @@
 
 use crate::world::World;
 use ringraft_shard::{Halt, PeerAdmission, ShardEvent};
-use ringraft_types::{Met, NodeId, Start, Starts, Status, Ticks};
+use ringraft_types::{GroupId, Met, NodeId, Start, Starts, Status, Ticks};
+use ringraft_wal::block::Block;
+use ringraft_wal::device::FileId;
 use ringraft_wal::device::memory::MemoryDevice;
 
 type Disk = (MemoryDevice, Starts);
@@ -162,6 +164,60 @@ fn what_another_shard_was_told_counts() {
     assert!(refused.iter().all(|refused| refused.2 == PeerAdmission::Forgot), "{refused:?}");
     let leader = world.elect_among(|other| other != node);
     assert_eq!(world.get(leader, b"a").0, Status::Ok);
+}
+
+/// The blocks of a log with records of the node itself, oldest first: each one's place.
+fn blocks_of_the_node(device: &MemoryDevice) -> Vec<(FileId, u64)> {
+    let mut found = Vec::new();
+    for (file, _) in device.files() {
+        let content = device.content(file);
+        let mut at = 4096;
+        while at < content.len() {
+            let Ok(block) = Block::parse(&content[at..]) else { break };
+            if block.directory().iter().any(|item| item.group == GroupId::ZERO) {
+                found.push((block.header.sequence, (file, at as u64)));
+            }
+            at += block.bytes.len();
+        }
+    }
+    found.sort_by_key(|(sequence, _)| *sequence);
+    found.into_iter().map(|(_, place)| place).collect()
+}
+
+/// Goal: rot of what a log said of its node, the peers that it met, takes nothing if it was said
+/// again since. If it was the newest, the node is silent for good: what it writes down later must
+/// not pass for what it lost.
+#[test]
+fn only_the_newest_record_of_the_node_counts() {
+    for is_newest in [false, true] {
+        let (mut world, node) = one_is_down(27);
+        let other = world.nodes().into_iter().find(|&other| other != node).expect("three");
+        // It is met in a later start: there is something to write down.
+        let live_and_meet = |world: &mut World| {
+            world.start(node);
+            world.run_for(Ticks::from_millis(500));
+            world.kill(other, |_| true);
+            world.start(other);
+            world.elect_among(|it| it != node || !is_newest);
+            world.run_for(Ticks::from_millis(500));
+        };
+        for _ in 0..2 {
+            live_and_meet(&mut world);
+            world.kill(node, |_| true);
+        }
+        let (mut device, starts) = world.copy(node);
+        let blocks = blocks_of_the_node(&device);
+        assert!(blocks.len() > 2, "{blocks:?}");
+        let (file, offset) = blocks[if is_newest { blocks.len() - 1 } else { 1 }];
+        device.flip_bit(file, (offset + 20) * 8);
+        world.put_back(node, (device, starts));
+        for round in 0..3 {
+            live_and_meet(&mut world);
+            let is_silent = world.get(node, b"a").0 == Status::Damaged;
+            assert_eq!(is_silent, is_newest, "start {round}");
+            world.kill(node, |_| true);
+        }
+    }
 }
 
 /// Goal: links that break and come back between two runs of the same processes are taken.

@@ -39,15 +39,13 @@ pub enum RecordKind {
     Truncate = 17,
     /// A live record moved to a newer segment; never removes anything. The payload is the record.
     Carried = 18,
-    /// What is known of a peer: `index` is the node, `term` its incarnation, the payload the
-    /// newest start met, as a u64 number and a u64 nonce; group zero. Local.
-    Peer = 19,
+    /// What the log says of its node, all of it: the newest supersedes those before; group zero.
+    /// Its payload is the shard's. Local.
+    Node = 19,
     /// A group's home: this log holds the group `index`; group zero. Local.
     Home = 20,
     /// The feature level in force, in `index`; group zero. Local.
     FeatureLevel = 21,
-    /// How many shards the node has, in `index`; group zero. A group's home depends on it. Local.
-    Shards = 22,
 }
 
 impl RecordKind {
@@ -60,10 +58,9 @@ impl RecordKind {
             16 => Self::HardState,
             17 => Self::Truncate,
             18 => Self::Carried,
-            19 => Self::Peer,
+            19 => Self::Node,
             20 => Self::Home,
             21 => Self::FeatureLevel,
-            22 => Self::Shards,
             _ => return None,
         })
     }

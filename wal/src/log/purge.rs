@@ -91,7 +91,7 @@ impl Log {
         for file in std::mem::take(&mut self.leftovers) {
             self.operations.submit(device, Purpose::Remove, Operation::Remove(file));
         }
-        if !std::mem::take(&mut self.purge_asked) {
+        if !std::mem::take(&mut self.purge_asked) || self.keeps_all {
             return;
         }
         // The last segment stays: it is written to, or holds the end of the chain.
