@@ -7,7 +7,9 @@ use std::rc::Rc;
 
 use ringraft_net::wire::{self, BallotKind};
 use ringraft_net::{Frame, FrameHeader, Kind};
-use ringraft_shard::machine::{Applied, ApplyError, CommandKind, KvMachine, StateMachine};
+use ringraft_shard::machine::{
+    Applied, ApplyError, CommandKind, KvMachine, LoadError, StateMachine,
+};
 use ringraft_types::limits::FRAME_HEADER_BYTES;
 use ringraft_types::{GroupId, Index, NodeId, Revision, Status, Term, record};
 use ringraft_wal::Recovered;
@@ -52,12 +54,26 @@ pub(crate) struct Step {
 /// What one machine applied since it was made.
 pub(crate) type Steps = Rc<RefCell<Vec<Step>>>;
 
-/// A machine that shows what happens to it.
+/// Entries between two snapshots that a witness takes for itself.
+const SNAPSHOT_ENTRIES: u64 = 50;
+/// A piece of such a snapshot, bytes; the entry's own hash takes some of it away.
+const PIECE_BYTES: u64 = 4_096;
+
+/// A snapshot under way, and the commands applied since it began.
+#[derive(Default)]
+struct Taking {
+    pieces: Vec<Vec<u8>>,
+    since: Vec<(Index, Vec<u8>)>,
+}
+
+/// A machine that shows what happens to it. Now and then it is exchanged for one that was loaded
+/// from a snapshot, taken while entries were applied: nobody may notice.
 pub(crate) struct Witness {
     node: NodeId,
     group: GroupId,
     last: Index,
     machine: KvMachine,
+    taking: Option<Taking>,
     ledger: Rc<RefCell<Ledger>>,
     steps: Steps,
 }
@@ -70,7 +86,38 @@ impl Witness {
         ledger: Rc<RefCell<Ledger>>,
         steps: Steps,
     ) -> Self {
-        Self { node, group, last: Index::ZERO, machine: KvMachine::new(), ledger, steps }
+        let (last, machine, taking) = (Index::ZERO, KvMachine::new(), None);
+        Self { node, group, last, machine, taking, ledger, steps }
+    }
+
+    /// Takes a piece of the snapshot that is under way, or begins one.
+    fn exchange(&mut self, index: Index, command: &[u8], hash: u64) {
+        let Some(taking) = &mut self.taking else {
+            if index.0.is_multiple_of(SNAPSHOT_ENTRIES) {
+                self.machine.begin_snapshot();
+                self.taking = Some(Taking::default());
+            }
+            return;
+        };
+        taking.since.push((index, command.to_vec()));
+        let mut piece = Vec::new();
+        let is_last = self.machine.snapshot((hash % PIECE_BYTES) as usize, &mut piece);
+        taking.pieces.push(piece);
+        if !is_last {
+            return;
+        }
+        let Taking { pieces, since } = self.taking.take().expect("it was just looked at");
+        let before = self.machine.state_hash();
+        self.machine = KvMachine::new();
+        for piece in pieces {
+            self.machine.load(&piece).expect("V7: a snapshot loads");
+        }
+        self.machine.end_load().expect("V7: a whole snapshot loads");
+        for (index, command) in since {
+            let again = self.machine.apply(index, &command, &mut Vec::new());
+            again.expect("V7: what was applied once applies again");
+        }
+        assert_eq!(self.machine.state_hash(), before, "V7: a loaded machine is the one it was");
     }
 }
 
@@ -94,12 +141,14 @@ impl StateMachine for Witness {
         self.last = index;
         let start = reply.len();
         let applied = self.machine.apply(index, command, reply)?;
-        let command = xxh3_64(command);
+        let bytes = command;
+        let command = xxh3_64(bytes);
         self.steps.borrow_mut().push(Step { index, revision: applied.revision, command });
         let mut hash = xxh3_64_with_seed(&reply[start..], command);
         let state = self.machine.state_hash();
         hash = hash.rotate_left(7) ^ state ^ applied.revision.0 << 8 ^ applied.status as u64;
         self.ledger.borrow_mut().applied(group, index, node, hash);
+        self.exchange(index, bytes, hash);
         Ok(applied)
     }
 
@@ -117,6 +166,27 @@ impl StateMachine for Witness {
 
     fn memory_bytes(&self) -> usize {
         self.machine.memory_bytes()
+    }
+
+    fn begin_snapshot(&mut self) {
+        self.taking = None;
+        self.machine.begin_snapshot();
+    }
+
+    fn snapshot(&mut self, bytes: usize, piece: &mut Vec<u8>) -> bool {
+        self.machine.snapshot(bytes, piece)
+    }
+
+    fn end_snapshot(&mut self) {
+        self.machine.end_snapshot();
+    }
+
+    fn load(&mut self, piece: &[u8]) -> Result<(), LoadError> {
+        self.machine.load(piece)
+    }
+
+    fn end_load(&mut self) -> Result<(), LoadError> {
+        self.machine.end_load()
     }
 }
 
