@@ -359,6 +359,13 @@ impl<D: Device, L: Links> Shard<D, L> {
         std::mem::take(&mut self.events)
     }
 
+    /// What a group's leader counts of every other voter in this term: up to where its log agrees,
+    /// and the newest read round that it answered. Nothing if it isn't led here.
+    pub fn peers_counted(&self, group: GroupId) -> impl Iterator<Item = (NodeId, Index, u64)> + '_ {
+        let slot = self.slots.get(&group);
+        slot.into_iter().flat_map(|&slot| self.groups[slot].raft.peers_counted())
+    }
+
     /// Writes proposed here and not yet answered.
     pub fn pending_writes(&self) -> u64 {
         self.groups.iter().map(|group| group.waiting.len() as u64).sum()

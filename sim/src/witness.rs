@@ -212,6 +212,9 @@ pub(crate) struct Snoop {
     grants: BTreeMap<(GroupId, Term, NodeId), BTreeSet<NodeId>>,
     /// By group and term: the commit index that its leader told first.
     told: BTreeMap<(GroupId, Term), Index>,
+    /// By group, term and who said it to the term's leader: up to where it holds what the leader
+    /// has, and the newest round of heartbeats that it answered.
+    said: BTreeMap<(GroupId, Term, NodeId), (Index, u64)>,
     majority: usize,
 }
 
@@ -266,6 +269,15 @@ impl Snoop {
                     let promise = self.promises.entry((from, item.group)).or_default();
                     let held = (item.append_term, item.matched_or_prev);
                     promise.held = promise.held.max(held);
+                    let said = self.said.entry((item.group, item.append_term, from)).or_default();
+                    said.0 = said.0.max(item.matched_or_prev);
+                }
+            }
+            Kind::BeatReplies => {
+                let view = wire::beat_replies(frame).expect("V13: a node sends sound frames");
+                for item in view.items() {
+                    let said = self.said.entry((item.group, item.term, from)).or_default();
+                    said.1 = said.1.max(item.round);
                 }
             }
             Kind::Append => {
@@ -297,6 +309,30 @@ impl Snoop {
             commit <= first || own.is_some_and(|own| commit >= own),
             "V2: node {leader} leads group {group} in term {term} and commits entry {commit} of an \
              older term"
+        );
+    }
+
+    /// What a leader counts of a peer, up to where its log agrees and which round of heartbeats it
+    /// answered, is what the peer said in this very term.
+    pub(crate) fn counts(
+        &self,
+        leader: NodeId,
+        group: GroupId,
+        term: Term,
+        (peer, matched, round): (NodeId, Index, u64),
+    ) {
+        let said = self.said.get(&(group, term, peer)).copied().unwrap_or_default();
+        assert!(
+            matched <= said.0,
+            "V2: node {leader} leads group {group} in term {term} and takes node {peer} to hold \
+             what it has up to entry {matched}; in this term it said so up to {}",
+            said.0
+        );
+        assert!(
+            round <= said.1,
+            "V9: node {leader} leads group {group} in term {term} and takes node {peer} to have \
+             answered round {round}; it answered {}",
+            said.1
         );
     }
 

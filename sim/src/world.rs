@@ -558,6 +558,9 @@ impl World {
                          timeouts",
                         node.id
                     );
+                    for counted in lane.shard.peers_counted(id) {
+                        self.snoop.counts(node.id, id, group.term, counted);
+                    }
                     *leaders.entry(id).or_default() += u64::from(group.role == GroupRole::Leader);
                     let seen = self.seen.entry((host, node.life, id)).or_default();
                     assert!(

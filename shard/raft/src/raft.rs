@@ -169,6 +169,16 @@ impl Raft {
         peers.iter().map(|peer| (peer.id, peer.matched, peer.commit))
     }
 
+    /// Of every other voter, what the leader counts of it in this term: up to where its log agrees,
+    /// and the newest read round that it answered. Nothing if this node doesn't lead.
+    pub fn peers_counted(&self) -> impl Iterator<Item = (NodeId, Index, u64)> + '_ {
+        let peers = match &self.role {
+            Role::Leader(leader) => leader.peers(),
+            _ => &[],
+        };
+        peers.iter().map(|peer| (peer.id, peer.matched, peer.round))
+    }
+
     fn on_tick(&mut self, out: &mut Output) {
         let now = self.now;
         match &mut self.role {
