@@ -6,6 +6,8 @@
 //! everything: a start, or a read, must notice it. What can't be read proves nothing, and on a disk
 //! that was damaged the proof stays.
 
+use std::fmt;
+
 use ringraft_types::Sequence;
 use ringraft_types::limits::BLOCK_ALIGN_MIN;
 use ringraft_wal::block::Block;
@@ -23,6 +25,32 @@ struct Part {
     file: FileId,
     offset: u64,
     bytes: usize,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, offset, bytes } = self;
+        write!(f, "{bytes} bytes at {offset} of segment {}", file.number)
+    }
+}
+
+/// Makes a sector of the newest block unreadable; where that is, if there is a block, and it proves
+/// no damage.
+pub(crate) fn spoil_newest(disk: &mut SimDisk, random: &mut Random) -> Option<String> {
+    if disk.is_damaged {
+        return None;
+    }
+    let newest = blocks(&disk.flushed()).into_iter().max_by_key(|(sequence, ..)| *sequence);
+    let part = newest?.2;
+    spoil(disk, part, random);
+    disk.is_damaged = true;
+    Some(part.to_string())
+}
+
+fn spoil(disk: &mut SimDisk, Part { file, offset, bytes }: Part, random: &mut Random) {
+    let sector = random.below(bytes as u64 / SECTOR_BYTES as u64);
+    let at = offset + sector * SECTOR_BYTES as u64;
+    disk.memory_mut().spoil(file, at, SECTOR_BYTES as u64);
 }
 
 /// Damages a disk; what was done, or `None` if there is nothing yet whose loss could be noticed.
@@ -46,7 +74,8 @@ pub(crate) fn inflict(disk: &mut SimDisk, kind: FaultKind, random: &mut Random) 
     if parts.is_empty() {
         return None;
     }
-    let Part { file, offset, bytes } = random.pick(&parts);
+    let part = random.pick(&parts);
+    let Part { file, offset, bytes } = part;
     let memory = disk.memory_mut();
     match kind {
         FaultKind::BitRot => {
@@ -55,10 +84,7 @@ pub(crate) fn inflict(disk: &mut SimDisk, kind: FaultKind, random: &mut Random) 
                 memory.flip_bit(file, bit);
             }
         }
-        FaultKind::BadSector => {
-            let sector = random.below(bytes as u64 / SECTOR_BYTES as u64);
-            memory.spoil(file, offset + sector * SECTOR_BYTES as u64, SECTOR_BYTES as u64);
-        }
+        FaultKind::BadSector => spoil(disk, part, random),
         FaultKind::LostWrite => memory.corrupt(file, offset, &vec![0; bytes]),
         FaultKind::MisdirectedWrite => {
             let other = random.pick(&parts);
@@ -73,7 +99,7 @@ pub(crate) fn inflict(disk: &mut SimDisk, kind: FaultKind, random: &mut Random) 
         _ => unreachable!("{kind} damages nothing that was durable"),
     }
     disk.is_damaged = true;
-    Some(format!("{bytes} bytes at {offset} of segment {}", file.number))
+    Some(part.to_string())
 }
 
 /// Removes all files of a disk.

@@ -62,8 +62,16 @@ impl World {
         }
         let node = self.base.random.pick(&self.options.doomed);
         let lane = self.base.random.below(u64::from(self.options.shards)) as usize;
-        let disk = self.nodes[node].disk_mut(lane);
-        let Some(done) = damage::inflict(disk, kind, &mut self.base.random) else { return false };
+        let done = if kind == FaultKind::BadSector && self.base.random.coin() {
+            // Where the disk wrote when the power went.
+            let keep = self.keep();
+            self.end_and_start(node, Some(keep), "power cut, and a sector goes bad");
+            damage::spoil_newest(self.nodes[node].disk_mut(lane), &mut self.base.random)
+        } else {
+            let disk = self.nodes[node].disk_mut(lane);
+            damage::inflict(disk, kind, &mut self.base.random)
+        };
+        let Some(done) = done else { return false };
         self.damaged.insert(node);
         self.say(format!("disk {}/{lane}: {kind}: {done}", node + 1));
         true
