@@ -26,6 +26,8 @@ pub(crate) enum Event {
     Client { client: usize },
     /// A node's process starts.
     Start { node: usize },
+    /// An old answer comes again, from one node to another, of one shard.
+    Again { from: usize, to: usize, shard: u16 },
     /// A fault strikes, by its place in the list of kinds.
     Fault { kind: usize },
     /// A lasting fault ends.

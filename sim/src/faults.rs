@@ -3,16 +3,17 @@
 mod directory;
 mod disk;
 mod kind;
+mod leaders;
 mod network;
 
 use std::collections::BTreeMap;
 
-use ringraft_net::status::GroupRole;
 use ringraft_types::{GroupId, Ticks};
 
 use crate::base::Event;
 use crate::trace::{self, What};
 use crate::world::World;
+pub(crate) use kind::Family;
 pub use kind::FaultKind;
 
 /// What a lasting fault changed, to be mended.
@@ -22,6 +23,10 @@ pub(crate) enum Lasting {
     Blocked(Vec<(usize, usize)>),
     /// These ways will be blocked for so many milliseconds.
     Soon(Vec<(usize, usize)>, u64),
+    /// These ways are blocked around a leader of this group; so many leaders more will be cut off.
+    CutOff(Vec<(usize, usize)>, GroupId, u64),
+    /// The next leader of this group will be cut off.
+    Next(GroupId, u64),
     /// These ways are slow.
     Slow(Vec<(usize, usize)>),
     /// This node stands still, in this life.
@@ -97,14 +102,6 @@ impl World {
         self.nodes[node].clock.set_rate(now, rate);
         self.say(format!("node {}: the clock's rate is {rate}", node + 1));
         self.nodes[node].wake_all(&mut self.base);
-    }
-
-    /// Which node leads which group.
-    fn leaders(&self) -> Vec<(usize, GroupId)> {
-        let nodes = self.nodes.iter().enumerate();
-        let groups = nodes.flat_map(|(at, node)| node.groups(&self.base).map(move |it| (at, it)));
-        let led = groups.filter(|(_, group)| group.role == GroupRole::Leader);
-        led.map(|(at, group)| (at, group.group)).collect()
     }
 
     fn any_node(&mut self) -> usize {
@@ -185,8 +182,9 @@ impl World {
             FaultKind::RollBack => self.lose_directory(true),
             FaultKind::LostLog => self.lose_log(),
             FaultKind::LonelyLeader => self.leave_alone(),
+            FaultKind::PingPong => self.begin_ping_pong(),
             // The network does these all the time.
-            FaultKind::Loss | FaultKind::Replay => false,
+            FaultKind::Loss | FaultKind::Replay | FaultKind::LateAnswers => false,
             _ => self.inflict_on_network(kind, node),
         }
     }
@@ -212,19 +210,13 @@ impl World {
     pub(crate) fn mend(&mut self, fault: u64) {
         match self.faults.lasting.remove(&fault) {
             None => {}
-            Some(Lasting::Blocked(ways)) => {
-                self.say(format!("open again: {ways:?}"));
-                for (from, to) in ways {
-                    self.network.block(&mut self.base, from, to, false);
-                }
-            }
+            Some(Lasting::Blocked(ways)) => self.open(ways),
             // What would begin once the calm has come doesn't.
-            Some(Lasting::Soon(..)) if self.is_calm => {}
+            Some(Lasting::Soon(..) | Lasting::Next(..)) if self.is_calm => {}
+            Some(Lasting::CutOff(ways, group, left)) => self.open_again(ways, group, left),
+            Some(Lasting::Next(group, left)) => self.cut_off(group, left),
             Some(Lasting::Soon(ways, millis)) => {
-                self.say(format!("blocked: {ways:?}"));
-                for &(from, to) in &ways {
-                    self.network.block(&mut self.base, from, to, true);
-                }
+                self.block(&ways);
                 self.last(Lasting::Blocked(ways), millis, millis);
             }
             Some(Lasting::Slow(ways)) => {
@@ -240,6 +232,20 @@ impl World {
                 self.say(format!("disk {}/{lane} has space again", node + 1));
                 self.nodes[node].disk_mut(lane).memory_mut().set_capacity(u64::MAX);
             }
+        }
+    }
+
+    fn block(&mut self, ways: &[(usize, usize)]) {
+        self.say(format!("blocked: {ways:?}"));
+        for &(from, to) in ways {
+            self.network.block(&mut self.base, from, to, true);
+        }
+    }
+
+    fn open(&mut self, ways: Vec<(usize, usize)>) {
+        self.say(format!("open again: {ways:?}"));
+        for (from, to) in ways {
+            self.network.block(&mut self.base, from, to, false);
         }
     }
 

@@ -2,21 +2,22 @@
 //! in order and late; what is lost is sent again by the system, until its patience is over and the
 //! connection is gone. Frames are never lost alone, but connections are, with what was on its way.
 
+mod old;
+
 use std::collections::{BTreeMap, VecDeque};
 
-use ringraft_net::Kind;
 use ringraft_net::handshake::Role;
 use ringraft_types::Ticks;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::base::{Base, Event, Owner};
-use crate::random::Random;
+use crate::net::old::OldFrames;
 use crate::trace::{self, What};
 
 /// A peer that acknowledges nothing for this long is gone, as the product asks of the system.
 const PATIENCE: Ticks = Ticks::from_millis(8_000);
-/// Old frames that may be delivered again, of one link.
-const OLD_MAX: usize = 32;
+/// A way that takes longer and longer takes at most so much longer.
+const LATER_MAX: Ticks = Ticks::from_millis(4_000);
 
 /// How the network behaves.
 #[derive(Clone, Debug)]
@@ -109,43 +110,14 @@ pub(crate) struct Network {
     blocked: Vec<u32>,
     /// By sender and receiver: so much later.
     slow: Vec<Ticks>,
+    /// By sender and receiver: since when a way takes so many times longer than what was sent then,
+    /// as one whose queue grows.
+    stretched: BTreeMap<usize, (Ticks, u64)>,
     connections: BTreeMap<u64, Connection>,
     next: u64,
     old: BTreeMap<(usize, usize, u16), OldFrames>,
-}
-
-/// Frames of a link that may be delivered again.
-#[derive(Debug, Default)]
-struct OldFrames {
-    /// Of the last ones, more or less.
-    late: Vec<Vec<u8>>,
-    /// Of all that there ever were but beats, each as likely as any other.
-    ever: Vec<Vec<u8>>,
-    seen: u64,
-}
-
-impl OldFrames {
-    fn any(&self, random: &mut Random) -> Option<Vec<u8>> {
-        let of = if random.coin() && !self.ever.is_empty() { &self.ever } else { &self.late };
-        (!of.is_empty()).then(|| of[random.below(of.len() as u64) as usize].clone())
-    }
-
-    fn keep(&mut self, bytes: Vec<u8>, random: &mut Random) {
-        let is_beat = [Kind::Beats as u8, Kind::BeatReplies as u8].contains(&bytes[5]);
-        if !is_beat {
-            self.seen += 1;
-            if self.ever.len() < OLD_MAX {
-                self.ever.push(bytes.clone());
-            } else if let at @ 0..OLD_MAX = random.below(self.seen) as usize {
-                self.ever[at].clone_from(&bytes);
-            }
-        }
-        if self.late.len() < OLD_MAX {
-            self.late.push(bytes);
-        } else {
-            self.late[random.below(OLD_MAX as u64) as usize] = bytes;
-        }
-    }
+    /// Old answers are kept, to come again.
+    keeps_answers: bool,
 }
 
 impl Network {
@@ -156,9 +128,11 @@ impl Network {
             hosts: vec![HostState { life: None, is_on: true }; hosts],
             blocked: vec![0; hosts * hosts],
             slow: vec![Ticks::ZERO; hosts * hosts],
+            stretched: BTreeMap::new(),
             connections: BTreeMap::new(),
             next: 1,
             old: BTreeMap::new(),
+            keeps_answers: false,
         }
     }
 
@@ -174,6 +148,7 @@ impl Network {
     /// Everything that was blocked or slow is not any more.
     pub(crate) fn clear(&mut self, base: &mut Base) {
         self.slow.fill(Ticks::ZERO);
+        self.stretched.clear();
         for from in 0..self.hosts.len() {
             for to in 0..self.hosts.len() {
                 self.set_blocks(base, from, to, 0);
@@ -185,6 +160,14 @@ impl Network {
     pub(crate) fn slow(&mut self, from: usize, to: usize, by: Ticks) {
         let pair = self.pair(from, to);
         self.slow[pair] = by;
+        self.stretched.remove(&pair);
+    }
+
+    /// From now on what is sent on one way comes later and later: by this many times the time that
+    /// went by since now. Until it is said how slow the way is.
+    pub(crate) fn stretch(&mut self, base: &Base, from: usize, to: usize, times: u64) {
+        let pair = self.pair(from, to);
+        self.stretched.insert(pair, (base.now, times));
     }
 
     fn is_blocked(&self, from: usize, to: usize) -> bool {
@@ -270,7 +253,11 @@ impl Network {
 
     fn delay(&self, base: &mut Base, from: usize, to: usize) -> Ticks {
         let (low, high) = self.weather.delay;
-        let mut delay = base.span(low, high).after(self.slow[self.pair(from, to)]);
+        let pair = self.pair(from, to);
+        let mut delay = base.span(low, high).after(self.slow[pair]);
+        if let Some(&(since, times)) = self.stretched.get(&pair) {
+            delay = delay.after(Ticks(base.now.since(since).0 * times).min(LATER_MAX));
+        }
         if base.random.chance(self.weather.loss) {
             base.count("net: lost and sent again");
             delay = delay.after(base.span(Ticks::from_millis(200), Ticks::from_millis(400)));
@@ -381,7 +368,13 @@ impl Network {
         let (from, to) = (end.owner.host, other.owner.host);
         let link = connection.shard[side].map(|shard| (from, to, shard));
         self.push(base, id, side, Piece::Bytes(bytes.clone()));
-        let Some(link) = link.filter(|_| self.weather.replay > 0) else { return };
+        let Some(link) = link else { return };
+        if self.keeps_answers {
+            self.old.entry(link).or_default().keep_answer(&bytes, &mut base.random);
+        }
+        if self.weather.replay == 0 {
+            return;
+        }
         let old = self.old.entry(link).or_default();
         let is_again = base.random.chance(self.weather.replay);
         let again = if is_again { old.any(&mut base.random) } else { None };

@@ -10,7 +10,7 @@ use ringraft_types::Ticks;
 use ringraft_wal::LogSettings;
 use ringraft_wal::device::Durability;
 
-use crate::faults::FaultKind;
+use crate::faults::{Family, FaultKind};
 use crate::links::OutboxLimits;
 use crate::net::Weather;
 use crate::random::Random;
@@ -135,7 +135,7 @@ impl Options {
             options.clock_rate =
                 random.pick(&[(990_000, 1_010_000), (950_000, 1_050_000), (800_000, 1_200_000)]);
         }
-        for &kind in FaultKind::ALL.iter().filter(|kind| !kind.dooms()) {
+        for &kind in FaultKind::ALL.iter().filter(|kind| !kind.dooms() && !kind.is_later()) {
             let is_on = random.below(100) < 45;
             let mean = Ticks::from_millis(random.between(300, 4_000));
             if is_on {
@@ -147,6 +147,14 @@ impl Options {
         let mut options = options.over(asked);
         options.doom(&mut random, asked);
         options.weather.window_bytes = random.pick(&[8 << 10, 64 << 10, 256 << 10]);
+        for &kind in FaultKind::ALL.iter().filter(|kind| kind.is_later()) {
+            let is_on = random.below(100) < 30;
+            let mean = Ticks::from_millis(random.between(300, 4_000));
+            if is_on && !asked.without.contains(&kind) {
+                options.faults.insert(kind, mean);
+            }
+        }
+        options.focus(&mut random, asked);
         options
     }
 
@@ -168,6 +176,30 @@ impl Options {
                 self.doomed.clone_from(&nodes);
             }
         }
+    }
+
+    /// A part of the runs has faults of one family only: what one of them begins no other ends.
+    fn focus(&mut self, random: &mut Random, asked: &Asked) {
+        let family = random.pick(Family::ALL);
+        if random.below(100) >= 25 {
+            return;
+        }
+        self.faults.retain(|kind, _| kind.family() == family);
+        let others = FaultKind::ALL.iter().filter(|kind| kind.family() == family && !kind.dooms());
+        for &kind in others {
+            let is_on = random.coin();
+            let mean = Ticks::from_millis(random.between(300, 2_000));
+            if is_on && !asked.without.contains(&kind) {
+                self.faults.entry(kind).or_insert(mean);
+            }
+        }
+        if !self.faults.keys().any(|kind| kind.dooms()) {
+            self.doomed.clear();
+        }
+        let weather = weather(random);
+        let is_on = |kind| u32::from(self.faults.contains_key(&kind));
+        self.weather.loss = weather.loss * is_on(FaultKind::Loss);
+        self.weather.replay = weather.replay * is_on(FaultKind::Replay);
     }
 
     fn over(mut self, asked: &Asked) -> Self {

@@ -104,6 +104,9 @@ impl World {
         let mut base = Base::new(random);
         let hosts = options.nodes as usize + options.clients;
         let mut network = Network::new(options.weather.clone(), hosts);
+        if options.faults.contains_key(&FaultKind::LateAnswers) {
+            network.keep_answers();
+        }
         let nodes = (1..=options.nodes).map(|id| Node::new(NodeId(id), options.clone())).collect();
         let clients: Vec<Client> =
             (0..options.clients).map(|at| Client::new(at, &mut base, options.clone())).collect();
@@ -202,6 +205,11 @@ impl World {
                 }
             }
             Event::Start { node } => self.start(node),
+            Event::Again { from, to, shard } => {
+                if !self.is_calm {
+                    self.network.answer_again(&mut self.base, from, to, shard);
+                }
+            }
             Event::Fault { kind } => self.strike(kind),
             Event::Mend { fault } => self.mend(fault),
             Event::Probe => {
@@ -292,11 +300,13 @@ impl World {
             assert!(!is_sound, "V13: node {id} refuses what node {from} says: {refusal}");
         }
         let mut lacks = None;
+        let mut elections = 0;
         for event in running.shard.take_events() {
             match event {
                 ShardEvent::BecameLeader { group, term, last } => {
                     trace::note(now, What::Leads { node: id, group, term, last: last.0 });
                     self.base.count("leaders");
+                    elections += 1;
                     running.leads(group);
                     let is_lost = self.lost.contains(&node);
                     assert!(
@@ -336,6 +346,9 @@ impl World {
             node.lacked.get_or_insert(lacked);
             // Its next round rings the lanes that it told.
             node.wake(&mut self.base, lane, now);
+        }
+        for _ in 0..elections {
+            self.was_elected(node, lane);
         }
     }
 

@@ -38,6 +38,9 @@ pub enum FaultKind {
     /// A leader whose clock hardly moves is cut off with a client beside it, which reads; the others
     /// write meanwhile. What it says may arrive nowhere, and what it hears be old.
     LonelyLeader,
+    /// Leaders of a group are cut off one after the other, each with a minority beside it, while
+    /// clients ask for that group.
+    PingPong,
     /// Links are blocked one by one, and released in any order.
     Clog,
     /// Some links are slow.
@@ -50,6 +53,8 @@ pub enum FaultKind {
     Loss,
     /// An old frame of a peer comes again; how often is drawn.
     Replay,
+    /// Old answers of its peers reach a node that was just elected.
+    LateAnswers,
     /// A disk is slow.
     SlowDisk,
     /// A disk completes nothing for a while.
@@ -74,6 +79,25 @@ pub enum FaultKind {
     LostWrite,
     /// A write that was said to be durable went over another one.
     MisdirectedWrite,
+}
+
+/// What kinds of fault strike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// Those who lead.
+    Leaders,
+    /// Ways between hosts.
+    Network,
+    /// Processes and their clocks.
+    Processes,
+    /// Disks and what is on them.
+    Disks,
+}
+
+impl Family {
+    /// All of them.
+    pub(crate) const ALL: &[Family] =
+        &[Family::Leaders, Family::Network, Family::Processes, Family::Disks];
 }
 
 impl FaultKind {
@@ -113,6 +137,8 @@ impl FaultKind {
         FaultKind::RollBack,
         FaultKind::LostLog,
         FaultKind::BadSector,
+        FaultKind::PingPong,
+        FaultKind::LateAnswers,
     ];
 
     /// Whether it destroys what a node promised to keep. Such faults strike a minority only, the
@@ -128,6 +154,38 @@ impl FaultKind {
                 | Self::LostLog
                 | Self::BadSector
         )
+    }
+
+    /// Whether it came later: it is drawn apart from the others, so that what they do to a seed's
+    /// run stays.
+    pub(crate) const fn is_later(self) -> bool {
+        matches!(self, Self::PingPong | Self::LateAnswers)
+    }
+
+    /// What it strikes.
+    pub(crate) const fn family(self) -> Family {
+        match self {
+            Self::LonelyLeader | Self::PingPong | Self::LateAnswers | Self::Replay => {
+                Family::Leaders
+            }
+            Self::Partition
+            | Self::OneWay
+            | Self::Isolate
+            | Self::Clog
+            | Self::SlowLink
+            | Self::Tear
+            | Self::HalfOpen
+            | Self::Loss => Family::Network,
+            Self::Kill
+            | Self::PowerCut
+            | Self::PowerCutAll
+            | Self::Pause
+            | Self::SlowShard
+            | Self::ClockRate
+            | Self::ClockJump
+            | Self::ClientDeath => Family::Processes,
+            _ => Family::Disks,
+        }
     }
 
     /// Its name in counts and on the command line.
@@ -149,6 +207,8 @@ impl FaultKind {
             Self::RollBack => "roll-back",
             Self::LostLog => "lost-log",
             Self::BadSector => "bad-sector",
+            Self::PingPong => "ping-pong",
+            Self::LateAnswers => "late-answers",
             Self::Clog => "clog",
             Self::SlowLink => "slow-link",
             Self::Tear => "tear",

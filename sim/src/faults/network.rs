@@ -4,49 +4,10 @@ use std::collections::BTreeSet;
 
 use ringraft_types::Ticks;
 
-use crate::client::Insists;
 use crate::faults::{FaultKind, Lasting};
 use crate::world::World;
 
 impl World {
-    pub(super) fn leave_alone(&mut self) -> bool {
-        let leaders = self.leaders();
-        let (nodes, clients) = (self.nodes.len(), self.clients.len());
-        if leaders.is_empty() || nodes < 3 || clients < 2 {
-            return false;
-        }
-        let (leader, group) = self.base.random.pick(&leaders);
-        let beside = self.base.random.below(clients as u64) as usize;
-        let hears = self.base.random.coin();
-        let rate = self.base.random.pick(&[50_000, 200_000, 500_000, 1_000_000]);
-        self.set_rate(leader, rate);
-        let (mut blocked, mut slow) = (Vec::new(), Vec::new());
-        for other in (0..nodes + clients).filter(|&at| at != leader && at != nodes + beside) {
-            blocked.push((leader, other));
-            if hears {
-                let by = self.base.random.pick(&[50, 300, 1_000]);
-                self.network.slow(other, leader, Ticks::from_millis(by));
-                slow.push((other, leader));
-            } else {
-                blocked.push((other, leader));
-            }
-        }
-        let text =
-            format!("node {} leads group {group} alone, client {beside} beside it", leader + 1);
-        self.say(text);
-        let span = Ticks::from_millis(self.base.random.between(500, 4_000));
-        let until = self.base.now.after(span);
-        for (at, client) in self.clients.iter_mut().enumerate() {
-            client.insist(&mut self.base, Insists { group, reads: at == beside, until });
-        }
-        // Answers to what it said last are on their way for long when nobody hears it any more.
-        let soon = if hears { self.base.random.pick(&[20, 100, 300]) } else { 1 };
-        let millis = span.0 / 1_000;
-        self.last(Lasting::Soon(blocked, millis), soon, soon);
-        self.last(Lasting::Slow(slow), soon + millis, soon + millis);
-        true
-    }
-
     pub(super) fn inflict_on_network(&mut self, kind: FaultKind, node: usize) -> bool {
         let nodes = self.nodes.len();
         let hosts = nodes + self.clients.len();
