@@ -48,7 +48,7 @@ pub(crate) fn spoil_newest(disk: &mut SimDisk, random: &mut Random) -> Option<St
 }
 
 fn spoil(disk: &mut SimDisk, Part { file, offset, bytes }: Part, random: &mut Random) {
-    let sector = random.below(bytes as u64 / SECTOR_BYTES as u64);
+    let sector = random.below((bytes as u64).div_ceil(SECTOR_BYTES as u64));
     let at = offset + sector * SECTOR_BYTES as u64;
     disk.memory_mut().spoil(file, at, SECTOR_BYTES as u64);
 }
