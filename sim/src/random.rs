@@ -28,6 +28,7 @@ impl Random {
 
     /// A number below `end`, which isn't zero.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
+        assert!(end > 0, "there is no number below zero");
         self.0.rand_range(0..end)
     }
 

@@ -1,0 +1,201 @@
+//! The liveness phase: a quorum is healed, and must serve and be alike.
+
+use std::collections::BTreeMap;
+
+use ringraft_net::status::GroupRole;
+use ringraft_types::{GroupId, Index, NodeId, Ticks};
+
+use super::World;
+use crate::client::Client;
+use crate::history::{Ask, Bytes, KeySet, Range};
+use crate::trace::{self, What};
+
+/// After the last fault every group must serve within this.
+const SERVE_TIME: Ticks = Ticks::from_millis(30_000);
+/// After the last write all nodes of the quorum must be alike within this.
+const CONVERGE_TIME: Ticks = Ticks::from_millis(20_000);
+
+impl World {
+    /// Nothing goes wrong any more, for a quorum at least: its nodes.
+    pub(super) fn heal(&mut self) -> Vec<usize> {
+        self.is_calm = true;
+        self.audit();
+        trace::note(self.base.now, What::Text(String::from("calm from now on")));
+        self.mend_all();
+        let all = self.nodes.len();
+        let least = all / 2 + 1;
+        let mut order: Vec<usize> =
+            (0..all).filter(|node| !self.options.doomed.contains(node)).collect();
+        self.base.random.shuffle(&mut order);
+        let sound = order.len();
+        let size = match self.base.random.coin() {
+            true => sound,
+            false => self.base.random.between(least as u64, sound as u64) as usize,
+        };
+        let mut quorum = order[..size].to_vec();
+        quorum.sort_unstable();
+        for node in 0..all {
+            let is_doomed = self.options.doomed.contains(&node);
+            if quorum.contains(&node) || is_doomed && self.base.random.coin() {
+                // A damaged node may go on: it must disturb nobody.
+                self.start(node);
+            } else if self.base.random.coin() {
+                self.stay_down.insert(node);
+                if self.nodes[node].is_up {
+                    self.end(node, None, "stays down");
+                }
+            } else {
+                for other in (0..all + self.clients.len()).filter(|&other| other != node) {
+                    self.network.block(&mut self.base, node, other, true);
+                    self.network.block(&mut self.base, other, node, true);
+                }
+            }
+        }
+        self.point_out(&quorum);
+        quorum
+    }
+
+    /// A client whose only endpoints are gone for good, and that never heard of other nodes, needs
+    /// a new configuration.
+    pub(super) fn point_out(&mut self, quorum: &[usize]) {
+        for (at, client) in self.clients.iter_mut().enumerate() {
+            if !client.knows_any(quorum) {
+                let text = format!("client {at} knows none of the quorum, and is told");
+                trace::note(self.base.now, What::Text(text));
+                client.begin_at(&mut self.base, &mut self.network, quorum);
+            }
+        }
+    }
+
+    pub(super) fn must_serve(&mut self) {
+        let now = self.base.now;
+        for client in &mut self.clients {
+            client.count_from(now);
+        }
+        let until = now.after(SERVE_TIME);
+        let mut missing = self.unserved();
+        while !missing.is_empty() {
+            assert!(
+                self.base.now < until,
+                "liveness: groups {missing:?} don't serve {SERVE_TIME} us after the last fault"
+            );
+            // Chance may leave a group out.
+            for (at, &group) in missing.iter().enumerate() {
+                let client = at % self.clients.len();
+                self.clients[client].send_to(&mut self.base, group);
+            }
+            let next = self.base.now.after(Ticks::from_millis(3_000)).min(until);
+            self.run_until(next, |world| world.unserved().is_empty());
+            missing = self.unserved();
+        }
+    }
+
+    /// Groups of which no write, or no read, was done since it is calm.
+    fn unserved(&self) -> Vec<GroupId> {
+        let is_served = |group: &GroupId| {
+            let done = self.clients.iter().filter_map(|client| client.done().get(group));
+            let (writes, reads) = done.fold((0, 0), |sum, done| (sum.0 + done.0, sum.1 + done.1));
+            writes > 0 && reads > 0
+        };
+        (1..=self.options.groups).map(GroupId).filter(|group| !is_served(group)).collect()
+    }
+
+    pub(super) fn must_converge(&mut self, quorum: &[usize]) {
+        for client in &mut self.clients {
+            client.is_done = true;
+        }
+        let until = self.base.now.after(CONVERGE_TIME);
+        let is_idle = |world: &Self| world.clients.iter().all(Client::is_idle);
+        if !self.run_until(until, is_idle) {
+            panic!("liveness: calls are unanswered {CONVERGE_TIME} us after the last one");
+        }
+        let last = until.after(Ticks(10 * CONVERGE_TIME.0));
+        let (mut until, mut before) = (until, 0);
+        while !self.run_until(until, |world| world.difference(quorum).is_none()) {
+            // One entry for each round trip over a slow link takes its time; standing still doesn't.
+            let applied = self.applied(quorum);
+            let difference = self.difference(quorum).expect("there is one");
+            assert!(
+                applied > before && self.base.now < last,
+                "liveness: {difference} {CONVERGE_TIME} us after the last write or progress"
+            );
+            (until, before) = (until.after(CONVERGE_TIME), applied);
+        }
+    }
+
+    /// Entries that the nodes of a quorum applied, all together.
+    fn applied(&self, quorum: &[usize]) -> u64 {
+        let groups = quorum.iter().flat_map(|&node| self.nodes[node].groups(&self.base));
+        groups.map(|group| group.applied.0).sum()
+    }
+
+    /// Groups that a doomed node leads, as long as it may: it isn't known what its disk lost.
+    fn led_by_doomed(&self) -> u64 {
+        let doomed = self.options.doomed.iter();
+        let groups = doomed.flat_map(|&node| self.nodes[node].groups(&self.base));
+        groups.filter(|group| group.role == GroupRole::Leader).count() as u64
+    }
+
+    /// What keeps the nodes of a quorum from being alike and at rest, if anything does.
+    fn difference(&self, quorum: &[usize]) -> Option<String> {
+        let mut ends: BTreeMap<GroupId, (NodeId, Index)> = BTreeMap::new();
+        let mut led = self.led_by_doomed();
+        for &node in quorum {
+            let node = &self.nodes[node];
+            let now = node.clock.read(self.base.now);
+            if node.lanes().count() != usize::from(self.options.shards) {
+                return Some(format!("node {} doesn't serve", node.id));
+            }
+            for lane in node.lanes() {
+                if !lane.shard.is_quiet() {
+                    return Some(format!("node {} is still writing", node.id));
+                }
+                for group in lane.shard.status(now).groups {
+                    led += u64::from(group.role == GroupRole::Leader);
+                    let first = *ends.entry(group.group).or_insert((node.id, group.applied));
+                    if first.1 != group.applied || group.applied != group.last {
+                        return Some(format!(
+                            "nodes {} and {} differ: {group:?}",
+                            first.0, node.id
+                        ));
+                    }
+                }
+            }
+        }
+        let groups = self.options.groups;
+        (led != groups).then(|| format!("the quorum {quorum:?} leads {led} of {groups} groups"))
+    }
+
+    /// A client reads everything there is.
+    pub(super) fn read_all(&mut self) {
+        let now = self.base.now;
+        for group in (1..=self.options.groups).map(GroupId) {
+            let ask = Ask::Range(Range::current(KeySet::Prefix(Bytes::from(""))));
+            let Self { clients, base, history, .. } = self;
+            clients[0].submit(base, history, group, ask);
+            clients[0].wake(base, base.now);
+        }
+        let until = now.after(CONVERGE_TIME);
+        if !self.run_until(until, |world| world.clients.iter().all(Client::is_idle)) {
+            panic!("liveness: the last reads are unanswered");
+        }
+    }
+
+    pub(super) fn finish(&mut self, quorum: &[usize]) {
+        self.probe();
+        for &node in quorum {
+            let node = &self.nodes[node];
+            for group in node.groups(&self.base) {
+                trace::note(
+                    self.base.now,
+                    What::Final {
+                        node: node.id,
+                        group: group.group,
+                        applied: group.applied.0,
+                        hash: group.state_hash,
+                    },
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! What nodes did, held against what they may do.
+
+use std::collections::BTreeMap;
+
+use ringraft_net::status::GroupRole;
+use ringraft_shard::{ShardError, ShardEvent};
+use ringraft_types::limits::FRAME_BODY_BYTES_MAX;
+use ringraft_types::{GroupId, Index, NodeId, ShardId, Term, Ticks};
+use ringraft_wal::Recovered;
+
+use super::World;
+use crate::audit;
+use crate::base::Event;
+use crate::checker::Dump;
+use crate::node::{Place, Stop};
+use crate::trace::{self, What};
+
+impl World {
+    /// What a lane sent to peers.
+    fn look_at_frames(&mut self, node: usize, lane: usize) {
+        let id = self.nodes[node].id;
+        let Place::Running(running) = &mut self.nodes[node].places[lane] else { return };
+        let now = self.base.now;
+        for sent in std::mem::take(&mut running.sent) {
+            self.snoop.sent(id, sent.to, &sent.bytes, |header| {
+                trace::note(
+                    now,
+                    What::Sent {
+                        from: id,
+                        to: sent.to,
+                        shard: ShardId(lane as u16),
+                        kind: header.kind as u8,
+                        group: header.group,
+                        bytes: header.frame_bytes(),
+                    },
+                );
+            });
+        }
+    }
+
+    /// What a lane did in its turn.
+    pub(super) fn look_at(&mut self, node: usize, lane: usize) {
+        self.look_at_frames(node, lane);
+        let id = self.nodes[node].id;
+        let Place::Running(running) = &mut self.nodes[node].places[lane] else { return };
+        let now = self.base.now;
+        for (from, refusal) in std::mem::take(&mut running.refused) {
+            let is_sound = [node, from.0 as usize - 1].iter().all(|at| !self.damaged.contains(at));
+            assert!(!is_sound, "V13: node {id} refuses what node {from} says: {refusal}");
+        }
+        let mut lacks = None;
+        let mut elections = 0;
+        for event in running.shard.take_events() {
+            match event {
+                ShardEvent::BecameLeader { group, term, last } => {
+                    trace::note(now, What::Leads { node: id, group, term, last: last.0 });
+                    self.base.count("leaders");
+                    elections += 1;
+                    running.leads(group);
+                    let is_lost = self.lost.contains(&node);
+                    assert!(
+                        !is_lost,
+                        "S36: node {id} forgot its promises, and leads group {group}"
+                    );
+                    let newest = self.ledger.borrow().newest(group);
+                    self.snoop.leads(id, group, term, last, newest);
+                }
+                ShardEvent::Unreadable { group, error } => {
+                    let is_damaged = self.damaged.contains(&node);
+                    assert!(is_damaged, "I-11: node {id} can't read group {group}: {error}");
+                    self.base.count("rot met by a read");
+                }
+                ShardEvent::Halted { group, halt } => {
+                    assert!(
+                        self.damaged.contains(&node),
+                        "I-11: node {id} halts group {group}, whose log was never damaged: {halt:?}"
+                    );
+                    self.base.count("groups that refuse as damaged");
+                }
+                ShardEvent::RolledBack { lacked, .. } => {
+                    lacks = Some(lacked);
+                    running.tell_older_copy(usize::from(self.options.shards));
+                }
+                ShardEvent::SteppedDown { group, term } => {
+                    let text = format!("node {id} leads group {group} no more, in term {term}");
+                    trace::note(now, What::Text(text));
+                }
+                ShardEvent::DiskStuck(true) => self.base.count("disk is stuck"),
+                ShardEvent::DiskFull(true) => self.base.count("disk is full"),
+                _ => {}
+            }
+        }
+        if let Some(lacked) = lacks {
+            let node = &mut self.nodes[node];
+            node.lacked.get_or_insert(lacked);
+            // Its next round rings the lanes that it told.
+            node.wake(&mut self.base, lane, now);
+        }
+        for _ in 0..elections {
+            self.was_elected(node, lane);
+        }
+    }
+
+    pub(super) fn recovered(&mut self, node: usize, lane: usize, recovered: &Recovered) {
+        let id = self.nodes[node].id;
+        let shard = ShardId(lane as u16);
+        let rot = recovered.rot.len();
+        let (torn, stale) = (recovered.torn_blocks, recovered.stale_blocks);
+        trace::note(self.base.now, What::Recovered { node: id, shard, torn, stale, rot });
+        self.base.count("recoveries");
+        if torn > 0 {
+            self.base.count("recovery: torn tail cut");
+        }
+        if stale > 0 {
+            self.base.count("recovery: stale blocks");
+        }
+        if rot > 0 {
+            self.base.count("recovery: rot");
+        }
+        if recovered.unknown_damage || recovered.node_damaged {
+            self.base.count("recovery: rot that silences a log");
+        }
+        assert!(
+            recovered.rot.is_empty() || self.damaged.contains(&node),
+            "I-11: node {id}/{lane} finds rot where there is none: {:?}",
+            recovered.rot
+        );
+        if self.lost.contains(&node) {
+            // It knows nothing of what it promised, and nobody believes it.
+            return;
+        }
+        let is_damaged = self.damaged.contains(&node);
+        self.snoop.recovered(id, (shard.0, self.options.shards), recovered, is_damaged);
+    }
+
+    /// A process ends by itself; what the lane sent before left nevertheless.
+    pub(super) fn stopped(&mut self, node: usize, lane: usize, stop: &Stop) {
+        self.look_at_frames(node, lane);
+        let id = self.nodes[node].id;
+        trace::note(self.base.now, What::Text(format!("node {id} stops: {stop}")));
+        let is_given_up = matches!(stop, Stop::Shard(ShardError::DiskStuck { .. }))
+            && self.nodes[node].moods.iter().any(|mood| mood.was_slow);
+        assert!(
+            is_given_up || self.nodes[node].has_disk_errors() || self.damaged.contains(&node),
+            "I-10: node {id} stops, and nothing went wrong with its disk: {stop}"
+        );
+        self.base.count(match stop {
+            Stop::Recovery(_) => "stopped in recovery",
+            Stop::Shard(_) => "stopped by its disk",
+        });
+        self.end(node, None, "an error of its disk");
+        let later = self.base.span(Ticks::from_millis(1), Ticks::from_millis(1_000));
+        self.base.after(later, Event::Start { node });
+    }
+
+    /// What the nodes applied, from their disks.
+    pub(super) fn dumps(&self, quorum: &[usize]) -> Vec<Dump> {
+        let mut dumps = Vec::new();
+        for &at in quorum {
+            let node = &self.nodes[at];
+            for lane in 0..usize::from(self.options.shards) {
+                let mut found = audit::open(node.disk(lane).flushed(), node.log_settings(lane));
+                for (&(_, group), steps) in self.steps.range((at, GroupId(0))..(at + 1, GroupId(0)))
+                {
+                    if group.0 % u64::from(self.options.shards) == lane as u64 {
+                        dumps.push(found.dump(node.id, group, &steps.borrow()));
+                    }
+                }
+            }
+        }
+        dumps
+    }
+
+    /// Everything that was applied anywhere lies intact on a quorum of disks, counting only what is
+    /// flushed (V5).
+    pub(super) fn audit(&mut self) {
+        self.base.count("disks audited");
+        let mut copies: BTreeMap<(GroupId, Term), usize> = BTreeMap::new();
+        for (_, node) in self.nodes.iter().enumerate().filter(|(at, _)| !self.damaged.contains(at))
+        {
+            for lane in 0..usize::from(self.options.shards) {
+                let found = audit::open(node.disk(lane).flushed(), node.log_settings(lane));
+                for (&group, found) in &found.recovered.groups {
+                    let newest = self.ledger.borrow().newest(group);
+                    if let Some(term) = audit::term_at(found, newest) {
+                        *copies.entry((group, term)).or_default() += 1;
+                    }
+                }
+            }
+        }
+        // What a damaged disk held counts: its node votes as if it held it still.
+        let majority = (self.nodes.len() / 2 + 1).saturating_sub(self.damaged.len()).max(1);
+        for group in (1..=self.options.groups).map(GroupId) {
+            let newest = self.ledger.borrow().newest(group);
+            let of_group = (group, Term::ZERO)..=(group, Term(u64::MAX));
+            let most = copies.range(of_group).map(|(_, &copies)| copies).max().unwrap_or(0);
+            assert!(
+                newest == Index::ZERO || most >= majority,
+                "V5: entry {newest} of group {group} was applied, and {most} disks of {} hold it",
+                self.nodes.len()
+            );
+        }
+    }
+
+    /// Looks at all groups of all nodes that serve.
+    pub(super) fn probe(&mut self) {
+        if self.base.random.chance(100_000) {
+            self.audit();
+        }
+        let mut states: BTreeMap<(GroupId, Index), (NodeId, u64)> = BTreeMap::new();
+        let mut leaders: BTreeMap<GroupId, u64> = BTreeMap::new();
+        for node in &self.nodes {
+            let now = node.clock.read(self.base.now);
+            for lane in node.lanes() {
+                // V14: what waits anywhere is bounded.
+                let waiting = lane.shard.links.waiting_bytes_max();
+                let most = 4 * self.options.outbox.client.max(self.options.outbox.peer);
+                assert!(waiting <= most + FRAME_BODY_BYTES_MAX, "V14: {waiting} bytes wait");
+                for group in lane.shard.status(now).groups {
+                    let (id, host) = (group.group, node.host());
+                    assert!(
+                        group.applied <= group.commit && group.commit <= group.last,
+                        "I-01: node {} group {id}: {group:?}",
+                        node.id
+                    );
+                    assert!(
+                        group.role != GroupRole::Leader || lane.may_lead(id, &self.options),
+                        "N02: node {} leads group {id}, and heard no majority for two election \
+                         timeouts",
+                        node.id
+                    );
+                    for counted in lane.shard.peers_counted(id) {
+                        self.snoop.counts(node.id, id, group.term, counted);
+                    }
+                    *leaders.entry(id).or_default() += u64::from(group.role == GroupRole::Leader);
+                    let seen = self.seen.entry((host, node.life, id)).or_default();
+                    assert!(
+                        group.commit >= seen.0 && group.applied >= seen.1,
+                        "V2: node {} group {id} went back from {seen:?}: {group:?}",
+                        node.id
+                    );
+                    *seen = (group.commit, group.applied);
+                    let key = (id, group.applied);
+                    let first = *states.entry(key).or_insert((node.id, group.state_hash));
+                    assert!(
+                        first.1 == group.state_hash,
+                        "V7: nodes {} and {} differ at entry {} of group {id}",
+                        first.0,
+                        node.id,
+                        group.applied
+                    );
+                }
+            }
+        }
+        if leaders.values().any(|&leaders| leaders > 1) {
+            self.base.count("a leader beside an older one");
+        }
+    }
+}
