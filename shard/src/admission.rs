@@ -228,6 +228,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         peer.awaits = Some(sequence);
         Ok(())
     }
+
     /// Writes down all that the log is to say of the node.
     pub(crate) fn write_node_record(&mut self) -> Result<Sequence, ShardError> {
         let peers = self.peers.iter().filter_map(|(&node, peer)| Some((node, peer.met?)));
