@@ -126,6 +126,11 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
     let mut ends = Mesh::<Parcel>::new(shards + 1, limits).into_ends();
     let control_end = ends.pop().expect("there is a lane for control");
 
+    // This thread keeps the log too: who drops it last writes out what waits, and no more after it.
+    let log = options.log.clone();
+    // Before a shard accepts: who connects must not take the descriptors that this lane needs.
+    let control = start_control(&config, http, control_end, &doorbells, &stop, log)?;
+
     let (outcomes, ended) = channel();
     let note_older_copy = {
         let outcomes = outcomes.clone();
@@ -162,9 +167,6 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
         });
         threads.push(thread.map_err(system("starting a shard's thread"))?);
     }
-    // This thread keeps the log too: who drops it last writes out what waits, and no more after it.
-    let log = options.log.clone();
-    let control = start_control(&config, http, control_end, &doorbells, &stop, log)?;
     stop_on_signals(options.stop, outcomes)?;
 
     // The first lane to end, or a signal, ends the node.
@@ -264,21 +266,25 @@ fn start_control(
     stop: &Arc<AtomicBool>,
     log: control::LogControl,
 ) -> Result<JoinHandle<()>, BootError> {
+    let (ready, is_ready) = channel::<()>();
     let feed = MeshFeed::new(config, mesh, doorbells.clone(), stop.clone());
     let core = config.cpu.control[0];
     let http_connections_max = config.limits.http_connections_max;
-    cores::spawn(String::from("control"), None, move || {
+    let control = cores::spawn(String::from("control"), None, move || {
         let options = control::ControlOptions {
             core: Some(core),
             connections_max: http_connections_max,
             patience: control::ControlOptions::PATIENCE,
         };
-        if let Err(error) = control::serve(http, options, feed, log) {
+        if let Err(error) = control::serve(http, options, feed, log, || drop(ready)) {
             // Consensus goes on without it.
             tracing::error!("the control lane stopped: {error}");
         }
     })
-    .map_err(system("starting the control lane"))
+    .map_err(system("starting the control lane"))?;
+    // Whether it is ready or has stopped: nobody sends, the sender is dropped.
+    let _ = is_ready.recv();
+    Ok(control)
 }
 
 fn listen(addresses: &Addresses) -> Result<Vec<(OwnedFd, Role)>, BootError> {

@@ -88,7 +88,7 @@ impl Server {
         let options = ControlOptions { core: None, connections_max, patience };
         let (lane_feed, lane_log) = (feed.clone(), log.clone());
         let thread = std::thread::spawn(move || {
-            serve(listener, options, lane_feed, lane_log).expect("the control lane runs");
+            serve(listener, options, lane_feed, lane_log, || {}).expect("the control lane runs");
         });
         Self { feed, address, log, thread: Some(thread) }
     }

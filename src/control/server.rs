@@ -60,12 +60,14 @@ impl ControlOptions {
 
 /// Runs the control lane in the calling thread until the feed says that it is to end.
 ///
-/// `listener` comes from [`crate::control::bind`].
+/// `listener` comes from [`crate::control::bind`]. `ready` is called when the lane has every
+/// descriptor that it needs for itself: connections may take the others from then on.
 pub fn serve(
     listener: net::TcpListener,
     options: ControlOptions,
     feed: impl ShardFeed + 'static,
     log: LogControl,
+    ready: impl FnOnce(),
 ) -> Result<(), ControlError> {
     let placement = options.core.map_or(Placement::Unbound, Placement::Fixed);
     let executor = LocalExecutorBuilder::new(placement)
@@ -76,6 +78,7 @@ pub fn serve(
     executor.run(async move {
         // The acceptor waits on the other end: it ends when this one is dropped.
         let (running, stopped) = UnixStream::pair()?;
+        ready();
         let deadlines = Deadlines::default();
         let lane = Rc::new(Lane { feed, log, deadlines, patience: options.patience });
         let acceptor = accept(listener, stopped, options.connections_max, Rc::clone(&lane));

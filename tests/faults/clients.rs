@@ -87,15 +87,18 @@ fn a_node_without_descriptors_says_so() {
     let node = &mut cluster.nodes[0];
     node.format();
     node.start_with_descriptors(100);
-    cluster.leader(GROUP);
     let node = &cluster.nodes[0];
-    // The peer port has more places than this node has descriptors.
+    // The peer port has more places than this node has descriptors. They are asked for while it
+    // starts: what it needs itself it has before it accepts.
     let peer = ("127.0.0.1", node.ports[1]);
+    wait_until("the peer port", || TcpStream::connect(peer).is_ok());
     let silent: Vec<_> = (0..100).map(|_| TcpStream::connect(peer).expect("queued")).collect();
     let said = "no room for a connection";
     wait_until("a line in the log", || node.log().contains(said));
     drop(silent);
     wait_until("room for a client", || Raw::connect(&node.client, None).is_ok());
+    cluster.leader(GROUP);
+    let node = &cluster.nodes[0];
     let metrics = node.http_get("/metrics");
     let failed = metrics.lines().find_map(|line| {
         line.strip_prefix("ringraft_accepts_failed_total{shard=\"0\"} ")?.parse::<u64>().ok()
