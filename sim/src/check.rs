@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use ringraft_sim::checker::{Verdict, Violation, check};
+use ringraft_sim::checker::{Effort, Verdict, Violation, check};
 use ringraft_sim::history::History;
 use ringraft_sim::history::lines::{self, LinesError};
 
@@ -59,7 +59,7 @@ impl Check {
             lines.map_err(|error| Failure::Read { file: file.clone(), error })
         };
         let files = self.files.iter().map(parse).collect::<Result<_, _>>()?;
-        Ok(check(&History::together(files).map_err(Failure::Together)?, &[])?)
+        Ok(check(&History::together(files).map_err(Failure::Together)?, &[], Effort::All)?)
     }
 }
 

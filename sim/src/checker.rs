@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ringraft_types::GroupId;
 
 use crate::history::{Call, History, Outcome};
-pub use agree::Searched;
+pub use agree::{Effort, Searched};
 pub use applied::{Applied, Dump};
 pub use violation::{By, Violation};
 
@@ -52,7 +52,7 @@ pub struct Verdict {
 ///
 /// # Errors
 /// The first violation, by group.
-pub fn check(history: &History, dumps: &[Dump]) -> Result<Verdict, Violation> {
+pub fn check(history: &History, dumps: &[Dump], effort: Effort) -> Result<Verdict, Violation> {
     let mut verdict = Verdict::default();
     let mut groups: BTreeMap<GroupId, Vec<&Call>> = BTreeMap::new();
     for call in history.calls() {
@@ -72,7 +72,7 @@ pub fn check(history: &History, dumps: &[Dump]) -> Result<Verdict, Violation> {
         refusals::check(&calls)?;
         let longest = applied::longest(group, dumps);
         let by_revision = longest.map(applied::by_revision).unwrap_or_default();
-        let (serial, searched) = agree::check(group, calls, &by_revision)?;
+        let (serial, searched) = agree::check(group, calls, &by_revision, effort)?;
         verdict.groups += 1;
         verdict.placed += serial.placed;
         verdict.revisions += serial.model.revision();

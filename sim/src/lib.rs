@@ -17,7 +17,6 @@ mod damage;
 mod disk;
 pub mod faults;
 pub mod history;
-mod judge;
 mod lane;
 mod links;
 mod net;

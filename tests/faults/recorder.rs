@@ -5,7 +5,7 @@ use crate::cluster::client;
 use fastrand::Rng;
 use ringraft_net::Client;
 use ringraft_net::client::{self, CallId};
-use ringraft_sim::checker;
+use ringraft_sim::checker::{self, Effort};
 use ringraft_sim::history::{
     Answer, Ask, Bytes, CallName, Compare, CompareRelation, CompareTo, Delete, History, KeySet,
     Operation, Outcome, Put, Range, Reason, Reply, Txn,
@@ -319,7 +319,7 @@ impl Recorder {
         let history = self.history.lock().expect("no client panics while it writes");
         let kept =
             std::env::var_os(FOLDER).map(|folder| keep(&history, &PathBuf::from(folder), test));
-        match checker::check(&history, &[]) {
+        match checker::check(&history, &[], Effort::All) {
             Ok(verdict) => format!("{} calls: {verdict:?}", history.len()),
             Err(violation) => {
                 let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use ringraft_types::GroupId;
 
-use super::general::{self, DONE_MAX, UNKNOWN_MAX};
+use super::general;
 use super::model::Model;
 use super::serial::{self, Serial};
 use super::violation::Violation;
@@ -24,6 +24,26 @@ pub enum Searched {
     Windows(usize),
 }
 
+/// How much of it the general checker is to be asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// Small histories whole, others in windows: for one history.
+    All,
+    /// Whole ones that are searched in no time, and no others: for one history after the other,
+    /// none of which may take long.
+    Quick,
+}
+
+impl Effort {
+    /// Calls that were done, and calls of unknown fate, at most, for a history to be searched whole.
+    pub(crate) const fn whole(self) -> (usize, usize) {
+        match self {
+            Self::All => (48, 5),
+            Self::Quick => (24, 2),
+        }
+    }
+}
+
 /// Checks a group's calls both ways. `applied` is [`serial::check`]'s.
 ///
 /// # Errors
@@ -32,14 +52,18 @@ pub fn check<'a>(
     group: GroupId,
     calls: Vec<&'a Call>,
     applied: &BTreeMap<u64, &Ask>,
+    effort: Effort,
 ) -> Result<(Serial<'a>, Searched), Violation> {
-    let is_small = general::is_small(&calls);
+    let is_small = fitting(calls.iter().copied(), effort.whole()) == calls.len();
     let general = is_small.then(|| general::is_linearizable(Model::default(), &calls));
     match (serial::check(group, calls, applied), general) {
         (Ok(serial), Some(true)) => Ok((serial, Searched::Whole)),
         (Err(violation), None | Some(false)) => Err(violation),
         (Ok(serial), None) => {
-            let windows = search_windows(group, &serial.order)?;
+            let windows = match effort {
+                Effort::All => search_windows(group, &serial.order, effort.whole())?,
+                Effort::Quick => 0,
+            };
             Ok((serial, Searched::Windows(windows)))
         }
         (Err(violation), Some(true)) => {
@@ -50,16 +74,15 @@ pub fn check<'a>(
 }
 
 /// Asks the general checker about an order, a window at a time.
-fn search_windows(group: GroupId, order: &[&Call]) -> Result<usize, Violation> {
+fn search_windows(
+    group: GroupId,
+    order: &[&Call],
+    most: (usize, usize),
+) -> Result<usize, Violation> {
     let mut model = Model::default();
     let (mut windows, mut rest) = (0, order);
     while !rest.is_empty() {
-        let mut unknown = 0;
-        let fits = rest.iter().take(DONE_MAX).take_while(|call| {
-            unknown += usize::from(general::is_unknown(call));
-            unknown <= UNKNOWN_MAX
-        });
-        let (window, after) = rest.split_at(fits.count());
+        let (window, after) = rest.split_at(fitting(rest.iter().copied(), most));
         let named = window.iter().flat_map(|call| revisions_named(&call.ask));
         let oldest = named.fold(model.revision(), u64::min);
         if !general::is_linearizable(model.since(oldest), window) {
@@ -72,6 +95,18 @@ fn search_windows(group: GroupId, order: &[&Call]) -> Result<usize, Violation> {
         (windows, rest) = (windows + 1, after);
     }
     Ok(windows)
+}
+
+/// How many of the first calls may be searched at once: so many that were done, and so many of
+/// unknown fate.
+fn fitting<'c>(calls: impl Iterator<Item = &'c Call>, most: (usize, usize)) -> usize {
+    let (mut done, mut unknown) = (0, 0);
+    let fits = calls.take_while(|call| {
+        done += usize::from(call.answer().is_some());
+        unknown += usize::from(general::is_unknown(call));
+        done <= most.0 && unknown <= most.1
+    });
+    fits.count()
 }
 
 /// The revisions that a call names to be read.

@@ -2,7 +2,7 @@
 //! for any order of the calls that the model and real time allow.
 //!
 //! The search takes exponential time at worst, and has no bound of its own. So it is given small
-//! histories only: [`is_small`] says what that is.
+//! histories only: [`super::agree::Effort`] says what that is.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -15,11 +15,6 @@ use todc_utils::specifications::Specification;
 use super::model::{Model, is_answered};
 use super::plan::may_change;
 use crate::history::{Answer, Ask, Call, Consistency, Outcome};
-
-/// Calls that were done, at most, for a history to be small.
-pub const DONE_MAX: usize = 48;
-/// Calls of unknown fate, at most, for a history to be small.
-pub const UNKNOWN_MAX: usize = 5;
 
 /// One operation, as the library knows it.
 #[derive(Clone, Debug)]
@@ -90,13 +85,6 @@ impl Specification for Machine {
             }
         }
     }
-}
-
-/// Whether a history is small enough to be searched.
-pub fn is_small(calls: &[&Call]) -> bool {
-    let unknown = calls.iter().filter(|call| is_unknown(call)).count();
-    let done = calls.iter().filter(|call| call.answer().is_some()).count();
-    done <= DONE_MAX && unknown <= UNKNOWN_MAX
 }
 
 /// Whether a call's fate is unknown, and matters.

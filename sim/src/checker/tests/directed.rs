@@ -3,7 +3,7 @@
 use ringraft_types::{ClientId, GroupId, Index, NodeId, Revision, Status, Ticks};
 
 use super::world::GROUP;
-use crate::checker::{Applied, By, Dump, Verdict, Violation, check};
+use crate::checker::{Applied, By, Dump, Effort, Verdict, Violation, check};
 use crate::history::{
     Answer, Ask, CallName, Consistency, Delete, History, KeySet, KeyValue, ListReply, Outcome, Put,
     PutReply, Range, Reason, Reply,
@@ -34,7 +34,7 @@ fn history(calls: &[Told]) -> History {
 }
 
 fn verdict(calls: &[Told]) -> Result<Verdict, Violation> {
-    check(&history(calls), &[])
+    check(&history(calls), &[], Effort::All)
 }
 
 fn put(key: &str, value: &str) -> Ask {
@@ -369,7 +369,7 @@ fn what_was_applied_is_checked() {
         (2, 3, put("c", "3"), UNKNOWN),
     ]);
     let a = || applied(3, 1, 1, put("a", "1"));
-    let find = |dumps: &[Dump]| check(&told, dumps);
+    let find = |dumps: &[Dump]| check(&told, dumps, Effort::All);
     assert!(find(&[dump(1, vec![a()]), dump(2, Vec::new())]).is_ok());
     assert!(find(&[dump(1, vec![a(), applied(4, 2, 2, put("c", "3"))])]).is_ok());
     let lost = find(&[dump(1, vec![applied(3, 1, 1, put("c", "3"))])]);
@@ -397,7 +397,7 @@ fn groups_are_checked_apart() {
     let name = CallName { client: 9, number: 1 };
     history.invoke(Ticks(5), name, GroupId(2), put("a", "2")).expect("it fits");
     history.end(Ticks(6), name, wrote(1)).expect("it fits");
-    let verdict = check(&history, &[]).expect("both are right");
+    let verdict = check(&history, &[], Effort::All).expect("both are right");
     assert_eq!((verdict.groups, verdict.revisions), (2, 2));
 }
 

@@ -8,8 +8,7 @@ use ringraft_shard::machine::{KvMachine, StateMachine};
 use ringraft_types::Index;
 
 use super::world::{BUGS, Bug, GROUP, World};
-use crate::checker::general::UNKNOWN_MAX;
-use crate::checker::{Violation, agree, check, serial};
+use crate::checker::{Effort, Violation, agree, check, serial};
 use crate::history::lines::{self, Event};
 use crate::history::{Call, History, Reply};
 
@@ -57,10 +56,10 @@ proptest! {
     /// A history of a right world passes both checkers.
     #[test]
     fn right_histories_pass(numbers in prop::collection::vec(any::<u16>(), 2..320)) {
-        let world = World::run(&numbers, UNKNOWN_MAX, Bug::None);
-        let searched = agree::check(GROUP, calls(&world.history), &BTreeMap::new());
+        let world = World::run(&numbers, Effort::All.whole().1, Bug::None);
+        let searched = agree::check(GROUP, calls(&world.history), &BTreeMap::new(), Effort::All);
         prop_assert!(searched.is_ok(), "{}", searched.expect_err("it failed"));
-        let verdict = check(&world.history, &[world.dump]);
+        let verdict = check(&world.history, &[world.dump], Effort::All);
         prop_assert!(verdict.is_ok(), "{}", verdict.expect_err("it failed"));
     }
 
@@ -68,9 +67,9 @@ proptest! {
     #[test]
     fn long_right_histories_pass(numbers in prop::collection::vec(any::<u16>(), 1000..3000)) {
         let world = World::run(&numbers, 60, Bug::None);
-        let verdict = check(&world.history, &[]);
+        let verdict = check(&world.history, &[], Effort::All);
         prop_assert!(verdict.is_ok(), "{}", verdict.expect_err("it failed"));
-        let verdict = check(&world.history, &[world.dump]);
+        let verdict = check(&world.history, &[world.dump], Effort::All);
         prop_assert!(verdict.is_ok(), "{}", verdict.expect_err("it failed"));
     }
 
@@ -80,8 +79,8 @@ proptest! {
         numbers in prop::collection::vec(any::<u16>(), 2..320),
         bug in prop::sample::select(&BUGS[..]),
     ) {
-        let world = World::run(&numbers, UNKNOWN_MAX, bug);
-        if let Err(violation) = agree::check(GROUP, calls(&world.history), &BTreeMap::new()) {
+        let world = World::run(&numbers, Effort::All.whole().1, bug);
+        if let Err(violation) = agree::check(GROUP, calls(&world.history), &BTreeMap::new(), Effort::All) {
             let is_clear = !matches!(
                 violation,
                 Violation::Disagree { .. } | Violation::Undecided { .. }
@@ -96,9 +95,9 @@ proptest! {
         numbers in prop::collection::vec(any::<u16>(), 100..320),
         (which, part, up) in (any::<usize>(), 0..6usize, any::<bool>()),
     ) {
-        let world = World::run(&numbers, UNKNOWN_MAX, Bug::None);
+        let world = World::run(&numbers, Effort::All.whole().1, Bug::None);
         let history = scratched(&world.history, which, part, up);
-        let found = agree::check(GROUP, calls(&history), &BTreeMap::new());
+        let found = agree::check(GROUP, calls(&history), &BTreeMap::new(), Effort::All);
         if let Err(violation) = found {
             let is_clear = !matches!(
                 violation,
@@ -111,7 +110,7 @@ proptest! {
     /// What is written as lines is read as it was.
     #[test]
     fn histories_survive_their_format(numbers in prop::collection::vec(any::<u16>(), 2..320)) {
-        let world = World::run(&numbers, UNKNOWN_MAX, Bug::None);
+        let world = World::run(&numbers, Effort::All.whole().1, Bug::None);
         let mut lines = Vec::new();
         world.history.write(&mut lines).expect("memory takes everything");
         let read = History::read(&lines[..]).expect("just written");
