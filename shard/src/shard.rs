@@ -231,7 +231,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             watch: DiskWatch::default(),
             is_stopping: false,
             is_rolled_back: false,
-            is_node_damaged: recovered.node_damaged || recovered.unknown_damage,
+            is_node_damaged: recovered.node_damaged,
             torn_blocks: recovered.torn_blocks,
             segments_found: recovered.segments,
             read_buffers: Vec::new(),

@@ -455,6 +455,7 @@ mod tests {
         }
         assert!(matches!(Manifest::load(directory), Err(ManifestError::Rotten { .. })));
     }
+
     /// A store takes no room: both copies stay the files that they are. What has a second name
     /// elsewhere, as in a copy of links, is left as it is.
     #[test]

@@ -39,7 +39,7 @@ pub struct Recovered {
     pub groups: BTreeMap<GroupId, RecoveredGroup>,
     /// The node's own records, encoded; the newest of each kind and index.
     pub node_records: Vec<Vec<u8>>,
-    /// Some of the node's own records were lost.
+    /// Some of the node's own records were lost, or may have been: `unknown_damage` is among it.
     pub node_damaged: bool,
     /// Rot that can't be told to belong to certain groups: any group of this log, also one that
     /// isn't among `groups`, may have lost anything.

@@ -117,7 +117,7 @@ impl World {
         if rot > 0 {
             self.base.count("recovery: rot");
         }
-        if recovered.unknown_damage || recovered.node_damaged {
+        if recovered.node_damaged {
             self.base.count("recovery: rot that silences a log");
         }
         assert!(

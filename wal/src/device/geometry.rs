@@ -102,12 +102,11 @@ fn probe_file(directory: &Path, path: &Path) -> Result<(usize, usize), Errno> {
     let opened = rustix::fs::open(path, own, Mode::RUSR | Mode::WUSR);
     // Without room for a file of its own, one that is there does: a full disk is no reason not to
     // start, for a start may free some of it.
-    let opened = match (opened, segment_in(directory)) {
-        (Err(Errno::NOSPC | Errno::DQUOT), Some(there)) => {
-            rustix::fs::open(there, flags, Mode::empty())
-        }
-        (opened, _) => opened,
-    };
+    let opened = opened.or_else(|errno| {
+        let is_full = matches!(errno, Errno::NOSPC | Errno::DQUOT);
+        let there = is_full.then(|| segment_in(directory)).flatten().ok_or(errno)?;
+        rustix::fs::open(there, flags, Mode::empty())
+    });
     let result = opened.and_then(|file| measure(&file));
     // Whatever happened, the file isn't wanted.
     let _ = rustix::fs::unlink(path);
