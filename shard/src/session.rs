@@ -174,9 +174,7 @@ impl Sessions {
         self.bodies_bytes += reply.body.len();
         self.replies += 1;
         self.fold(client, sequence, reply.index, reply.revision, reply.status as u64);
-        if self.snapshot.is_some() {
-            self.save(slot);
-        }
+        self.before_change(slot);
         let session = self.table.session_mut(slot);
         assert!(session.client == client, "the session admitted is the session recorded");
         assert!(session.sequence + 1 == sequence, "the write admitted is the write recorded");
@@ -256,8 +254,8 @@ impl Sessions {
 
     fn begin(&mut self, index: Index, client: ClientId) {
         if self.table.len() == self.sessions_max {
-            if let Some(oldest) = self.table.oldest().filter(|_| self.snapshot.is_some()) {
-                self.save(oldest);
+            if let Some(oldest) = self.table.oldest() {
+                self.before_change(oldest);
             }
             let evicted = self.table.evict_oldest();
             let bodies: usize = evicted.replies().map(|reply| reply.body.len()).sum();
@@ -276,9 +274,7 @@ impl Sessions {
         if received <= session.received {
             return;
         }
-        if self.snapshot.is_some() {
-            self.save(slot);
-        }
+        self.before_change(slot);
         let session = self.table.session_mut(slot);
         let mut bytes = 0;
         let dropped = (received - session.received) as usize;
@@ -298,6 +294,13 @@ impl Sessions {
     }
 
     /// A session is about to change: a snapshot that lacks it keeps it as it is.
+    #[inline]
+    fn before_change(&mut self, slot: u32) {
+        if self.snapshot.is_some() {
+            self.save(slot);
+        }
+    }
+
     #[cold]
     fn save(&mut self, slot: u32) {
         if let Some(snapshot) = &mut self.snapshot {

@@ -109,7 +109,8 @@ pub(crate) fn empty(disk: &mut SimDisk) {
     }
 }
 
-/// The blocks at their own places that can be read: sequence, what each proves to be durable, and where it is.
+/// The blocks at their own places that can be read: sequence, what each proves to be durable, and
+/// where it is.
 fn blocks(flushed: &MemoryDevice) -> Vec<(Sequence, Sequence, Part)> {
     let mut blocks = Vec::new();
     for (file, _) in flushed.files() {

@@ -141,14 +141,14 @@ impl StateMachine for Witness {
         self.last = index;
         let start = reply.len();
         let applied = self.machine.apply(index, command, reply)?;
-        let bytes = command;
-        let command = xxh3_64(bytes);
-        self.steps.borrow_mut().push(Step { index, revision: applied.revision, command });
-        let mut hash = xxh3_64_with_seed(&reply[start..], command);
+        let command_hash = xxh3_64(command);
+        let revision = applied.revision;
+        self.steps.borrow_mut().push(Step { index, revision, command: command_hash });
+        let mut hash = xxh3_64_with_seed(&reply[start..], command_hash);
         let state = self.machine.state_hash();
-        hash = hash.rotate_left(7) ^ state ^ applied.revision.0 << 8 ^ applied.status as u64;
+        hash = hash.rotate_left(7) ^ state ^ revision.0 << 8 ^ applied.status as u64;
         self.ledger.borrow_mut().applied(group, index, node, hash);
-        self.exchange(index, bytes, hash);
+        self.exchange(index, command, hash);
         Ok(applied)
     }
 

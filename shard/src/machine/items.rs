@@ -1,8 +1,31 @@
-//! Items of a snapshot that were written before a piece had room for them.
+//! The items that pieces of a snapshot are made of, whatever they say: kept until a piece has room,
+//! and read back one by one.
 
 use std::collections::VecDeque;
 
-/// Items in their order, each taken whole.
+use super::LoadError;
+
+/// Reads a piece item by item, and hands each one over. `read` gives the item at the beginning of
+/// what it is shown, and how many bytes it takes.
+///
+/// # Errors
+/// The first item that can't be read or is refused, and where it begins.
+pub(crate) fn load_items<'p, I>(
+    piece: &'p [u8],
+    read: impl Fn(&'p [u8]) -> Result<(I, usize), &'static str>,
+    mut load: impl FnMut(I) -> Result<(), &'static str>,
+) -> Result<(), LoadError> {
+    let mut at = 0;
+    while at < piece.len() {
+        let error = |what| LoadError { at, what };
+        let (item, length) = read(&piece[at..]).map_err(error)?;
+        load(item).map_err(error)?;
+        at += length;
+    }
+    Ok(())
+}
+
+/// Items that were written before a piece had room for them: in their order, each taken whole.
 #[derive(Debug, Default)]
 pub(crate) struct Saved {
     bytes: VecDeque<u8>,

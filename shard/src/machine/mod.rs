@@ -8,10 +8,10 @@
 mod hash;
 mod history;
 pub(crate) mod index;
+pub(crate) mod items;
 mod key;
 mod kv;
 mod read;
-pub(crate) mod saved;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -9,8 +9,8 @@
 //!  2  u16  reply: bytes of its body
 //!  4  u32  zero
 //!  8  u64  session: number of its newest write    reply: revision    head: sessions
-//! 16  u64  session: number received                reply: entry      head: entry of the newest eviction
-//! 24  u64  session: entry of its newest write      reply: zero       head: hash
+//! 16  u64  session: number received               reply: entry       head: entry that evicted last
+//! 24  u64  session: entry of its newest write     reply: zero        head: hash
 //! 32  u128 session and reply: the client
 //! 48       reply: the body
 //! ```
@@ -21,7 +21,7 @@ use ringraft_types::{ClientId, Index, Revision, Status};
 
 use super::{STORED_BODIES_BYTES_MAX, STORED_BODY_BYTES_MAX, Session, Sessions, StoredReply};
 use crate::machine::LoadError;
-use crate::machine::saved::Saved;
+use crate::machine::items::{Saved, load_items};
 
 const ITEM_BYTES: usize = 48;
 const KIND_HEAD: u8 = 1;
@@ -150,14 +150,7 @@ impl Sessions {
     /// # Errors
     /// If it is none. The table is of no use then.
     pub fn load(&mut self, piece: &[u8]) -> Result<(), LoadError> {
-        let mut at = 0;
-        while at < piece.len() {
-            let error = |what| LoadError { at, what };
-            let (item, length) = Item::read(&piece[at..]).map_err(error)?;
-            self.load_item(&item).map_err(error)?;
-            at += length;
-        }
-        Ok(())
+        load_items(piece, Item::read, |item| self.load_item(&item))
     }
 
     /// The last piece is loaded: the table is the one whose snapshot it was.

@@ -14,6 +14,16 @@ fn reply(index: u64, body: &[u8]) -> StoredReply {
     StoredReply { revision, index, status: Status::Ok, body: body.into() }
 }
 
+/// Gives numbers below what it is asked for; the same seed gives the same ones.
+fn random(mut state: u64) -> impl FnMut(u64) -> u64 {
+    move |bound| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % bound
+    }
+}
+
 /// Admits and, if so judged, records; gives whether it was applied.
 fn run(sessions: &mut Sessions, index: u64, envelope: &Envelope) -> Result<bool, Status> {
     match sessions.admit(Index(index), envelope) {
@@ -87,13 +97,7 @@ impl Model {
 #[test]
 fn behaves_as_the_model() {
     for seed in 1..=20u64 {
-        let mut state = seed;
-        let mut below = |bound: u64| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state % bound
-        };
+        let mut below = random(seed);
         let room = 1 + below(6) as usize;
         let mut sessions = Sessions::with_limits(room, STORED_REPLIES_MAX);
         let mut twin = Sessions::with_limits(room, STORED_REPLIES_MAX);
@@ -302,13 +306,7 @@ fn content(sessions: &Sessions) -> (u64, Index, usize, usize, Vec<String>) {
 fn a_snapshot_is_the_table_as_it_was() {
     let mut taken = 0;
     for seed in 1..=20u64 {
-        let mut state = seed;
-        let mut below = |bound: u64| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state % bound
-        };
+        let mut below = random(seed);
         let room = 1 + below(6) as usize;
         let mut sessions = Sessions::with_limits(room, STORED_REPLIES_MAX);
         let mut known = BTreeMap::<u128, u64>::new();

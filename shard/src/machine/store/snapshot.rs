@@ -27,7 +27,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{CHUNK_SLOTS, Old, Record, Slot, Store};
 use crate::machine::LoadError;
-use crate::machine::saved::Saved;
+use crate::machine::items::{Saved, load_items};
 
 const ITEM_BYTES: usize = 40;
 const KIND_HEAD: u8 = 1;
@@ -59,7 +59,7 @@ pub(super) struct Head {
     keys: u64,
     changes: u64,
     /// The newest entry applied.
-    pub(super) applied: Index,
+    applied: Index,
 }
 
 /// One item, to be written or just read.
@@ -248,14 +248,7 @@ impl Store {
 
     /// Adds a piece of a snapshot to a store that held nothing before its first.
     pub(in crate::machine) fn load(&mut self, piece: &[u8]) -> Result<(), LoadError> {
-        let mut at = 0;
-        while at < piece.len() {
-            let error = |what| LoadError { at, what };
-            let (item, length) = Item::read(&piece[at..]).map_err(error)?;
-            self.load_item(&item).map_err(error)?;
-            at += length;
-        }
-        Ok(())
+        load_items(piece, Item::read, |item| self.load_item(&item))
     }
 
     /// The last piece is loaded: everything that the head names must be there.
@@ -313,7 +306,8 @@ impl Store {
 
     fn load_change(&mut self, item: &Item<'_>) -> Result<(), &'static str> {
         let is_known = self.history.newest_revision() <= item.revision
-            && (self.oldest + 1..=self.revision).contains(&item.revision);
+            && self.oldest < item.revision
+            && item.revision <= self.revision;
         if !is_known || item.modified >= item.revision || item.key.is_empty() {
             return Err("a change's revisions contradict each other");
         }
