@@ -174,6 +174,9 @@ fn what_is_no_snapshot_is_refused() {
         // Much of it is values, whose checksum is the chunk's: only nothing may break.
         let _ = load(&[changed]);
     }
+    let mut last = whole.clone();
+    last[8..24].fill(0xff);
+    assert!(load(&[last]).is_err(), "nothing comes after the last revision that there is");
     let mut longer = pieces.clone();
     longer.push(vec![9; ITEM]);
     assert_eq!(load(&longer).err().map(|error| error.at), Some(0));
