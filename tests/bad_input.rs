@@ -302,7 +302,14 @@ fn wrong_frames_close_their_connection() {
     let mut bad = reads();
     *bad.last_mut().expect("a body") ^= 1;
     cases.push(("a bad body checksum", bad));
-    for kind in [Kind::Beats, Kind::BeatReplies, Kind::Append, Kind::AppendReplies, Kind::Ballot] {
+    for kind in [
+        Kind::Beats,
+        Kind::BeatReplies,
+        Kind::Append,
+        Kind::AppendReplies,
+        Kind::Ballot,
+        Kind::Install,
+    ] {
         cases.push(("a peer's frame", frame(kind, GROUP, &[0; 60])));
     }
     for kind in [Kind::Replies, Kind::LocateReply, Kind::StatusReply, Kind::Error] {

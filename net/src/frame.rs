@@ -46,6 +46,8 @@ pub enum Kind {
     AppendReplies = 4,
     /// A vote asked or given in one group (`wire::Ballot`).
     Ballot = 5,
+    /// A leader's log begins later than a follower's ends (`wire::InstallItem`).
+    Install = 6,
     /// A client's writes to one group (`client_wire::Writes`).
     Writes = 16,
     /// A client's reads of one group (`client_wire::Reads`).
@@ -73,6 +75,7 @@ impl Kind {
             3 => Self::Append,
             4 => Self::AppendReplies,
             5 => Self::Ballot,
+            6 => Self::Install,
             16 => Self::Writes,
             17 => Self::Reads,
             18 => Self::Replies,
@@ -88,7 +91,10 @@ impl Kind {
     /// Whether frames of this kind go before those that wait (`outbox.rs`): all between peers but
     /// appends. They keep their order among themselves.
     pub(crate) const fn is_urgent(self) -> bool {
-        matches!(self, Self::Beats | Self::BeatReplies | Self::AppendReplies | Self::Ballot)
+        matches!(
+            self,
+            Self::Beats | Self::BeatReplies | Self::AppendReplies | Self::Ballot | Self::Install
+        )
     }
 
     /// The longest body that a frame of this kind may have, bytes.
@@ -102,7 +108,7 @@ impl Kind {
             | Self::Reads
             | Self::Replies
             | Self::StatusReply => FRAME_BODY_BYTES_MAX,
-            Self::Ballot => 64,
+            Self::Ballot | Self::Install => 64,
             Self::Locate | Self::Status => 0,
             Self::LocateReply => 8 << 10,
             Self::Error => 1 << 10,

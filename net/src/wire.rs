@@ -136,6 +136,20 @@ fixed! {
     }
 }
 
+fixed! {
+    /// "Your log ends before mine begins"; the group is in the frame's header.
+    InstallItem, InstallItemWire, ArchivedInstallItemWire, 32 {
+        /// The leader's term.
+        term: Term,
+        /// The term of the entry after which the leader's log begins.
+        base_term: Term,
+        /// Its index.
+        base_index: Index,
+        /// The leader's commit index.
+        commit: Index,
+    }
+}
+
 /// Declares a frame of many items with one number before them: for how long the sending shard's
 /// disk has held its oldest write.
 macro_rules! many {
@@ -281,6 +295,13 @@ impl Ballot {
     }
 }
 
+impl InstallItem {
+    /// Writes it as one frame.
+    pub fn write(&self, out: &mut Outbox, group: GroupId, sender: Identity) {
+        write_archive(out, Kind::Install, group, sender, &self.to_wire());
+    }
+}
+
 impl AppendHead {
     /// Begins an append frame: this head is written, `count` encoded records are to follow.
     pub fn begin<'a>(
@@ -378,6 +399,19 @@ pub fn ballot(frame: &Frame<'_>) -> Result<Ballot, WireError> {
     Ok(Ballot { kind, term: item.term, last, granted: item.granted })
 }
 
+/// Opens the body of an `Install` frame.
+///
+/// # Errors
+/// If it isn't one.
+pub fn install(frame: &Frame<'_>) -> Result<InstallItem, WireError> {
+    let length = frame.body.len();
+    if length != size_of::<ArchivedInstallItemWire>() {
+        return Err(WireError::Archive { kind: Kind::Install, length });
+    }
+    let archived: &ArchivedInstallItemWire = access(frame, Kind::Install, frame.body)?;
+    Ok(InstallItem::from_wire(archived))
+}
+
 /// Names the layout of everything above: two builds with different hashes don't talk.
 pub const fn layout_hash() -> u64 {
     let layouts = [
@@ -386,6 +420,7 @@ pub const fn layout_hash() -> u64 {
         AppendHead::LAYOUT,
         AppendReplyItem::LAYOUT,
         BallotItem::LAYOUT,
+        InstallItem::LAYOUT,
         "Beats,BeatReplies,AppendReplies=disk_wait:u64,items:vec32@end",
     ];
     // FNV-1a, 64 bits.

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use ringraft_net::frame::FrameHeader;
-use ringraft_net::wire::{self, AppendHead, AppendReplyItem, Ballot, BallotKind};
+use ringraft_net::wire::{self, AppendHead, AppendReplyItem, Ballot, BallotKind, InstallItem};
 use ringraft_net::wire::{AppendReplies, BeatItem, BeatReplies, BeatReplyItem, Beats};
 use ringraft_net::{Frame, Identity, Inbox, Kind, Outbox, WireError};
 use ringraft_types::{ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Term, Ticks};
@@ -54,6 +54,10 @@ fn reply(group: u64) -> AppendReplyItem {
     }
 }
 
+fn install() -> InstallItem {
+    InstallItem { term: Term(5), base_term: Term(4), base_index: Index(3), commit: Index(6) }
+}
+
 /// Everything that is written in one outbox comes out as it was; as long as it is little, appends
 /// first, all else in order.
 #[test]
@@ -76,6 +80,7 @@ fn round_trips() {
     let last = LogId::new(Term(3), Index(4));
     let vote = Ballot { kind: BallotKind::Vote, term: Term(5), last, granted: false };
     vote.write(&mut outbox, GroupId(6), SENDER);
+    install().write(&mut outbox, GroupId(7), SENDER);
 
     let mut inbox = carry(&mut outbox);
     let frame = inbox.next_frame().expect("intact").expect("whole");
@@ -95,6 +100,8 @@ fn round_trips() {
     assert!(view.items().eq((1..=100).map(reply)));
     let frame = inbox.next_frame().expect("intact").expect("whole");
     assert_eq!((frame.header.group, wire::ballot(&frame)), (GroupId(6), Ok(vote)));
+    let frame = inbox.next_frame().expect("intact").expect("whole");
+    assert_eq!((frame.header.group, wire::install(&frame)), (GroupId(7), Ok(install())));
     assert_eq!(inbox.next_frame(), Ok(None));
 }
 
@@ -130,6 +137,7 @@ fn golden_bytes() {
     let last = LogId::new(Term(3), Index(4));
     let ballot = Ballot { kind: BallotKind::PreVoteReply, term: Term(5), last, granted: true };
     ballot.write(&mut outbox, GroupId(1), SENDER);
+    install().write(&mut outbox, GroupId(1), SENDER);
     let mut inbox = carry(&mut outbox);
     let mut next = || hex(inbox.next_frame().expect("intact").expect("whole").body);
     assert_eq!(
@@ -149,7 +157,8 @@ fn golden_bytes() {
          bb00000000000000bfffffff01000000"
     );
     assert_eq!(next(), "0200000001050000000000000003000000000000000400000000000000");
-    assert_eq!(wire::layout_hash(), 2_862_229_415_167_754_415);
+    assert_eq!(next(), "0500000000000000040000000000000003000000000000000600000000000000");
+    assert_eq!(wire::layout_hash(), 3_978_549_848_444_553_116);
 }
 
 /// Bodies that are no archives are refused with the kind, whatever their length.
@@ -161,6 +170,8 @@ fn wrong_bodies_are_refused() {
         assert!(wire::beat_replies(&frame_of(Kind::BeatReplies, &body)).is_err());
         assert!(wire::append_replies(&frame_of(Kind::AppendReplies, &body)).is_err());
         assert!(wire::ballot(&frame_of(Kind::Ballot, &body)).is_err());
+        // Any 32 bytes are four numbers: the protocol judges them.
+        assert_eq!(wire::install(&frame_of(Kind::Install, &body)).is_ok(), length == 32);
         if length < 40 {
             let error = wire::append(&frame_of(Kind::Append, &body)).expect_err("too short");
             assert!(matches!(error, WireError::Short { kind: Kind::Append, .. }));
@@ -187,6 +198,7 @@ proptest! {
             prop_assert_eq!(view.items().count(), view.len());
         }
         let _ = wire::ballot(&frame_of(Kind::Ballot, &body));
+        let _ = wire::install(&frame_of(Kind::Install, &body));
         let _ = wire::append(&frame_of(Kind::Append, &body));
     }
 }

@@ -117,6 +117,7 @@ fn decode(frame: &Frame<'_>) {
             let _ = black_box(wire::append_replies(frame).map(|replies| replies.items().count()));
         }
         Kind::Ballot => drop(black_box(wire::ballot(frame))),
+        Kind::Install => drop(black_box(wire::install(frame))),
         Kind::LocateReply => drop(black_box(LocateReply::read(frame))),
         Kind::StatusReply => drop(black_box(NodeStatus::read(frame))),
         Kind::Error => drop(black_box(client_wire::ErrorFrame::read(frame))),
