@@ -4,7 +4,7 @@ use crate::links::ConnectionId;
 use crate::machine::StateMachine;
 use crate::session::Sessions;
 use ringraft_raft::{Raft, RoleKind, output::Gated};
-use ringraft_types::{GroupId, Index, NodeId, Sequence, Ticks};
+use ringraft_types::{GroupId, Index, LogId, NodeId, Sequence, Ticks};
 use std::collections::VecDeque;
 
 /// A write that was proposed here and waits for apply.
@@ -76,6 +76,9 @@ pub(crate) struct Group {
     /// Ascending by ticket.
     pub(crate) reads: VecDeque<ReadBatch>,
     pub(crate) reads_bytes: usize,
+    /// What a leader named last of what is to be installed: itself, and the entry that a snapshot
+    /// must cover at least. It says so again while this node lacks that; an older one may suffice.
+    pub(crate) install: Option<(NodeId, LogId)>,
     /// Messages that wait for their token.
     pub(crate) gated: VecDeque<Gated>,
     pub(crate) batches: VecDeque<Batch>,
@@ -116,6 +119,7 @@ impl Group {
             proposals_arrived: Ticks::ZERO,
             reads: VecDeque::new(),
             reads_bytes: 0,
+            install: None,
             gated: VecDeque::new(),
             batches: VecDeque::new(),
             apply_fetch: false,

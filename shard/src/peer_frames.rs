@@ -4,7 +4,7 @@ use crate::error::{FrameRefusal, ShardError};
 use crate::links::Links;
 use crate::shard::Shard;
 use ringraft_net::wire::{
-    self, AppendHead, AppendReplyItem, Ballot, BallotKind, BeatItem, BeatReplyItem,
+    self, AppendHead, AppendReplyItem, Ballot, BallotKind, BeatItem, BeatReplyItem, InstallItem,
 };
 use ringraft_net::{Frame, Kind};
 use ringraft_raft::output::Envelope;
@@ -90,7 +90,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             self.meet(from)?;
         }
         let peer = self.peers.get_mut(&from).expect("it was just found");
-        let is_new = matches!(kind, Kind::Append | Kind::Ballot);
+        let is_new = matches!(kind, Kind::Append | Kind::Ballot | Kind::Install);
         if !peer.is_up() || self.is_stopping && is_new {
             return Ok(Ok(()));
         }
@@ -171,6 +171,16 @@ impl<D: Device, L: Links> Shard<D, L> {
                     BallotKind::Vote => Message::Vote { term, last },
                     BallotKind::VoteReply => Message::VoteReply { term, granted },
                 };
+                return self.message(now, from, frame.header.group, message);
+            }
+            Kind::Install => {
+                let InstallItem { term, base_term, base_index, commit } = match wire::install(frame)
+                {
+                    Ok(item) => item,
+                    Err(error) => return Ok(Err(malformed(error))),
+                };
+                let base = LogId::new(base_term, base_index);
+                let message = Message::Install { term, base, commit };
                 return self.message(now, from, frame.header.group, message);
             }
             Kind::Append => return self.append_frame(now, from, frame),
@@ -318,6 +328,11 @@ impl<D: Device, L: Links> Shard<D, L> {
                 let kind = BallotKind::VoteReply;
                 self.ballot(envelope.to, group, kind, term, LogId::ZERO, granted);
             }
+            Message::Install { term, base, commit } => {
+                let LogId { term: base_term, index: base_index } = base;
+                let item = InstallItem { term, base_term, base_index, commit };
+                self.install(envelope.to, group, item);
+            }
             Message::Append(append) => self.send_append(slot, envelope.to, append, carried),
         }
     }
@@ -334,6 +349,14 @@ impl<D: Device, L: Links> Shard<D, L> {
         let sender = self.settings.identity;
         if let Some(outbox) = self.links.peer(to).filter(|outbox| !outbox.is_urgent_full()) {
             Ballot { kind, term, last, granted }.write(outbox, group, sender);
+        }
+    }
+
+    /// Tells a follower to install. What doesn't fit is as good as lost: it is said again.
+    fn install(&mut self, to: NodeId, group: GroupId, item: InstallItem) {
+        let sender = self.settings.identity;
+        if let Some(outbox) = self.links.peer(to).filter(|outbox| !outbox.is_urgent_full()) {
+            item.write(outbox, group, sender);
         }
     }
 

@@ -182,6 +182,9 @@ impl<D: Device, L: Links> Shard<D, L> {
         for fetch in &output.fetch {
             self.fetch_for_peer(slot, fetch);
         }
+        if let Some(install) = output.install {
+            self.groups[slot].install = Some((install.from, install.base));
+        }
         assert!(output.refused.is_none(), "requests are judged before they are stepped");
         if output.role_changed {
             self.role_changed(slot);
@@ -201,13 +204,18 @@ impl<D: Device, L: Links> Shard<D, L> {
     ) -> Result<Sequence, ShardError> {
         let mut sequence = Sequence::ZERO;
         let id = self.groups[slot].id;
-        if let Some(from) = output.truncate_from {
+        if output.emptied.is_some() {
+            // What is cut below is what a loaded snapshot took the place of.
+            self.cache.truncate(slot, Index::ZERO);
+        } else if let Some(from) = output.truncate_from {
             assert!(from > self.groups[slot].applied, "applied entries are never removed (I-02)");
             self.cache.truncate(slot, from);
-            if output.append.is_none_or(|span| span.first > from) {
-                let term = self.groups[slot].raft.term();
-                sequence = self.append_record(RecordKind::Truncate, id, from, term, &[])?;
-            }
+        }
+        if let Some(from) = output.truncate_from
+            && output.append.is_none_or(|span| span.first > from)
+        {
+            let term = self.groups[slot].raft.term();
+            sequence = self.append_record(RecordKind::Truncate, id, from, term, &[])?;
         }
         let hard_state = output.hard_state;
         #[cfg(ringraft_plant)]

@@ -9,7 +9,7 @@ use crate::input::EntryHead;
 use crate::message::{Append, AppendOutcome, Message};
 use crate::raft::Raft;
 use crate::role::Role;
-use ringraft_types::{Index, NodeId, Term};
+use ringraft_types::{Index, LogId, NodeId, Term};
 
 /// Terms and indexes above this come from a broken peer: no log gets there, and counting on from
 /// them would end in an overflow.
@@ -52,6 +52,14 @@ pub enum Breach {
         /// The entry.
         index: Index,
     },
+    /// A log begins after an entry, and after a committed one only.
+    #[error("its log begins after entry {base}, with entries up to {commit} committed")]
+    BaseUncommitted {
+        /// Where it says that its log begins.
+        base: LogId,
+        /// What it says is committed.
+        commit: Index,
+    },
     /// An acknowledgement of what was never sent.
     #[error("it acknowledges entry {matched}, the newest is {last}")]
     NeverSent {
@@ -86,6 +94,7 @@ impl Raft {
             Message::PreVote { term, .. }
             | Message::Vote { term, .. }
             | Message::Heartbeat { term, .. }
+            | Message::Install { term, .. }
             | Message::Append(Append { term, .. })
                 if term == Term::ZERO =>
             {
@@ -97,6 +106,7 @@ impl Raft {
             | Message::VoteReply { term, .. }
             | Message::Append(Append { term, .. })
             | Message::AppendReply { term, .. }
+            | Message::Install { term, .. }
             | Message::Heartbeat { term, .. }
             | Message::HeartbeatReply { term, .. } => term,
         };
@@ -108,7 +118,17 @@ impl Raft {
             Message::Append(append) => {
                 self.judge_leader(from, append.term)?;
                 judge_entries(&append, heads)?;
-                self.judge_history(&append, heads)
+                self.judge_history(append.term, append.prev, heads)
+            }
+            Message::Install { term, base, commit } => {
+                self.judge_leader(from, term)?;
+                judge_base(term, base, commit)?;
+                let after = self.commit();
+                let is_later = base.index > after && term >= self.term();
+                if is_later && Some(base.term) < self.term_at(after) {
+                    return Err(Breach::TermGoesBack { after });
+                }
+                self.judge_history(term, base, &[])
             }
             Message::AppendReply {
                 term,
@@ -144,24 +164,38 @@ impl Raft {
     }
 
     /// What is committed here is in the log of every leader of this term or a later one.
-    fn judge_history(&self, append: &Append, heads: &[EntryHead]) -> Result<(), Breach> {
-        if append.term < self.term() {
+    fn judge_history(&self, term: Term, prev: LogId, heads: &[EntryHead]) -> Result<(), Breach> {
+        if term < self.term() {
             return Ok(());
         }
         let log = self.replica.log();
         let committed = log.base().index.0..=self.commit().0;
-        let prev = append.prev.index;
-        if committed.contains(&prev.0) && log.term_at(prev) != Some(append.prev.term) {
-            return Err(Breach::LacksCommitted { index: prev });
+        if committed.contains(&prev.index.0) && log.term_at(prev.index) != Some(prev.term) {
+            return Err(Breach::LacksCommitted { index: prev.index });
         }
         // A leader begins after what is known to agree, so this is rarely more than nothing.
-        for (index, head) in (prev.0 + 1..=self.commit().0).zip(heads) {
+        for (index, head) in (prev.index.0 + 1..=self.commit().0).zip(heads) {
             if committed.contains(&index) && log.term_at(Index(index)) != Some(head.term) {
                 return Err(Breach::LacksCommitted { index: Index(index) });
             }
         }
         Ok(())
     }
+}
+
+/// A leader's log begins after an entry of an earlier term or its own, which is committed.
+fn judge_base(term: Term, base: LogId, commit: Index) -> Result<(), Breach> {
+    if commit.0 > NUMBER_MAX {
+        return Err(Breach::OutOfReach(commit.0));
+    }
+    if base.term > term {
+        return Err(Breach::TermAhead { entry: base.term, term });
+    }
+    let is_entry = base.index > Index::ZERO && base.term > Term::ZERO;
+    if !is_entry || base.index > commit {
+        return Err(Breach::BaseUncommitted { base, commit });
+    }
+    Ok(())
 }
 
 /// The entries of an append follow each other in the order of their terms.

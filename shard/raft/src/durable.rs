@@ -95,6 +95,17 @@ impl Durable {
         }
     }
 
+    /// A durable snapshot holds the log up to here: so far nothing depends on the log itself.
+    pub(crate) fn release(&mut self, through: Index) {
+        self.persisted = self.persisted.max(through);
+        for (_, claim) in &mut self.outstanding {
+            if *claim >= through {
+                break;
+            }
+            *claim = through;
+        }
+    }
+
     /// The batch of this token, and all before it, are durable. An old token changes nothing.
     pub(crate) fn complete(&mut self, token: Token) {
         assert!(token <= self.newest, "{token:?} was never given, the newest is {:?}", self.newest);
@@ -143,6 +154,23 @@ mod tests {
         durable.complete(third);
         assert_eq!(durable.persisted(), Index(9));
         durable.complete(first);
+        assert_eq!(durable.persisted(), Index(9));
+    }
+
+    /// What a snapshot holds is durable, whatever becomes of the batches that hold it as well.
+    #[test]
+    fn a_snapshot_raises_claims() {
+        let mut durable = Durable::new(Index(3));
+        let mut batch = |last| durable.cover(last, &mut Output::default());
+        let (first, second, third) = (batch(Index(5)), batch(Index(8)), batch(Index(9)));
+        durable.release(Index(7));
+        assert_eq!((durable.persisted(), durable.gate(Index(7))), (Index(7), None));
+        assert_eq!(durable.gate(Index(8)), Some(second));
+        durable.complete(first);
+        assert_eq!(durable.persisted(), Index(7));
+        durable.release(Index(2));
+        assert_eq!(durable.persisted(), Index(7));
+        durable.complete(third);
         assert_eq!(durable.persisted(), Index(9));
     }
 }

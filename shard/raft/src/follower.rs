@@ -3,11 +3,11 @@
 use crate::input::EntryHead;
 use crate::log::Log;
 use crate::message::{Append, AppendOutcome, Message};
-use crate::output::Output;
+use crate::output::{Envelope, Gated, Install, Output};
 use crate::replica::Replica;
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
-use ringraft_types::{Index, LogId, NodeId, Ticks};
+use ringraft_types::{Index, LogId, NodeId, Term, Ticks};
 
 #[derive(Debug)]
 pub(crate) struct Follower {
@@ -71,7 +71,7 @@ pub(crate) fn take_append(
     if prev.index >= log.base().index && !agrees {
         assert!(prev.index > replica.commit(), "leader {from} lacks what is committed (I-05)");
         let hint = log.newest_at_most(prev.index, prev.term);
-        reject(replica, from, append, hint, out);
+        reject(replica, from, term, prev.index, hint, out);
         return;
     }
     let matched = Index(prev.index.0 + heads.len() as u64);
@@ -121,21 +121,54 @@ fn first_missing(log: &Log, prev: Index, heads: &[EntryHead]) -> Index {
     first
 }
 
-/// Refuses an append. Nothing is promised but the term.
+/// Refuses an append after `prev`, or an install. Nothing is promised but the term.
 pub(crate) fn reject(
     replica: &Replica,
     from: NodeId,
-    append: Append,
+    append_term: Term,
+    prev: Index,
     hint: LogId,
     out: &mut Output,
 ) {
     let reply = Message::AppendReply {
         term: replica.term(),
-        append_term: append.term,
-        outcome: AppendOutcome::Rejected { prev: append.prev.index, hint },
+        append_term,
+        outcome: AppendOutcome::Rejected { prev, hint },
         commit: replica.commit(),
     };
     replica.send_gated(from, reply, Index::ZERO, out);
+}
+
+/// Hears that this term's leader holds nothing up to `base` any more. Whoever has that much says
+/// so, however often it is asked: the leader goes on from there, and the asking ends.
+pub(crate) fn take_install(replica: &mut Replica, from: NodeId, base: LogId, out: &mut Output) {
+    if replica.log().term_at(base.index) == Some(base.term) {
+        replica.commit_to(base.index, out);
+    }
+    if base.index > replica.commit() {
+        out.install = Some(Install { from, base });
+        return;
+    }
+    let term = replica.term();
+    let outcome = AppendOutcome::Accepted { matched: base.index };
+    let reply = Message::AppendReply { term, append_term: term, outcome, commit: replica.commit() };
+    replica.send_gated(from, reply, base.index, out);
+}
+
+/// Tells the leader, if there is one, that a snapshot up to `last` is loaded here; once what this
+/// step persists is durable.
+pub(crate) fn report_installed(
+    replica: &Replica,
+    leader: Option<NodeId>,
+    last: Index,
+    out: &mut Output,
+) {
+    let (Some(to), Some(token)) = (leader, out.token) else { return };
+    let term = replica.term();
+    let outcome = AppendOutcome::Accepted { matched: last };
+    let message =
+        Message::AppendReply { term, append_term: term, outcome, commit: replica.commit() };
+    out.send_after_persist.push(Gated { token, envelope: Envelope { to, message } });
 }
 
 /// Takes a heartbeat of this term's leader. It moves the commit index, never what is matched.
@@ -156,7 +189,6 @@ pub(crate) fn take_heartbeat(
 mod tests {
     use super::*;
     use crate::settings::LogShape;
-    use ringraft_types::Term;
 
     /// Every append that a leader may send to this log, below its base and beyond its end.
     #[test]

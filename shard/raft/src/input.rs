@@ -1,7 +1,7 @@
 //! Everything that can happen to a group.
 
 use crate::{message::Message, output::Token};
-use ringraft_types::{Index, NodeId, Term};
+use ringraft_types::{Index, LogId, NodeId, Term};
 
 /// What the protocol needs to know of an entry's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,19 @@ pub enum Input<'a> {
     Trimmed {
         /// The first index that is still held.
         first: Index,
+    },
+    /// The owner holds a durable snapshot of everything up to here, at most the commit index, and
+    /// its log gives these entries up: it begins after them now. At or before its present
+    /// beginning: nothing happens.
+    Released {
+        /// The last entry that is given up.
+        through: Index,
+    },
+    /// The owner has durably stored a snapshot that ends with this entry, and has loaded it: it
+    /// has applied everything up to here. Only while [`crate::Raft::may_install`] says so.
+    Installed {
+        /// The last entry that the snapshot covers.
+        last: LogId,
     },
     /// The connection to a node is up.
     LinkUp(NodeId),

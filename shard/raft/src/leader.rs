@@ -214,6 +214,21 @@ impl Leader {
         peer.feed(replica, now, out);
     }
 
+    /// The log begins later than before: who still needs what is gone is brought up to date by a
+    /// snapshot.
+    pub(crate) fn on_released(&mut self, replica: &Replica, now: Ticks, out: &mut Output) {
+        self.feed_all(replica, now, out);
+    }
+
+    /// The first entry that some peer which was heard of late may still need from this log.
+    pub(crate) fn needed_from(&self, replica: &Replica, now: Ticks) -> Index {
+        let is_heard =
+            |peer: &&Progress| now.since(peer.heard_at) < replica.settings.election_timeout;
+        let needed = self.peers.iter().filter(is_heard).map(Progress::needed_from).min();
+        let after_last = replica.log().last().next();
+        needed.unwrap_or(after_last).max(replica.log().base().index.next())
+    }
+
     pub(crate) fn on_link_up(
         &mut self,
         replica: &Replica,

@@ -18,6 +18,13 @@
 //! 6. Report [`Input::LinkUp`] for every new connection to a node: it may be another life of it.
 //! 7. Ask [`Raft::judge`] before stepping what another node said; what it refuses is not stepped.
 //! 8. Answer every `Output::fetch` with one [`Input::Fetched`]; empty if it can't be read.
+//! 9. Give the beginning of the log up only behind a durable snapshot, and say so by
+//!    [`Input::Released`]. Keep what [`Raft::needed_from`] names, within a bound of the owner's own,
+//!    so that a small lag is made up for from the log and an install isn't overtaken.
+//! 10. What `Output::install` asks for may take its time. When the snapshot is durable, ask
+//!     [`Raft::may_install`], load it, and step [`Input::Installed`] before anything else. When
+//!     `Output::emptied` answers, forget every cached entry of the group.
+//! 11. After a start, put snapshot and log together by [`LogShape::after_snapshot`].
 //!
 //! # Where to read
 //!
@@ -51,6 +58,8 @@ mod role;
 pub use breach::{Breach, NUMBER_MAX};
 pub use input::{EntryHead, Input};
 pub use message::{Append, AppendOutcome, Message};
-pub use output::{Envelope, Fetch, Gated, Output, ReadReady, Refusal, RoleKind, Span, Token};
+pub use output::{
+    Envelope, Fetch, Gated, Install, Output, ReadReady, Refusal, RoleKind, Span, Token,
+};
 pub use raft::Raft;
-pub use settings::{Boot, HardState, LogShape, Settings};
+pub use settings::{Boot, EntriesMissing, HardState, LogShape, Settings};

@@ -85,6 +85,48 @@ impl Log {
         LogId::new(self.runs[after - 1].1, end.min(index))
     }
 
+    /// Gives up the entries up to `through`, which is held: the log begins after it from now on.
+    pub(crate) fn release(&mut self, through: Index) {
+        let term = self.term_at(through).expect("a log gives up what it holds");
+        self.base = LogId::new(term, through);
+        let after = self.runs.partition_point(|run| run.0 <= through);
+        self.runs.drain(..after.saturating_sub(1));
+        if after > 0 {
+            let end = self.runs.get(1).map_or(self.last, |next| next.0.previous());
+            if end == through {
+                self.runs.remove(0);
+            } else {
+                self.runs[0].0 = through.next();
+            }
+        }
+        self.trim(through.next());
+    }
+
+    /// A snapshot takes the place of everything up to `snapshot`, which is behind the base: what
+    /// follows it stays if the log holds it. Else nothing stays, and of the entries that were
+    /// appended those from the one returned on, if any, must not stand before what is appended
+    /// next: without them there is a gap between the two.
+    pub(crate) fn install(&mut self, snapshot: LogId) -> Option<Index> {
+        assert!(snapshot.index > self.base.index);
+        if self.term_at(snapshot.index) == Some(snapshot.term) {
+            self.release(snapshot.index);
+            return None;
+        }
+        let differs = snapshot.index <= self.last;
+        *self = Self {
+            base: snapshot,
+            runs: Vec::new(),
+            last: snapshot.index,
+            cached: VecDeque::new(),
+        };
+        differs.then_some(snapshot.index)
+    }
+
+    pub(crate) fn shape(self) -> LogShape {
+        let Self { base, runs, last, cached: _ } = self;
+        LogShape { base, runs, last }
+    }
+
     /// Appends entries of one term.
     pub(crate) fn append_run(&mut self, term: Term, bytes: &[u32]) {
         if bytes.is_empty() {
@@ -153,6 +195,10 @@ impl Log {
     pub(crate) fn is_sound(&self) -> bool {
         self.runs.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1)
             && self.runs.is_empty() == (self.last == self.base.index)
+            && self
+                .runs
+                .first()
+                .is_none_or(|run| run.0 == self.base.index.next() && run.1 >= self.base.term)
             && self.runs.last().is_none_or(|run| run.0 <= self.last)
             && self.cached.len() as u64 <= self.last.0 - self.base.index.0
     }
@@ -197,6 +243,70 @@ mod tests {
                     .find(|id| id.term.0 <= term)
                     .expect("the base has term zero");
                 assert_eq!(log.newest_at_most(Index(index), Term(term)), walk);
+            }
+        }
+    }
+
+    /// A log that gave up its beginning says the same of what is left, and goes on as before.
+    #[test]
+    fn releasing_changes_nothing_behind_it() {
+        for first_cached in 1..=9u64 {
+            for through in 0..=8u64 {
+                let mut whole = log();
+                whole.trim(Index(first_cached));
+                let mut rest = log();
+                rest.trim(Index(first_cached));
+                rest.release(Index(through));
+                assert!(rest.is_sound());
+                assert_eq!(rest.base().index, Index(through));
+                assert_eq!((rest.last_id(), rest.last()), (whole.last_id(), whole.last()));
+                assert_eq!(rest.first_cached(), whole.first_cached().max(Index(through + 1)));
+                for index in 0..=9 {
+                    let held = whole.term_at(Index(index)).filter(|_| index >= through);
+                    assert_eq!(rest.term_at(Index(index)), held, "{index} after {through}");
+                }
+                for index in through..=9 {
+                    for term in rest.base().term.0..=7 {
+                        let (index, term) = (Index(index), Term(term));
+                        let newest = whole.newest_at_most(index, term).index.max(Index(through));
+                        assert_eq!(rest.newest_at_most(index, term).index, newest);
+                    }
+                }
+                rest.append_run(Term(6), &[48]);
+                rest.append_run(Term(7), &[48]);
+                assert_eq!(rest.term_at(Index(9)), Some(Term(6)));
+                assert_eq!(rest.last_id(), LogId::new(Term(7), Index(10)));
+                assert!(rest.is_sound());
+            }
+        }
+    }
+
+    /// Every snapshot beside this log: the log keeps what follows an entry that it holds; else it
+    /// goes on after the snapshot, and what was appended is cut where it would touch what follows.
+    #[test]
+    fn a_snapshot_takes_the_place_of_what_it_covers() {
+        for index in 1..=10u64 {
+            for term in 1..=7u64 {
+                let whole = log();
+                let snapshot = LogId::new(Term(term), Index(index));
+                let is_held = whole.term_at(snapshot.index) == Some(snapshot.term);
+                let mut rest = log();
+                let cut = rest.install(snapshot);
+                assert_eq!(rest.base(), snapshot);
+                assert!(rest.is_sound());
+                if is_held {
+                    assert_eq!((cut, rest.last_id()), (None, whole.last_id()));
+                } else {
+                    let differs = snapshot.index <= whole.last();
+                    assert_eq!(cut, differs.then_some(snapshot.index));
+                    assert_eq!(rest.last_id(), snapshot);
+                    assert_eq!(rest.first_cached(), snapshot.index.next());
+                }
+                rest.append_run(Term(7), &[48; 2]);
+                let last = rest.last();
+                assert_eq!(rest.term_at(last), Some(Term(7)));
+                assert_eq!(rest.batch(last.previous(), 10, 1000), (2, 96));
+                assert!(rest.is_sound());
             }
         }
     }

@@ -35,15 +35,26 @@ pub enum Message {
     },
     /// Entries after `prev`; the records themselves travel beside the message.
     Append(Append),
-    /// The answer to [`Message::Append`]; success leaves only after the entries are durable.
+    /// The answer to [`Message::Append`] and to [`Message::Install`]; success leaves only after
+    /// the entries, or the snapshot that holds them, are durable.
     AppendReply {
         /// The replier's term.
         term: Term,
-        /// The leader's term of the append that this answers.
+        /// The leader's term of the message that this answers.
         append_term: Term,
         /// What became of it.
         outcome: AppendOutcome,
         /// The replier's commit index (RP-13).
+        commit: Index,
+    },
+    /// "Your log ends before mine begins: what you lack is in a snapshot that covers at least
+    /// `base`." Answered as an append is, once the follower holds that much (thesis 5).
+    Install {
+        /// The leader's term.
+        term: Term,
+        /// The entry after which the leader's log begins.
+        base: LogId,
+        /// The leader's commit index; at least `base`.
         commit: Index,
     },
     /// The leader lives; carries the commit index and a read round.
@@ -84,7 +95,8 @@ pub struct Append {
 pub enum AppendOutcome {
     /// The log agrees with the leader's up to here, and is durable up to here.
     Accepted {
-        /// The last entry of the append, or its `prev` for a probe.
+        /// The last entry of the append, or its `prev` for a probe; of an install, the base that
+        /// was offered or the end of the snapshot that was installed.
         matched: Index,
     },
     /// The log doesn't hold `prev`.

@@ -2,7 +2,7 @@
 
 use crate::message::Message;
 use crate::settings::HardState;
-use ringraft_types::{Index, NodeId, Term};
+use ringraft_types::{Index, LogId, NodeId, Term};
 
 /// Names one batch of things to persist. Ascending within a group's life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +57,17 @@ pub struct Fetch {
     pub bytes_max: u64,
 }
 
+/// The leader's log begins after `base`, and this node lacks what is before: a snapshot that
+/// covers at least `base` is to be fetched, loaded, and reported by `Input::Installed`. Said again
+/// as long as the leader asks; the owner goes on with what it has begun if that suffices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Install {
+    /// The leader that said so. Others may have such a snapshot as well.
+    pub from: NodeId,
+    /// What the snapshot must cover.
+    pub base: LogId,
+}
+
 /// A read may be served once everything up to `index` is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadReady {
@@ -93,8 +104,12 @@ pub enum RoleKind {
 #[derive(Debug, Default)]
 pub struct Output {
     /// Entries from here on are removed, before anything is appended. Never at or below the
-    /// commit index (I-02).
+    /// commit index as it was before the step (I-02).
     pub truncate_from: Option<Index>,
+    /// The installed snapshot took the place of the whole log: no entry that was appended or
+    /// cached before counts any more, and the next one follows this. Of the entries on the disk
+    /// `truncate_from` cuts so many that what is appended next leaves a gap behind them.
+    pub emptied: Option<LogId>,
     /// Entries to persist. For a proposal: the proposed. For an append: those of the message that
     /// are new here (a suffix). For a new leader: its one entry without payload, which the owner
     /// encodes (`new_term_entry`).
@@ -118,6 +133,8 @@ pub struct Output {
     pub reads_lost: Vec<u64>,
     /// Entries wanted from the log.
     pub fetch: Vec<Fetch>,
+    /// A snapshot is wanted from the leader, or from whoever has one that is new enough.
+    pub install: Option<Install>,
     /// The proposal or read of this step was not taken.
     pub refused: Option<Refusal>,
     /// The role, term or known leader changed in this step.
@@ -129,6 +146,7 @@ impl Output {
     pub fn clear(&mut self) {
         let Self {
             truncate_from,
+            emptied,
             append,
             new_term_entry,
             hard_state,
@@ -139,10 +157,12 @@ impl Output {
             reads,
             reads_lost,
             fetch,
+            install,
             refused,
             role_changed,
         } = self;
         *truncate_from = None;
+        *emptied = None;
         *append = None;
         *new_term_entry = None;
         *hard_state = None;
@@ -153,6 +173,7 @@ impl Output {
         reads.clear();
         reads_lost.clear();
         fetch.clear();
+        *install = None;
         *refused = None;
         *role_changed = false;
     }

@@ -4,8 +4,12 @@
 //!   Probe       where do the logs agree? One append at a time, repeated if unanswered.
 //!   Replicate   they agree up to `matched`; appends leave one after the other, within a window.
 //!   Fetching    as Replicate, but what comes next was asked from the disk; nothing leaves.
+//!   Install     it needs what this log gave up: it is told so, again and again, and nothing else.
 //! ```
 //! A refusal, a lost link or a silence leads back to Probe; an answer to the probe to Replicate.
+//! Whatever would be sent next from below the log's base leads to Install, and only the word that
+//! the follower holds what was offered leads out of it: to Replicate. A lost link doesn't, for the
+//! offer is a probe itself: a follower that holds as much as it names says so at once.
 
 use crate::message::{Append, Message};
 use crate::output::{Envelope, Fetch, Output};
@@ -25,6 +29,12 @@ enum Flow {
     Replicate,
     /// Waits for the entries from `next` on.
     Fetching,
+    Install {
+        /// The base that was named last.
+        offered: Index,
+        /// When; `None`: it is to be said again.
+        asked_at: Option<Ticks>,
+    },
 }
 
 /// An append in flight.
@@ -80,10 +90,34 @@ impl Progress {
 
     /// Sends whatever may leave now.
     pub(crate) fn feed(&mut self, replica: &Replica, now: Ticks, out: &mut Output) {
+        let is_below = self.next <= replica.log().base().index;
         match self.flow {
+            // What it carried may reach beyond the base: the answer will tell.
+            Flow::Probe { asked_at: Some(_), .. } | Flow::Install { asked_at: Some(_), .. } => {}
+            Flow::Install { asked_at: None, .. } => self.offer(replica, now, out),
+            _ if is_below => self.offer(replica, now, out),
             Flow::Probe { asked_at: None, bare } => self.probe(replica, now, bare, out),
-            Flow::Probe { asked_at: Some(_), .. } | Flow::Fetching => {}
+            Flow::Fetching => {}
             Flow::Replicate => self.replicate(replica, now, out),
+        }
+    }
+
+    /// Says what the log doesn't hold any more; enters Install if it isn't there.
+    fn offer(&mut self, replica: &Replica, now: Ticks, out: &mut Output) {
+        let base = replica.log().base();
+        if !matches!(self.flow, Flow::Install { .. }) {
+            self.enter_probe(None, false);
+        }
+        self.flow = Flow::Install { offered: base.index, asked_at: Some(now) };
+        let message = Message::Install { term: replica.term(), base, commit: replica.commit() };
+        out.send_now.push(Envelope { to: self.id, message });
+    }
+
+    /// The first entry that it may need from the log.
+    pub(crate) fn needed_from(&self) -> Index {
+        match self.flow {
+            Flow::Install { offered, .. } => offered.max(self.matched).next(),
+            _ => self.matched.next(),
         }
     }
 
@@ -202,7 +236,12 @@ impl Progress {
             self.inflight.pop_front();
             self.waiting_since = now;
         }
-        if matches!(self.flow, Flow::Probe { .. }) && matched >= self.next.previous() {
+        let is_found = match self.flow {
+            Flow::Probe { .. } => matched >= self.next.previous(),
+            Flow::Install { offered, .. } => matched >= offered,
+            Flow::Replicate | Flow::Fetching => false,
+        };
+        if is_found {
             self.flow = Flow::Replicate;
         }
         // A fetch under way is for what `next` was: it is left as it is unless overtaken.
@@ -217,14 +256,22 @@ impl Progress {
         let is_stale = match self.flow {
             Flow::Probe { .. } => prev != self.next.previous(),
             Flow::Replicate | Flow::Fetching => prev <= self.matched || prev >= self.next,
+            Flow::Install { .. } => true,
         };
         if is_stale || prev <= self.matched {
             return;
         }
+        let log = replica.log();
         let bound = hint.index.min(prev.previous());
-        let agree = replica.log().newest_at_most(bound, hint.term).index.max(self.matched);
+        // A follower that held the base would have named it, or a later entry: then it needs what
+        // is below, and gets an offer instead of a probe.
+        let is_below = bound < log.base().index || hint.term < log.base().term;
+        let agree = match is_below {
+            true => Index::ZERO,
+            false => log.newest_at_most(bound, hint.term).index,
+        };
         self.enter_probe(None, false);
-        self.next = agree.next();
+        self.next = agree.max(self.matched).next();
     }
 
     /// Begins anew after what is known to be matched.
@@ -237,35 +284,46 @@ impl Progress {
 
     /// What was in flight may never arrive. The probe is repeated until it is answered.
     pub(crate) fn on_link_down(&mut self, now: Ticks) {
-        if let Flow::Probe { asked_at, bare } = &mut self.flow {
-            *asked_at = Some(now);
-            *bare = true;
-        } else {
-            self.enter_probe(Some(now), true);
+        match &mut self.flow {
+            Flow::Probe { asked_at, bare } => {
+                *asked_at = Some(now);
+                *bare = true;
+            }
+            Flow::Install { asked_at, .. } => *asked_at = Some(now),
+            Flow::Replicate | Flow::Fetching => self.enter_probe(Some(now), true),
         }
     }
 
     /// A new connection, maybe to another life of the node: what it holds must be asked.
     pub(crate) fn on_link_up(&mut self) {
-        if let Flow::Probe { asked_at, bare } = &mut self.flow {
-            *asked_at = None;
-            *bare = false;
-        } else {
-            self.enter_probe(None, false);
+        match &mut self.flow {
+            Flow::Probe { asked_at, bare } => {
+                *asked_at = None;
+                *bare = false;
+            }
+            Flow::Install { asked_at, .. } => *asked_at = None,
+            Flow::Replicate | Flow::Fetching => self.enter_probe(None, false),
         }
         self.matched = Index::ZERO;
     }
 
     /// Called at least every heartbeat interval: an answer that is long overdue was lost. A probe
-    /// is repeated by the next heartbeat, which may follow it by a little less than the interval.
+    /// or an offer is repeated by the next heartbeat, which may follow it by a little less than the
+    /// interval.
     pub(crate) fn recover(&mut self, settings: &Settings, now: Ticks) {
+        let is_overdue = |asked_at: Option<Ticks>| {
+            asked_at.is_some_and(|at| now.since(at) >= Ticks(settings.heartbeat_interval.0 / 2))
+        };
         match &mut self.flow {
             Flow::Probe { asked_at, bare } => {
-                if asked_at
-                    .is_some_and(|at| now.since(at) >= Ticks(settings.heartbeat_interval.0 / 2))
-                {
+                if is_overdue(*asked_at) {
                     *asked_at = None;
                     *bare = true;
+                }
+            }
+            Flow::Install { asked_at, .. } => {
+                if is_overdue(*asked_at) {
+                    *asked_at = None;
                 }
             }
             Flow::Replicate | Flow::Fetching => {
@@ -284,11 +342,18 @@ impl Progress {
         let first = self.inflight.front().map_or(0, |one| one.bytes);
         let newest = self.inflight.back().map_or(0, |one| one.bytes);
         let earlier = self.inflight_bytes - newest;
-        self.matched < self.next
+        let base = replica.log().base().index;
+        let (is_in_place, may_fly) = match self.flow {
+            Flow::Probe { .. } => (true, false),
+            Flow::Replicate | Flow::Fetching => (self.next > base, true),
+            Flow::Install { offered, .. } => (self.next <= offered && offered <= base, false),
+        };
+        is_in_place
+            && self.matched < self.next
             && self.next <= replica.log().last().next()
             && self.inflight.iter().map(|one| one.bytes).sum::<u64>() == self.inflight_bytes
             && self.inflight.len() <= settings.inflight_appends_max.max(1)
             && earlier <= settings.inflight_bytes_max.max(first)
-            && (self.inflight.is_empty() || !matches!(self.flow, Flow::Probe { .. }))
+            && (self.inflight.is_empty() || may_fly)
     }
 }

@@ -73,6 +73,13 @@ impl Raft {
                 }
             }
             Input::Trimmed { first } => self.replica.trim(first),
+            Input::Released { through } => {
+                self.replica.release(through);
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.on_released(&self.replica, now, out);
+                }
+            }
+            Input::Installed { last } => self.on_installed(last, out),
             Input::LinkUp(node) => {
                 if let Role::Leader(leader) = &mut self.role {
                     leader.on_link_up(&self.replica, now, node, out);
@@ -133,6 +140,11 @@ impl Raft {
         self.replica.log().last()
     }
 
+    /// The entry after which the log begins: a snapshot covers all up to it. Zero: it is whole.
+    pub fn base(&self) -> LogId {
+        self.replica.log().base()
+    }
+
     /// Entries up to here are committed.
     pub fn commit(&self) -> Index {
         self.replica.commit()
@@ -177,6 +189,25 @@ impl Raft {
             _ => &[],
         };
         peers.iter().map(|peer| (peer.id, peer.matched, peer.round))
+    }
+
+    /// Whether a snapshot that ends with this entry may be reported by [`Input::Installed`]: it
+    /// brings something, and this node doesn't lead. Else it is of no use here any more. To be
+    /// asked before the snapshot is loaded, with no step between the loading and the report.
+    pub fn may_install(&self, last: LogId) -> bool {
+        // A log doesn't descend, and what is committed here is in the snapshot too.
+        let is_later = last.index > self.commit() && Some(last.term) >= self.term_at(self.commit());
+        is_later && !matches!(self.role, Role::Leader(_))
+    }
+
+    /// The first entry that this leader should keep for the sake of others: the lowest that some
+    /// voter needs which was heard of late, from what it holds or from what it was told to install.
+    /// The one after [`Raft::last`] if nobody needs any, or another node leads.
+    pub fn needed_from(&self) -> Index {
+        match &self.role {
+            Role::Leader(leader) => leader.needed_from(&self.replica, self.now),
+            _ => self.last().next(),
+        }
     }
 
     fn on_tick(&mut self, out: &mut Output) {
@@ -237,6 +268,22 @@ impl Raft {
         }
     }
 
+    /// A snapshot was loaded: the log begins after it now, and so does what this node says of it.
+    fn on_installed(&mut self, last: LogId, out: &mut Output) {
+        assert!(
+            self.may_install(last),
+            "a {:?} has no use for a snapshot up to {last}",
+            self.role()
+        );
+        // From another node that is further than the leader that asked for it.
+        self.adopt(last.term, out);
+        if self.replica.install(last, out) && matches!(self.role, Role::Candidate(_)) {
+            // It asked for votes as the one that held what it gave up.
+            self.step_down(out);
+        }
+        follower::report_installed(&self.replica, self.leader(), last.index, out);
+    }
+
     fn on_message(
         &mut self,
         from: NodeId,
@@ -262,6 +309,13 @@ impl Raft {
                 }
             }
             Message::Append(append) => self.on_append(from, append, heads, out),
+            Message::Install { term, base, commit: _ } => {
+                if self.follow(from, term, out) {
+                    follower::take_install(&mut self.replica, from, base, out);
+                } else {
+                    follower::reject(&self.replica, from, term, base.index, LogId::ZERO, out);
+                }
+            }
             Message::Heartbeat { term, commit, round } => {
                 if term == self.replica.resigned {
                     // Heartbeats keep their order: this one says that it leads after all.
@@ -363,7 +417,8 @@ impl Raft {
             follower::take_append(&mut self.replica, from, append, heads, out);
         } else {
             // Tells a deposed leader of the newer term.
-            follower::reject(&self.replica, from, append, LogId::ZERO, out);
+            let Append { term, prev, .. } = append;
+            follower::reject(&self.replica, from, term, prev.index, LogId::ZERO, out);
         }
     }
 

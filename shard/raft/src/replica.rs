@@ -28,6 +28,9 @@ pub(crate) struct Replica {
     term: Term,
     /// Given once in a term.
     vote: Option<NodeId>,
+    /// The term was taken from a snapshot at the start, and no hard state with it is written yet:
+    /// it is, before the first entry of that term (V4).
+    is_term_owed: bool,
     log: Log,
     durable: Durable,
     /// Never goes back; at most the log's last.
@@ -40,20 +43,28 @@ impl Replica {
     pub(crate) fn new(settings: Settings, boot: Boot) -> Self {
         let Boot { id, voters, hard_state, log, vote_floor, seed } = boot;
         let log = Log::new(log);
-        let last = log.last_id();
-        assert!(last.term <= hard_state.term, "an entry's term is durable no later than it (V4)");
+        let (base, last) = (log.base(), log.last_id());
+        // A snapshot may have been stored before the term in which it came: the term is known by
+        // it all the same, and nobody was voted for in it.
+        let is_term_owed = hard_state.term < base.term;
+        let (term, vote) = match is_term_owed {
+            true => (base.term, None),
+            false => (hard_state.term, hard_state.vote),
+        };
+        assert!(last.term <= term, "an entry's term is durable no later than it (V4)");
         // With a rotten tail the log may end before the commit index.
-        let commit = hard_state.commit.min(last.index).max(log.base().index);
+        let commit = hard_state.commit.min(last.index).max(base.index);
         Self {
             id,
             settings,
             membership: Membership::new(voters),
-            vote_floor,
+            vote_floor: vote_floor.filter(|floor| !covers(base, *floor)),
             is_stuck: false,
             resigned: Term::ZERO,
             jitter: Jitter::new(seed),
-            term: hard_state.term,
-            vote: hard_state.vote,
+            term,
+            vote,
+            is_term_owed,
             durable: Durable::new(last.index),
             log,
             commit,
@@ -161,6 +172,35 @@ impl Replica {
         self.durable.cover(self.log.last(), out);
     }
 
+    /// A durable snapshot holds everything up to `through`; the log gives it up.
+    pub(crate) fn release(&mut self, through: Index) {
+        assert!(through <= self.commit, "only what is committed is released (I-01)");
+        if through > self.log.base().index {
+            self.log.release(through);
+            self.durable.release(through);
+        }
+    }
+
+    /// A durable snapshot took the place of everything up to `last`; says whether the whole log
+    /// was given up for it. Whatever was promised of the log is still held: by the snapshot, or it
+    /// never was committed.
+    pub(crate) fn install(&mut self, last: LogId, out: &mut Output) -> bool {
+        assert!(last.index > self.commit, "a snapshot brings what is committed and lacks here");
+        assert!(last.term <= self.term);
+        let is_emptied = self.log.term_at(last.index) != Some(last.term);
+        out.truncate_from = self.log.install(last);
+        if is_emptied {
+            out.emptied = Some(last);
+            self.durable.truncate_from(last.index.next());
+        }
+        self.durable.release(last.index);
+        self.durable.cover(self.log.last(), out);
+        self.commit_to(last.index, out);
+        out.hard_state = Some(self.hard_state());
+        self.vote_floor = self.vote_floor.filter(|floor| !covers(last, *floor));
+        is_emptied
+    }
+
     /// The owner's cache begins at `first` now.
     pub(crate) fn trim(&mut self, first: Index) {
         self.log.trim(first);
@@ -204,9 +244,16 @@ impl Replica {
         if out.token.is_none() {
             return;
         }
-        if out.hard_state.is_some() || self.commit > self.commit_written {
+        if out.hard_state.is_some() || self.commit > self.commit_written || self.is_term_owed {
             out.hard_state = Some(self.hard_state());
             self.commit_written = self.commit;
+            self.is_term_owed = false;
         }
     }
+}
+
+/// Whether a snapshot that ends with `base` holds all that a node promised which must vote as if
+/// it held `floor`: at most as many entries, or none that can still be committed.
+fn covers(base: LogId, floor: LogId) -> bool {
+    floor.index <= base.index || floor <= base
 }

@@ -6,8 +6,8 @@ mod random;
 
 use random::Random;
 use ringraft_raft::{
-    Append, AppendOutcome, Boot, Breach, EntryHead, HardState, Input, LogShape, Message, Output,
-    Raft, RoleKind, Settings,
+    Append, AppendOutcome, Boot, Breach, EntryHead, HardState, Input, Install, LogShape, Message,
+    Output, Raft, RoleKind, Settings,
 };
 use ringraft_types::{Index, LogId, NodeId, Term, Ticks};
 use std::collections::BTreeMap;
@@ -75,7 +75,7 @@ fn message(random: &mut Random, raft: &Raft, heads: &mut Vec<EntryHead>) -> Mess
     let commit = Index(near(random, raft.commit().0));
     let other = Term(near(random, raft.term().0));
     let last = LogId::new(other, index);
-    match random.below(8) {
+    match random.below(9) {
         0 => Message::PreVote { term, last },
         1 if random.permille(700) => {
             Message::PreVoteReply { term: raft.term().next(), granted: true }
@@ -105,6 +105,10 @@ fn message(random: &mut Random, raft: &Raft, heads: &mut Vec<EntryHead>) -> Mess
             Message::AppendReply { term, append_term: raft.term(), outcome, commit }
         }
         6 => Message::Heartbeat { term, commit, round: random.below(9) },
+        7 => {
+            let base = LogId::new(raft.term_at(index).unwrap_or(other), index);
+            Message::Install { term, base, commit: Index(near(random, index.0)) }
+        }
         _ => Message::HeartbeatReply { term, round: random.below(9), commit },
     }
 }
@@ -116,6 +120,8 @@ struct Reached {
     committed: u64,
     truncated: u64,
     led: u64,
+    released: u64,
+    installed: u64,
 }
 
 fn name(breach: Breach) -> &'static str {
@@ -126,6 +132,7 @@ fn name(breach: Breach) -> &'static str {
         Breach::TermAhead { .. } => "term ahead",
         Breach::SecondLeader { .. } => "second leader",
         Breach::LacksCommitted { .. } => "lacks committed",
+        Breach::BaseUncommitted { .. } => "base uncommitted",
         Breach::NeverSent { .. } => "never sent",
         Breach::NeverAsked { .. } => "never asked",
     }
@@ -139,12 +146,13 @@ fn run(seed: u64, reached: &mut Reached) {
     let mut out = Output::default();
     let (mut tokens, mut fetches) = (Vec::new(), Vec::new());
     let mut heads = Vec::new();
+    let mut wanted = None;
     for _ in 0..STEPS {
         now = now.after(Ticks(random.below(30)));
         heads.clear();
         let from = NodeId(random.between(2, 4) as u32);
         out.clear();
-        match random.below(12) {
+        match random.below(14) {
             0 => raft.step(now, Input::Tick, &mut out),
             1 if raft.role() == RoleKind::Leader => {
                 raft.step(now, Input::Propose { bytes: &[48, 56] }, &mut out);
@@ -164,6 +172,21 @@ fn run(seed: u64, reached: &mut Reached) {
                 let token = tokens.remove(0);
                 raft.step(now, Input::Persisted { token }, &mut out);
             }
+            6 => {
+                let through = Index(random.below(raft.commit().0 + 1));
+                reached.released += u64::from(through > raft.base().index);
+                raft.step(now, Input::Released { through }, &mut out);
+            }
+            7 => {
+                let Some(Install { base, .. }) = wanted.take() else { continue };
+                // What it covers is what was wanted, or more.
+                let more = random.below(3);
+                let last = LogId::new(Term(base.term.0 + more / 2), Index(base.index.0 + more));
+                if raft.may_install(last) {
+                    reached.installed += 1;
+                    raft.step(now, Input::Installed { last }, &mut out);
+                }
+            }
             _ => {
                 let message = message(&mut random, &raft, &mut heads);
                 if let Err(breach) = raft.judge(from, &message, &heads) {
@@ -174,6 +197,7 @@ fn run(seed: u64, reached: &mut Reached) {
             }
         }
         tokens.extend(out.token);
+        wanted = out.install.or(wanted);
         reached.truncated += u64::from(out.truncate_from.is_some());
         reached.led += u64::from(out.new_term_entry.is_some());
         fetches.append(&mut out.fetch);
@@ -198,8 +222,9 @@ fn what_passes_the_judge_breaks_nothing() {
     for seed in 0..SEEDS {
         run(seed, &mut reached);
     }
-    let Reached { breaches, committed, truncated, led } = reached;
+    let Reached { breaches, committed, truncated, led, released, installed } = reached;
     println!("{breaches:?}, {committed} committed, {truncated} truncated, {led} led");
-    assert_eq!(breaches.len(), 8, "{breaches:?}");
+    assert_eq!(breaches.len(), 9, "{breaches:?}");
+    assert!(released > 1_000 && installed > 1_000, "{released} released, {installed} installed");
     assert!(committed > 1_000 && truncated > 100 && led > 100, "{committed} {truncated} {led}");
 }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! nodes 1 2 3 [entries=4 bytes=1000 appends=2 window=10000]   boots new nodes
-//! boot 1 voters=1,2,3 term=2 vote=1 commit=3 log=1,1,2 [floor=2.5]
+//! boot 1 voters=1,2,3 term=2 vote=1 commit=3 log=1,1,2 [floor=2.5] [snapshot=1,1]
 //! crash 1                     loses what isn't durable, starts from the disk
 //! advance 50                  milliseconds
 //! tick 1 / timeout 1          a tick now / when it wants one
@@ -16,6 +16,9 @@
 //! stuck 1 / moves 1           its disk
 //! resigned 2 1                2 hears that 1's disk is stuck
 //! damaged 1                   1 finds rot in its log
+//! release 1 5                 1's snapshot covers 5, its log begins after it
+//! install 3 1 5               3 loads 1's snapshot up to 5
+//! needed 1                    what 1's owner should keep
 //! linkup 1 2 / linkdown 1 2 / trim 1 5 / fetched 1 [n]   (the newest fetch)
 //! elect 1 by 1,2 / settle 1,2 / beat 1 by 1,2    quiet
 //! state
@@ -24,7 +27,7 @@
 #[allow(dead_code, reason = "each test uses its part")]
 mod cluster;
 
-use cluster::{Cluster, Mail};
+use cluster::{Cluster, Mail, heads};
 use ringraft_raft::{
     Append, AppendOutcome, Envelope, HardState, Input, Message, Output, Refusal, RoleKind, Token,
 };
@@ -48,6 +51,9 @@ fn show_message(message: Message) -> String {
                 AppendOutcome::Rejected { prev, hint } => format!("rejected {prev} hint={hint}"),
             };
             format!("append-reply t{term} to=t{append_term} {outcome} commit={commit}")
+        }
+        Message::Install { term, base, commit } => {
+            format!("install t{term} base={base} commit={commit}")
         }
         Message::Heartbeat { term, commit, round } => {
             format!("heartbeat t{term} commit={commit} round={round}")
@@ -75,6 +81,7 @@ fn show_output(id: u32, role: RoleKind, out: &Output) -> String {
     if let Some(token) = out.token {
         let mut parts = Vec::new();
         parts.extend(out.truncate_from.map(|index| format!("truncate {index}..")));
+        parts.extend(out.emptied.map(|base| format!("go on after {base}")));
         parts.extend(out.append.map(|span| format!("append {}..={}", span.first, span.last)));
         parts.extend(out.new_term_entry.map(|term| format!("new-term t{term}")));
         parts.extend(out.hard_state.map(show_hard_state));
@@ -98,6 +105,7 @@ fn show_output(id: u32, role: RoleKind, out: &Output) -> String {
             .iter()
             .map(|fetch| format!("fetch {}..={} for {}", fetch.first, fetch.last, fetch.peer)),
     );
+    parts.extend(out.install.map(|install| format!("wants {} of {}", install.base, install.from)));
     parts.extend(out.refused.map(|refusal| match refusal {
         Refusal::Busy => "busy".into(),
         Refusal::NotLeader(hint) => {
@@ -167,7 +175,9 @@ impl Runner {
     }
 
     fn boot(&mut self, id: u32, words: &[&str]) {
-        let (mut term, mut vote, mut commit, mut log, mut floor) = (0, None, 0, Vec::new(), None);
+        let (mut hard_state, mut floor) = (HardState::default(), None);
+        let (mut log, mut snapshot) = (Vec::new(), Vec::new());
+        let terms = |value| heads(&ids(value).into_iter().map(u64::from).collect::<Vec<_>>());
         for word in words {
             let (key, value) = word.split_once('=').expect("key=value");
             match key {
@@ -175,10 +185,11 @@ impl Runner {
                     self.cluster = Some(Cluster::new(&ids(value)));
                 }
                 "voters" => {}
-                "term" => term = number(value),
-                "vote" => vote = Some(number(value)),
-                "commit" => commit = number(value),
-                "log" => log = ids(value).into_iter().map(u64::from).collect(),
+                "term" => hard_state.term = Term(number(value)),
+                "vote" => hard_state.vote = Some(NodeId(number(value))),
+                "commit" => hard_state.commit = Index(number(value)),
+                "log" => log = terms(value),
+                "snapshot" => snapshot = terms(value),
                 "floor" => {
                     let (term, index) = value.split_once('.').expect("term.index");
                     floor = Some(LogId::new(Term(number(term)), Index(number(index))));
@@ -186,7 +197,7 @@ impl Runner {
                 _ => panic!("no option {key}"),
             }
         }
-        self.cluster().boot_with(id, term, vote, commit, &log, floor);
+        self.cluster().boot_with(id, hard_state, &log, &snapshot, floor);
     }
 
     fn command(&mut self, line: &str) {
@@ -254,6 +265,21 @@ impl Runner {
             "stuck" => self.step(number(words[1]), Input::DiskStuck(true)),
             "moves" => self.step(number(words[1]), Input::DiskStuck(false)),
             "resigned" => self.step(number(words[1]), Input::Resigned(NodeId(number(words[2])))),
+            "release" => {
+                let id = number(words[1]);
+                self.cluster().release(id, number(words[2]));
+                self.show(id);
+            }
+            "install" => {
+                let id = number(words[1]);
+                self.cluster().install(id, number(words[2]), number(words[3]));
+                self.show(id);
+            }
+            "needed" => {
+                let id = number(words[1]);
+                let needed = self.cluster().raft(id).needed_from();
+                self.shown += &format!("{id}: needed from {needed}\n");
+            }
             "trim" => {
                 let first = Index(number(words[2]));
                 self.step(number(words[1]), Input::Trimmed { first });
@@ -280,9 +306,14 @@ impl Runner {
         for (id, node) in &cluster.nodes {
             let raft = &node.raft;
             let leader = raft.leader().map_or("-".into(), |leader| leader.to_string());
-            let log: Vec<String> = cluster.terms(*id).iter().map(u64::to_string).collect();
+            let held = &cluster.terms(*id)[raft.base().index.0 as usize..];
+            let log: Vec<String> = held.iter().map(u64::to_string).collect();
+            let base = match raft.base() {
+                LogId::ZERO => String::new(),
+                base => format!(" base={base}"),
+            };
             let line = format!(
-                "{id}: {:?} t{} leader={leader} commit={} persisted={} log=[{}]\n",
+                "{id}: {:?} t{} leader={leader} commit={} persisted={}{base} log=[{}]\n",
                 raft.role(),
                 raft.term(),
                 raft.commit(),

@@ -18,7 +18,10 @@ pub(crate) struct Mail {
 
 pub(crate) struct Node {
     pub(crate) raft: Raft,
+    /// All entries, those that only a snapshot holds included.
     pub(crate) log: Vec<EntryHead>,
+    /// What the newest durable snapshot holds.
+    pub(crate) snapshot: Vec<EntryHead>,
     /// What survives a crash.
     pub(crate) disk: (HardState, Vec<EntryHead>),
     /// Outstanding batches, and what the disk holds after each.
@@ -40,6 +43,11 @@ pub(crate) struct Cluster {
 /// Terms of a log, one per entry, as heads of 48 bytes each.
 pub(crate) fn heads(terms: &[u64]) -> Vec<EntryHead> {
     terms.iter().map(|&term| EntryHead { term: Term(term), bytes: 48 }).collect()
+}
+
+fn end_of(snapshot: &[EntryHead]) -> LogId {
+    let term = snapshot.last().map_or(Term::ZERO, |head| head.term);
+    LogId::new(term, Index(snapshot.len() as u64))
 }
 
 impl Cluster {
@@ -79,28 +87,32 @@ impl Cluster {
         commit: u64,
         terms: &[u64],
     ) {
-        self.boot_with(id, term, vote, commit, terms, None);
+        let hard_state =
+            HardState { term: Term(term), vote: vote.map(NodeId), commit: Index(commit) };
+        self.boot_with(id, hard_state, &heads(terms), &[], None);
     }
 
+    /// Starts from a log that was never cut, and a snapshot.
     pub(crate) fn boot_with(
         &mut self,
         id: u32,
-        term: u64,
-        vote: Option<u32>,
-        commit: u64,
-        terms: &[u64],
+        hard_state: HardState,
+        log: &[EntryHead],
+        snapshot: &[EntryHead],
         vote_floor: Option<LogId>,
     ) {
-        let hard_state =
-            HardState { term: Term(term), vote: vote.map(NodeId), commit: Index(commit) };
-        let log = heads(terms);
         let mut runs: Vec<(Index, Term)> = Vec::new();
-        for (index, head) in (1..).map(Index).zip(&log) {
+        for (index, head) in (1..).map(Index).zip(log) {
             if runs.last().is_none_or(|run| run.1 < head.term) {
                 runs.push((index, head.term));
             }
         }
         let shape = LogShape { base: LogId::ZERO, runs, last: Index(log.len() as u64) };
+        let base = end_of(snapshot);
+        let (shape, _) = shape.after_snapshot(base).expect("the log was never cut");
+        let mut whole = snapshot.to_vec();
+        whole.extend(&log[base.index.0.min(log.len() as u64) as usize..]);
+        whole.truncate(shape.last.0 as usize);
         let boot = Boot {
             id: NodeId(id),
             voters: self.voters.clone(),
@@ -112,8 +124,9 @@ impl Cluster {
         let raft = Raft::new(self.now, self.settings, boot);
         let node = Node {
             raft,
-            disk: (hard_state, log.clone()),
-            log,
+            disk: (hard_state, log.to_vec()),
+            log: whole,
+            snapshot: snapshot.to_vec(),
             batches: VecDeque::new(),
             gated: Vec::new(),
             fetch: VecDeque::new(),
@@ -124,9 +137,27 @@ impl Cluster {
     /// Loses what isn't durable and starts from the disk.
     pub(crate) fn crash(&mut self, id: u32) {
         let (hard_state, log) = self.nodes[&id].disk.clone();
-        let terms: Vec<u64> = log.iter().map(|head| head.term.0).collect();
-        let vote = hard_state.vote.map(NodeId::get);
-        self.boot(id, hard_state.term.0, vote, hard_state.commit.0, &terms);
+        let snapshot = self.nodes[&id].snapshot.clone();
+        self.boot_with(id, hard_state, &log, &snapshot, None);
+    }
+
+    /// A node takes a snapshot up to here, and its log gives up what it holds.
+    pub(crate) fn release(&mut self, id: u32, through: u64) {
+        let node = self.nodes.get_mut(&id).expect("booted");
+        node.snapshot = node.log[..through as usize].to_vec();
+        self.step(id, Input::Released { through: Index(through) });
+    }
+
+    /// A node gets another's snapshot up to here, and loads it.
+    pub(crate) fn install(&mut self, id: u32, from: u32, through: u64) {
+        let snapshot = self.nodes[&from].log[..through as usize].to_vec();
+        let last = end_of(&snapshot);
+        let node = self.nodes.get_mut(&id).expect("booted");
+        assert!(node.raft.may_install(last), "it is of no use");
+        node.snapshot = snapshot;
+        self.step(id, Input::Installed { last });
+        let node = &self.nodes[&id];
+        assert_eq!(node.log[..through as usize], node.snapshot, "the snapshot is what it holds");
     }
 
     pub(crate) fn raft(&self, id: u32) -> &Raft {
@@ -154,7 +185,9 @@ impl Cluster {
             Input::Fetched { first, heads, .. } => Some((first, heads)),
             _ => None,
         };
-        if let Some(index) = self.out.truncate_from {
+        if self.out.emptied.is_some() {
+            node.log = node.snapshot.clone();
+        } else if let Some(index) = self.out.truncate_from {
             node.log.truncate(index.0 as usize - 1);
         }
         if let Some(span) = self.out.append {

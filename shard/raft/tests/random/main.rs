@@ -2,12 +2,18 @@
 //! duplication, reordering, partitions, slow disks, crashes that lose what isn't durable. One
 //! seed replays everything. `RINGRAFT_SEED=n` runs one seed, `RINGRAFT_SEEDS=n` more of them.
 //!
-//! After every step: I-02, I-03, I-04, I-05, leader completeness, committed entries durable on a
-//! majority and never changed, reads no older than what was committed when they came. After
-//! healing: a leader, and everything proposed reaches everybody.
+//! Nodes take snapshots and give up their logs at random, and whoever falls behind gets one from
+//! whoever has one; a snapshot is the entries that it covers, so that states can be compared.
+//!
+//! After every step: I-01, I-02, I-03, I-04, I-05, leader completeness, committed entries durable
+//! on a majority and never changed, equal states, what is promised would be found by a start, reads
+//! no older than what was committed when they came. After healing: a leader, and everything
+//! proposed reaches everybody.
 
+mod disk;
 mod node;
 mod random;
+mod snapshots;
 mod world;
 
 use world::World;
@@ -59,6 +65,8 @@ fn safe_under_faults_and_live_after() {
     assert!(total.leaders > 1000 && total.committed > 10_000, "{total:?}");
     assert!(total.truncations > 100 && total.crashes > 1000, "{total:?}");
     assert!(total.reads > 1000 && total.reads_lost > 10 && total.fetches > 100, "{total:?}");
+    assert!(total.releases > 1000 && total.offers > 500 && total.late > 20, "{total:?}");
+    assert!(total.emptied > 100 && total.cut > 5 && total.kept > 20, "{total:?}");
 }
 
 /// One seed, one history (I-12).

@@ -1,7 +1,8 @@
 //! One node: the core, what its owner remembers, and its disk.
 
-use ringraft_raft::{Boot, Envelope, HardState, LogShape, Raft, Settings, Token};
-use ringraft_types::{Index, LogId, NodeId, Term, Ticks};
+use crate::disk::{Batch, Disk, end_of};
+use ringraft_raft::{Boot, Envelope, Raft, Settings, Token};
+use ringraft_types::{Index, NodeId, Term, Ticks};
 use std::collections::VecDeque;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,39 +12,13 @@ pub(crate) struct Entry {
     pub(crate) bytes: u32,
 }
 
-/// What one step asked to persist.
-pub(crate) struct Batch {
-    pub(crate) token: Token,
-    pub(crate) truncate_from: Option<Index>,
-    pub(crate) append: Vec<Entry>,
-    pub(crate) hard_state: Option<HardState>,
-}
-
-#[derive(Default)]
-pub(crate) struct Disk {
-    pub(crate) hard_state: HardState,
-    pub(crate) log: Vec<Entry>,
-}
-
-impl Disk {
-    pub(crate) fn write(&mut self, batch: Batch) {
-        if let Some(index) = batch.truncate_from {
-            self.log.truncate(index.0 as usize - 1);
-        }
-        self.log.extend(batch.append);
-        if let Some(hard_state) = batch.hard_state {
-            self.hard_state = hard_state;
-        }
-    }
-}
-
 pub(crate) struct Node {
     pub(crate) id: NodeId,
     /// None while crashed.
     pub(crate) raft: Option<Raft>,
     /// Counts restarts: what belongs to an earlier life is void.
     pub(crate) life: u32,
-    /// The log as the owner holds it, durable or not.
+    /// The log as the owner holds it, durable or not; before its base, what the snapshot holds.
     pub(crate) log: Vec<Entry>,
     pub(crate) disk: Disk,
     /// Not durable yet.
@@ -53,6 +28,8 @@ pub(crate) struct Node {
     pub(crate) first_cached: Index,
     /// Applied up to here.
     pub(crate) commit: Index,
+    /// A snapshot is under way, of itself or from another node.
+    pub(crate) is_snapshotting: bool,
 }
 
 impl Node {
@@ -67,25 +44,27 @@ impl Node {
             gated: Vec::new(),
             first_cached: Index(1),
             commit: Index::ZERO,
+            is_snapshotting: false,
         }
     }
 
     /// Starts from the disk.
     pub(crate) fn boot(&mut self, now: Ticks, settings: Settings, voters: &[NodeId], seed: u64) {
         assert!(self.raft.is_none());
-        self.log = self.disk.log.clone();
+        self.log = self.disk.whole();
         self.first_cached = Index(self.log.len() as u64 + 1);
-        let mut runs: Vec<(Index, Term)> = Vec::new();
-        for (position, entry) in self.log.iter().enumerate() {
-            if runs.last().is_none_or(|run| run.1 < entry.term) {
-                runs.push((Index(position as u64 + 1), entry.term));
-            }
-        }
+        let found = self.disk.shape().after_snapshot(end_of(&self.disk.snapshot));
+        let (log, truncate_from) = found.expect("nothing is missing");
+        assert_eq!(log.last.0 as usize, self.log.len(), "what follows the snapshot is kept");
+        // Before all else; it is in the log's order, so it may be durable later.
+        let token = Token::default();
+        let cut = |_| Batch { token, truncate_from, append: None, hard_state: None };
+        self.batches.extend(truncate_from.map(cut));
         let boot = Boot {
             id: self.id,
             voters: voters.to_vec(),
             hard_state: self.disk.hard_state,
-            log: LogShape { base: LogId::ZERO, runs, last: Index(self.log.len() as u64) },
+            log,
             vote_floor: None,
             seed,
         };
@@ -98,10 +77,21 @@ impl Node {
     pub(crate) fn crash(&mut self, written: usize) {
         self.raft = None;
         self.life += 1;
+        self.is_snapshotting = false;
         self.gated.clear();
         for batch in self.batches.drain(..).take(written) {
             self.disk.write(batch);
         }
+    }
+
+    /// Whether a start finds so many entries as they are. A snapshot that is stored and not yet
+    /// loaded may say otherwise of what never was committed: then they are rightly gone.
+    pub(crate) fn is_durable(&self, count: usize) -> bool {
+        let common = self.log.len().min(self.disk.snapshot.len());
+        let is_superseded = self.log[..common] != self.disk.snapshot[..common];
+        let is_loaded = self.raft.as_ref().is_none_or(|raft| raft.commit().0 as usize >= common);
+        assert!(!(is_superseded && is_loaded), "what is committed differs from the snapshot");
+        is_superseded || self.disk.begins_with(&self.log[..count])
     }
 
     /// Leads, and knows what is committed.

@@ -1,6 +1,7 @@
 //! The network, the clock, the faults, and the checks.
 
-use crate::node::{Batch, Entry, Node};
+use crate::disk::{Batch, end_of};
+use crate::node::{Entry, Node};
 use crate::random::Random;
 use ringraft_raft::{
     AppendOutcome, EntryHead, Envelope, Input, Message, Output, RoleKind, Settings, Token,
@@ -8,11 +9,14 @@ use ringraft_raft::{
 use ringraft_types::{Index, NodeId, Term, Ticks};
 use std::collections::BTreeMap;
 
-enum Event {
+pub(crate) enum Event {
     Deliver { from: usize, to: usize, message: Message, entries: Vec<Entry> },
     Tick { node: usize, life: u32 },
     DiskDone { node: usize, life: u32, token: Token },
     Fetched { node: usize, life: u32, peer: NodeId, first: Index, entries: Vec<Entry> },
+    Taken { node: usize, life: u32, snapshot: Vec<Entry> },
+    Stored { node: usize, life: u32, snapshot: Vec<Entry> },
+    Loaded { node: usize, life: u32 },
 }
 
 /// What a run came across: a test that reaches nothing proves nothing.
@@ -25,6 +29,17 @@ pub(crate) struct Reached {
     pub(crate) reads: u64,
     pub(crate) reads_lost: u64,
     pub(crate) fetches: u64,
+    pub(crate) releases: u64,
+    pub(crate) offers: u64,
+    pub(crate) installs: u64,
+    /// Of the installs, those that found the log too short, in conflict, and kept a tail of it.
+    pub(crate) emptied: u64,
+    pub(crate) cut: u64,
+    pub(crate) kept: u64,
+    /// Snapshots that came too late to be of use.
+    pub(crate) late: u64,
+    /// Starts at which a stored snapshot wasn't reported yet, and the log was in conflict.
+    pub(crate) cut_at_start: u64,
 }
 
 impl Reached {
@@ -36,15 +51,23 @@ impl Reached {
         self.reads += other.reads;
         self.reads_lost += other.reads_lost;
         self.fetches += other.fetches;
+        self.releases += other.releases;
+        self.offers += other.offers;
+        self.installs += other.installs;
+        self.emptied += other.emptied;
+        self.cut += other.cut;
+        self.kept += other.kept;
+        self.late += other.late;
+        self.cut_at_start += other.cut_at_start;
     }
 }
 
 pub(crate) struct World {
-    random: Random,
+    pub(crate) random: Random,
     now: Ticks,
     settings: Settings,
     voters: Vec<NodeId>,
-    nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     /// By time, then in the order in which they were made.
     events: BTreeMap<(Ticks, u64), Event>,
     events_made: u64,
@@ -52,10 +75,14 @@ pub(crate) struct World {
     cut: Vec<Vec<bool>>,
     /// How much of the crashes and cuts of a stormy world happen here, of a thousand.
     storm: u64,
+    /// How often snapshots are taken, of a thousand events.
+    pub(crate) snapshots: u64,
+    /// Whether leaders keep what others need of their logs, if they can.
+    pub(crate) keeps_needed: bool,
     /// Losses and duplicates of a thousand.
     loss: u64,
     duplicate: u64,
-    is_healed: bool,
+    pub(crate) is_healed: bool,
     value: u64,
     ticket: u64,
     /// Per ticket, what was committed anywhere when the read came.
@@ -90,6 +117,8 @@ impl World {
             events_made: 0,
             cut: vec![vec![false; count]; count],
             storm: [200, 600, 1000][random.below(3) as usize],
+            snapshots: [0, 3, 30, 100][random.below(4) as usize],
+            keeps_needed: random.permille(500),
             loss: random.below(2) * random.below(200),
             duplicate: random.below(200),
             is_healed: false,
@@ -114,10 +143,11 @@ impl World {
         }
         let seed = self.random.next();
         self.nodes[node].boot(self.now, self.settings, &self.voters, seed);
+        self.reached.cut_at_start += self.nodes[node].batches.len() as u64;
         self.plan_tick(node);
     }
 
-    fn plan(&mut self, delay: u64, event: Event) {
+    pub(crate) fn plan(&mut self, delay: u64, event: Event) {
         self.events_made += 1;
         self.events.insert((self.now.after(Ticks(delay)), self.events_made), event);
     }
@@ -165,6 +195,21 @@ impl World {
                     self.step(node, Input::Fetched { peer, first, heads: &heads }, &entries);
                 }
             }
+            Event::Taken { node, life, snapshot } => {
+                if self.nodes[node].life == life {
+                    self.taken(node, snapshot);
+                }
+            }
+            Event::Stored { node, life, snapshot } => {
+                if self.nodes[node].life == life {
+                    self.stored(node, snapshot);
+                }
+            }
+            Event::Loaded { node, life } => {
+                if self.nodes[node].life == life {
+                    self.loaded(node);
+                }
+            }
         }
     }
 
@@ -175,6 +220,10 @@ impl World {
         if self.random.permille(300) {
             // What happens to leaders tells most.
             node = self.leaders.last_key_value().map_or(node, |(_, &leader)| leader);
+        }
+        if self.random.permille(self.snapshots) {
+            self.take_snapshot(node);
+            self.fetch_unasked(other);
         }
         match self.random.below(1000) {
             0..100 => self.propose(node),
@@ -257,7 +306,7 @@ impl World {
         }
     }
 
-    fn crash(&mut self, node: usize) {
+    pub(crate) fn crash(&mut self, node: usize) {
         if self.nodes[node].raft.is_some() {
             let written = self.random.below(self.nodes[node].batches.len() as u64 + 1);
             self.nodes[node].crash(written as usize);
@@ -297,7 +346,7 @@ impl World {
     }
 
     /// One step of a node's core; `entries` are what the input carries.
-    fn step(&mut self, node: usize, input: Input<'_>, entries: &[Entry]) {
+    pub(crate) fn step(&mut self, node: usize, input: Input<'_>, entries: &[Entry]) {
         let mut out = Output::default();
         let raft = self.nodes[node].raft.as_mut().expect("callers look first");
         let was = (raft.role(), raft.term());
@@ -324,21 +373,25 @@ impl World {
     /// What an owner does with an output. `entries` are the input's, from `first` on.
     fn carry_out(&mut self, node: usize, out: &Output, entries: &[Entry], first: Option<Index>) {
         let own = &mut self.nodes[node];
-        if let Some(index) = out.truncate_from {
+        if let Some(base) = out.emptied {
+            own.log = own.disk.snapshot.clone();
+            own.first_cached = base.index.next();
+        } else if let Some(index) = out.truncate_from {
             own.log.truncate(index.0 as usize - 1);
             own.first_cached = own.first_cached.min(index);
             self.reached.truncations += 1;
         }
-        let mut append = Vec::new();
+        let mut append = None;
         if let Some(span) = out.append {
             assert_eq!(span.first.0, own.log.len() as u64 + 1);
-            append = match (out.new_term_entry, first) {
+            let entries = match (out.new_term_entry, first) {
                 (Some(term), _) => vec![Entry { term, value: 0, bytes: 40 }],
                 (None, Some(first)) => entries[(span.first.0 - first.0) as usize..].to_vec(),
                 (None, None) => entries.to_vec(),
             };
-            assert_eq!(append.len() as u64, span.count());
-            own.log.extend(&append);
+            assert_eq!(entries.len() as u64, span.count());
+            own.log.extend(&entries);
+            append = Some((span.first, entries));
         }
         if let Some(token) = out.token {
             let (truncate_from, hard_state) = (out.truncate_from, out.hard_state);
@@ -385,6 +438,9 @@ impl World {
         }
         if let Some(commit) = out.committed {
             self.check_commit(node, commit);
+        }
+        if let Some(install) = out.install {
+            self.fetch_snapshot(node, install);
         }
     }
 
@@ -438,8 +494,7 @@ impl World {
             && node.raft.as_ref().is_some_and(|raft| raft.term() == append_term)
         {
             let matched = matched.0 as usize;
-            assert!(node.disk.log.len() >= matched, "an ack left before it was durable");
-            assert_eq!(node.disk.log[..matched], node.log[..matched]);
+            assert!(node.is_durable(matched), "an ack left before it was durable");
         }
     }
 
@@ -464,7 +519,7 @@ impl World {
                 assert_eq!(*known, entry, "index {} committed twice", position + 1);
                 continue;
             }
-            let holds = |node: &&Node| node.disk.log.get(position) == Some(&entry);
+            let holds = |node: &&Node| node.disk.get(position) == Some(&entry);
             let copies = self.nodes.iter().filter(holds).count();
             assert!(copies * 2 > self.nodes.len(), "{copies} copies of index {}", position + 1);
             self.committed.push(entry);
@@ -480,8 +535,10 @@ impl World {
         let terms = own.log.last().map(|entry| entry.term);
         assert_eq!(raft.term_at(raft.last()), Some(terms.unwrap_or_default()));
         let persisted = raft.persisted().0 as usize;
-        assert!(own.disk.log.len() >= persisted, "persisted is ahead of the disk");
-        assert_eq!(own.disk.log[..persisted], own.log[..persisted]);
+        assert!(own.is_durable(persisted), "persisted is ahead of the disk");
+        let base = raft.base();
+        assert!(base.index.0 as usize <= own.disk.snapshot.len(), "the base is ahead of the disk");
+        assert_eq!(base, end_of(&own.log[..base.index.0 as usize]));
         for other in &self.nodes {
             let common = own.log.len().min(other.log.len());
             let equal = (0..common).rev().find(|&at| own.log[at].term == other.log[at].term);
