@@ -45,6 +45,7 @@ pub fn take(shard: &Shard<UringDevice, Wires>, now: Ticks) -> Taken {
         accepts_failed: shard.links.accepts_failed,
         slow_writes: metrics.slow_writes,
         disk_stuck: metrics.disk_stuck,
+        repairs: metrics.repairs,
         clients_connected: shard.links.clients() as u64,
         peers_connected,
         pending_writes: shard.pending_writes(),

@@ -4,7 +4,7 @@ use crate::group::Halt;
 use crate::links::ConnectionId;
 use crate::metrics::Stage;
 use ringraft_net::Frame;
-use ringraft_types::{GroupId, Index, Lacked, NodeId, Start, Term, Ticks};
+use ringraft_types::{GroupId, Index, Lacked, LogId, NodeId, Start, Term, Ticks};
 use ringraft_wal::ReadError;
 
 /// One thing that happened outside. Time is the other input: [`crate::Shard::turn`].
@@ -75,6 +75,22 @@ pub enum ShardEvent {
         group: GroupId,
         /// Which of them.
         halt: Halt,
+    },
+    /// A start found that rot took entries of a group.
+    EntriesLost {
+        /// The group.
+        group: GroupId,
+        /// The first of them; what lies behind it waits for it.
+        first: Index,
+        /// The newest entry that the node may have promised: it votes as if it held it.
+        promised: LogId,
+    },
+    /// What a group lost to rot came again from its leader and is durable: it serves again.
+    Repaired {
+        /// The group.
+        group: GroupId,
+        /// Its newest durable entry.
+        last: Index,
     },
     /// Entries of a group can't be read back from the log.
     Unreadable {

@@ -44,7 +44,7 @@ pub(crate) struct Batch {
 /// Why a group refuses to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Halt {
-    /// Its log has rot that this node can't repair.
+    /// Rot took entries of its log, and they haven't come again; or what it holds can't be read.
     Damaged,
     /// The node's data directory is an older copy: what it promised since, it doesn't know.
     RolledBack,

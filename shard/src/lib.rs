@@ -22,6 +22,7 @@ pub mod mesh;
 pub mod metrics;
 pub mod node_record;
 mod peer_frames;
+mod repair;
 pub mod ring;
 pub mod router;
 pub mod session;

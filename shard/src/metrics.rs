@@ -80,6 +80,8 @@ pub struct Metrics {
     pub appends_postponed: u64,
     /// Times that the disk held a write for longer than an election timeout.
     pub disk_stuck: u64,
+    /// Groups that lost entries to rot and have them again.
+    pub repairs: u64,
     /// Batches of writes that took longer than the threshold of the slow-write log.
     pub slow_writes: u64,
     stages: [Histogram<u64>; Stage::ALL.len()],
@@ -104,6 +106,7 @@ impl Default for Metrics {
             leader_changes: 0,
             appends_postponed: 0,
             disk_stuck: 0,
+            repairs: 0,
             slow_writes: 0,
             stages: std::array::from_fn(|_| histogram()),
         }

@@ -299,7 +299,6 @@ impl<D: Device, L: Links> Shard<D, L> {
             // Nothing it holds is believed, so it starts as if from nothing, and says nothing.
             (hard_state, shape, floor) = Default::default();
         }
-        let halt = (is_muted || floor.is_some()).then_some(Halt::Damaged);
         let boot = Boot {
             id: self.settings.identity.node,
             voters: self.settings.members.iter().map(|member| member.node).collect(),
@@ -309,6 +308,12 @@ impl<D: Device, L: Links> Shard<D, L> {
             seed: self.settings.seed ^ id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15),
         };
         let raft = Raft::new(now, self.settings.raft, boot);
+        let floor = raft.vote_floor();
+        let halt = (is_muted || floor.is_some()).then_some(Halt::Damaged);
+        if let Some(promised) = floor {
+            let first = raft.last().next();
+            self.events.push(ShardEvent::EntriesLost { group: id, first, promised });
+        }
         let slot = self.cache.add_tail();
         assert!(slot == self.groups.len(), "cache and groups share their slots");
         let mut group = Group::new(id, raft, machine, halt);

@@ -189,6 +189,9 @@ impl<D: Device, L: Links> Shard<D, L> {
         if output.role_changed {
             self.role_changed(slot);
         }
+        if output.repaired {
+            self.repaired(slot);
+        }
         let due = self.groups[slot].wake_at();
         self.next_tick = self.next_tick.min(due.max(now));
         Ok(())
@@ -407,7 +410,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let group = &mut self.groups[slot];
         group.apply_fetch = false;
         self.events.push(ShardEvent::Unreadable { group: group.id, error });
-        if group.is_muted || group.halt == Some(Halt::Damaged) {
+        if group.is_muted {
             return Ok(());
         }
         group.halt = Some(Halt::Damaged);

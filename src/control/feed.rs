@@ -117,6 +117,8 @@ pub struct ShardCounters {
     pub slow_writes: u64,
     /// Times that the disk held a write for longer than an election timeout.
     pub disk_stuck: u64,
+    /// Groups that lost entries to rot and have them again.
+    pub repairs: u64,
     /// Client connections open now.
     pub clients_connected: u64,
     /// Peers connected now.

@@ -270,6 +270,18 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
         ShardEvent::Unreadable { group, error } => {
             tracing::error!(%shard, %group, %error, "entries of the log can't be read back");
         }
+        ShardEvent::EntriesLost { group, first, promised } => {
+            tracing::error!(
+                %shard, %group, %first, %promised,
+                "rot took entries of the log: they are taken from the other nodes again"
+            );
+        }
+        ShardEvent::Repaired { group, last } => {
+            tracing::warn!(
+                %shard, %group, %last,
+                "what rot took is here again: the group is whole and serves"
+            );
+        }
         ShardEvent::Halted { group, halt: Halt::Damaged } => {
             tracing::error!(%shard, %group, "the log has rot: the group refuses to serve");
         }
@@ -317,7 +329,7 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
 mod tests {
     use super::*;
     use ringraft_shard::metrics::Stage;
-    use ringraft_types::{Index, Sequence, Term, Ticks};
+    use ringraft_types::{Index, LogId, Sequence, Term, Ticks};
     use ringraft_wal::ReadError;
     use std::sync::Mutex;
 
@@ -359,6 +371,20 @@ mod tests {
         let unknown = Halt::UnknownCommand(Index(9));
         let said = [
             (ShardEvent::SteppedDown { group, term }, "INFO steps down group=7 term=3"),
+            (
+                ShardEvent::EntriesLost {
+                    group,
+                    first: Index(9),
+                    promised: LogId::new(term, Index(12)),
+                },
+                "ERROR rot took entries of the log: they are taken from the other nodes again \
+                 shard=2 group=7 first=9 promised=3.12",
+            ),
+            (
+                ShardEvent::Repaired { group, last: Index(12) },
+                "WARN what rot took is here again: the group is whole and serves shard=2 group=7 \
+                 last=12",
+            ),
             (
                 ShardEvent::Halted { group, halt: Halt::Damaged },
                 "ERROR the log has rot: the group refuses to serve shard=2 group=7",

@@ -54,6 +54,9 @@ const COUNTERS: &[Number<ShardSnapshot>] = &[
     ("wal_stuck", "Times that the disk held a write for an election timeout", |shard| {
         shard.counters.disk_stuck
     }),
+    ("groups_repaired", "Groups that lost entries to rot and have them again", |shard| {
+        shard.counters.repairs
+    }),
     ("wal_batches", "Batches written to the log", |shard| shard.wal.batches),
     ("wal_records", "Records written to the log", |shard| shard.wal.records),
     ("wal_written_bytes", "Bytes written to the log, padding included", |shard| shard.wal.bytes),

@@ -14,7 +14,7 @@
 //! | the same above it | torn: cut from this block on |
 //! | rot of a record of the node itself that a later one supersedes | reported, nothing is lost |
 //! | the same of its newest record | rot: all groups of the log are damaged |
-//! | entries written over a hole or behind it | kept; the group stays damaged until its log is as new as what it held |
+//! | entries written over a hole or behind it | kept; the group stays damaged until its log is as new as what it held, and is whole from then on |
 //! | padding that isn't zero | reported, nothing is lost |
 //! | a header that doesn't match the next block's chain | that block is another one than was written: as a bad block |
 //! | a first block of a life that names block n as its predecessor | everything between the two was cut by an earlier recovery and stays cut |
@@ -59,7 +59,8 @@ pub(crate) struct GroupReplay {
     /// The newest hard state was lost; its term.
     pub(crate) hard_lost: Option<Term>,
     /// The newest entry that was ever held behind a hole and isn't held any more: a group that is
-    /// being filled up again has promised it, until its log is as new.
+    /// being filled up again has promised it, until its log is as new. From then on nothing is owed,
+    /// whatever a leader removes later (decision 0013).
     owed: LogId,
 }
 
@@ -235,6 +236,11 @@ impl GroupReplay {
                 }
             }
             Step::Node { .. } => {}
+        }
+        // The last piece is the newest one: a replay asks this for each.
+        let newest = self.pieces.last().map(|last| LogId::new(last.term, last.last));
+        if self.holes == 0 && newest.is_some_and(|newest| newest >= self.owed) {
+            self.owed = LogId::ZERO;
         }
     }
 }

@@ -233,6 +233,23 @@ fn a_group_half_filled_up_is_still_damaged() {
     }
 }
 
+/// A group whose log was as new as what it lost is whole, and stays so when a newer leader removes
+/// entries of it: they were never committed (decision 0013).
+#[test]
+fn a_group_filled_up_again_owes_nothing_any_more() {
+    let (mut bench, _) = log_with_hole();
+    bench.block(1, 6, 7, 1);
+    // As new by its term, not as long.
+    bench.block(1, 8, 8, 3);
+    bench.settle();
+    let group = &bench.restart().groups[&GroupId(1)];
+    assert_eq!((group.last, group.damaged), (Index(8), None));
+    bench.append(&record(RecordKind::Truncate, 1, 8, 4, b""));
+    bench.settle();
+    let group = &bench.restart().groups[&GroupId(1)];
+    assert_eq!((group.last, group.damaged), (Index(7), None));
+}
+
 /// A record of the node itself says all that the log says of it, so rot of one that has an intact
 /// successor is no loss; rot of the newest, or of records of other kinds, is one for all groups.
 /// What was written in a life that knew of the loss makes it good only if it is such a successor.

@@ -1,6 +1,7 @@
 //! What must hold of one state, and between two. Checked at the end of every step: in constant
 //! time always, by walking in debug builds.
 
+use crate::floor::Floor;
 use crate::message::Message;
 use crate::output::{Output, RoleKind};
 use crate::raft::Raft;
@@ -17,6 +18,7 @@ pub(crate) struct Before {
     base: LogId,
     role: RoleKind,
     leader: Option<NodeId>,
+    floor: Option<Floor>,
 }
 
 impl Before {
@@ -30,6 +32,7 @@ impl Before {
             base: raft.base(),
             role: raft.role(),
             leader: raft.leader(),
+            floor: raft.replica.floor,
         }
     }
 
@@ -76,6 +79,13 @@ impl Before {
             assert!(base.index > self.commit);
             assert_eq!((raft.base(), raft.last()), (base, base.index));
         }
+        // I-13: a floor is never lowered, and lifted only when the step says so. What was lost and
+        // comes back can be proven; what can't be read can't.
+        let (floor, before) = (raft.replica.floor, self.floor);
+        assert_eq!(out.repaired, before.is_some() && floor.is_none());
+        if let (Some(before), Some(now)) = (before, floor) {
+            assert!(now.id() >= before.id());
+        }
         // Thesis 3.4: a leader of a term was its candidate.
         if raft.role() == RoleKind::Leader && self.role != RoleKind::Leader {
             assert_eq!(self.role, RoleKind::Candidate);
@@ -102,6 +112,8 @@ fn check_state(raft: &Raft) {
         RoleKind::PreCandidate => assert!(raft.replica.may_campaign()),
         RoleKind::Candidate => assert_eq!(raft.vote(), Some(raft.replica.id)),
         RoleKind::Leader => {
+            // I-13: who lost entries can't bring the others up to date.
+            assert!(raft.replica.floor.is_none());
             // I-03, V4: it leads by a durable vote of its own.
             assert_eq!(raft.vote(), Some(raft.replica.id));
             assert!(durable.is_hard_state_durable());

@@ -31,6 +31,7 @@
 //! `raft` takes the inputs and holds the transitions between roles. `replica` is what a node has
 //! whatever its role, `durable` what of it is on the disk. `candidate`, `follower` and `leader` are
 //! the roles; `progress` is one follower as its leader sees it, `reads` are linearizable reads.
+//! `floor` is what a node votes by that lost entries to rot, and when it is whole again.
 //! `invariants` says what must hold after every step, `breach` what other nodes may not say.
 #![forbid(unsafe_code)]
 
@@ -43,6 +44,7 @@ pub mod settings;
 mod breach;
 mod candidate;
 mod durable;
+mod floor;
 mod follower;
 mod invariants;
 mod jitter;

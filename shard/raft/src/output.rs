@@ -139,6 +139,9 @@ pub struct Output {
     pub refused: Option<Refusal>,
     /// The role, term or known leader changed in this step.
     pub role_changed: bool,
+    /// The vote floor that it was booted with is met, durably, and lifted: what rot took is there
+    /// again, and the group may serve (decision 0013).
+    pub repaired: bool,
 }
 
 impl Output {
@@ -160,6 +163,7 @@ impl Output {
             install,
             refused,
             role_changed,
+            repaired,
         } = self;
         *truncate_from = None;
         *emptied = None;
@@ -176,5 +180,6 @@ impl Output {
         *install = None;
         *refused = None;
         *role_changed = false;
+        *repaired = false;
     }
 }

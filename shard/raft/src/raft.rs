@@ -1,6 +1,7 @@
 //! One group on one node: what happens goes in, what to do comes out.
 
 use crate::candidate::{Candidate, Stage};
+use crate::floor::Floor;
 use crate::follower::{self, Follower};
 use crate::input::{EntryHead, Input};
 use crate::invariants::Before;
@@ -56,7 +57,7 @@ impl Raft {
                 _ => out.refused = Some(Refusal::NotLeader(self.leader())),
             },
             Input::Persisted { token } => {
-                self.replica.complete(token);
+                self.replica.complete(token, out);
                 match &mut self.role {
                     Role::Leader(leader) => leader.on_persisted(&mut self.replica, now, out),
                     Role::Candidate(_) => self.count_votes(out),
@@ -166,6 +167,11 @@ impl Raft {
         matches!(&self.role, Role::Leader(leader) if leader.is_ready(&self.replica))
     }
 
+    /// What this node votes as if it held, though it can't use it; `None`: its log is sound.
+    pub fn vote_floor(&self) -> Option<LogId> {
+        self.replica.floor.map(Floor::id)
+    }
+
     /// The voters, ascending.
     pub fn voters(&self) -> &[NodeId] {
         self.replica.membership.voters()
@@ -262,7 +268,9 @@ impl Raft {
 
     /// Who holds more than this floor takes over; the entries themselves stay acknowledged.
     fn on_damaged(&mut self, out: &mut Output) {
-        self.replica.vote_floor = Some(self.replica.vote_last());
+        if !matches!(self.replica.floor, Some(Floor::Unreadable(_))) {
+            self.replica.floor = Some(Floor::Unreadable(self.replica.vote_last()));
+        }
         if !matches!(self.role, Role::Follower(_)) {
             self.step_down(out);
         }

@@ -2,6 +2,7 @@
 //! durable. Whatever changes here is put into the output in the same breath.
 
 use crate::durable::Durable;
+use crate::floor::Floor;
 use crate::input::EntryHead;
 use crate::jitter::Jitter;
 use crate::log::Log;
@@ -18,7 +19,8 @@ pub(crate) struct Replica {
     pub(crate) id: NodeId,
     pub(crate) settings: Settings,
     pub(crate) membership: Membership,
-    pub(crate) vote_floor: Option<LogId>,
+    /// What it promised and lost, or can't read: it votes as if it held it, and doesn't stand.
+    pub(crate) floor: Option<Floor>,
     /// The own disk doesn't move: see [`crate::Input::DiskStuck`].
     pub(crate) is_stuck: bool,
     /// The newest term whose leader said that it leads no more; zero: none did.
@@ -58,7 +60,7 @@ impl Replica {
             id,
             settings,
             membership: Membership::new(voters),
-            vote_floor: vote_floor.filter(|floor| !covers(base, *floor)),
+            floor: vote_floor.map(Floor::Lost).filter(|floor| !floor.is_covered(base)),
             is_stuck: false,
             resigned: Term::ZERO,
             jitter: Jitter::new(seed),
@@ -98,12 +100,12 @@ impl Replica {
         if planted(Plant::FloorIgnored) {
             return self.log.last_id();
         }
-        self.log.last_id().max(self.vote_floor.unwrap_or(LogId::ZERO))
+        self.log.last_id().max(self.floor.map_or(LogId::ZERO, Floor::id))
     }
 
     /// Whether this node may stand for election.
     pub(crate) fn may_campaign(&self) -> bool {
-        self.vote_floor.is_none() && !self.is_stuck && self.membership.contains(self.id)
+        self.floor.is_none() && !self.is_stuck && self.membership.contains(self.id)
     }
 
     /// All voters but this node.
@@ -197,7 +199,10 @@ impl Replica {
         self.durable.cover(self.log.last(), out);
         self.commit_to(last.index, out);
         out.hard_state = Some(self.hard_state());
-        self.vote_floor = self.vote_floor.filter(|floor| !covers(last, *floor));
+        if self.floor.is_some_and(|floor| floor.is_covered(last)) {
+            self.floor = None;
+            out.repaired = true;
+        }
         is_emptied
     }
 
@@ -216,8 +221,36 @@ impl Replica {
     }
 
     /// A batch is durable.
-    pub(crate) fn complete(&mut self, token: Token) {
+    pub(crate) fn complete(&mut self, token: Token, out: &mut Output) {
         self.durable.complete(token);
+        self.lift_floor(out);
+    }
+
+    /// The newest entry that is durable.
+    pub(crate) fn durable_id(&self) -> LogId {
+        let persisted = self.durable.persisted();
+        let term = self.log.term_at(persisted).expect("what is durable is held");
+        LogId::new(term, persisted)
+    }
+
+    /// Lifts the vote floor if what is durable meets it: from then on this node votes and stands
+    /// as any other.
+    fn lift_floor(&mut self, out: &mut Output) {
+        let Some(floor) = self.floor else { return };
+        let is_met = floor.is_met(self.durable_id());
+        #[cfg(ringraft_plant)]
+        let is_met = is_met || planted(Plant::FloorLiftedEarly) && matches!(floor, Floor::Lost(_));
+        #[cfg(ringraft_plant)]
+        let is_met = is_met
+            || planted(Plant::FloorLiftedUnsynced)
+                && matches!(floor, Floor::Lost(id) if self.log.last_id() >= id);
+        #[cfg(ringraft_plant)]
+        let is_met =
+            is_met || planted(Plant::UnreadableLifted) && matches!(floor, Floor::Unreadable(_));
+        if is_met {
+            self.floor = None;
+            out.repaired = true;
+        }
     }
 
     /// Sends what promises term, vote and the log up to `index`, once that is durable (I-03).
@@ -250,10 +283,4 @@ impl Replica {
             self.is_term_owed = false;
         }
     }
-}
-
-/// Whether a snapshot that ends with `base` holds all that a node promised which must vote as if
-/// it held `floor`: at most as many entries, or none that can still be committed.
-fn covers(base: LogId, floor: LogId) -> bool {
-    floor.index <= base.index || floor <= base
 }

@@ -100,7 +100,8 @@ pub struct Boot {
     /// if its base isn't zero.
     pub log: LogShape,
     /// Entries that were acknowledged and then rotted: the group votes as if its log ended here,
-    /// never campaigns, and refuses to serve (S05). `None` for a sound log. At or before the base
+    /// and doesn't campaign, until its durable log is as new again: then `Output::repaired` says so
+    /// (S05). Until then its owner refuses to serve. `None` for a sound log. At or before the base
     /// it means nothing: the snapshot holds them.
     pub vote_floor: Option<LogId>,
     /// Seeds the group's own random numbers (election jitter).

@@ -98,6 +98,9 @@ fn show_output(id: u32, role: RoleKind, out: &Output) -> String {
         parts.push(format!("{role:?}"));
     }
     parts.extend(out.committed.map(|index| format!("commit {index}")));
+    if out.repaired {
+        parts.push("repaired".into());
+    }
     parts.extend(out.reads.iter().map(|read| format!("read {} at {}", read.ticket, read.index)));
     parts.extend(out.reads_lost.iter().map(|ticket| format!("read {ticket} lost")));
     parts.extend(

@@ -664,8 +664,13 @@ impl World {
 
     /// How the first group is on a running node.
     pub(crate) fn group(&self, id: NodeId) -> GroupStatus {
+        self.groups(id)[0]
+    }
+
+    /// How the groups are on a running node.
+    pub(crate) fn groups(&self, id: NodeId) -> Vec<GroupStatus> {
         let shard = self.nodes[&id].shard.as_ref().expect("it runs");
-        shard.status(self.now).groups[0]
+        shard.status(self.now).groups
     }
 
     /// How far a running node has applied the first group.

@@ -82,6 +82,12 @@ plants! {
     FloorIgnored,
     /// A log that is being filled up after damage forgets at the next start what it had promised.
     FloorForgotten,
+    /// A log counts as repaired with the first entry that it gets after damage.
+    FloorLiftedEarly,
+    /// A log counts as repaired before what it lost is on its disk again.
+    FloorLiftedUnsynced,
+    /// A log whose entries can't be read counts as repaired when it grows.
+    UnreadableLifted,
     /// A term is not written when there are entries that name it.
     TermUnwritten,
     /// A leader counts itself before its own disk is done.

@@ -20,6 +20,9 @@ pub(crate) struct Disk {
     log: Vec<Entry>,
     /// Everything up to the snapshot's end; a machine's state is the commands that made it.
     pub(crate) snapshot: Vec<Entry>,
+    /// What a start would have found when rot took the end of the log; empty once that is as new
+    /// again, as the log's replay finds out.
+    pub(crate) lost: Vec<Entry>,
 }
 
 /// The last entry of a log that begins with the first.
@@ -46,11 +49,36 @@ impl Disk {
             if self.before + self.log.len() as u64 + 1 != first.0 {
                 (self.before, self.log) = (first.0 - 1, Vec::new());
             }
-            self.log.extend(entries);
+            for entry in entries {
+                self.log.push(entry);
+                let index = Index(self.before + self.log.len() as u64);
+                if LogId::new(entry.term, index) >= end_of(&self.lost) {
+                    self.lost.clear();
+                }
+            }
         }
         if let Some(hard_state) = batch.hard_state {
             self.hard_state = hard_state;
         }
+    }
+
+    /// Rot takes the end of the log, as much of it as chance wants; says whether there was any.
+    pub(crate) fn rot(&mut self, chance: u64) -> bool {
+        let whole = self.whole();
+        if self.log.is_empty() {
+            return false;
+        }
+        if end_of(&whole) > end_of(&self.lost) {
+            self.lost = whole;
+        }
+        self.log.truncate((chance % self.log.len() as u64) as usize);
+        true
+    }
+
+    /// Whether a node that finds this is to vote as if it held more.
+    pub(crate) fn is_damaged(&self) -> bool {
+        let (lost, snapshot) = (end_of(&self.lost), end_of(&self.snapshot));
+        lost.index > snapshot.index && lost > snapshot
     }
 
     /// Forgets entries that the snapshot holds, as many as these.

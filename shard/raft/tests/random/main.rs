@@ -1,5 +1,6 @@
 //! Whole groups in memory under every fault the protocol claims to survive: delay, loss,
-//! duplication, reordering, partitions, slow disks, crashes that lose what isn't durable. One
+//! duplication, reordering, partitions, slow disks, crashes that lose what isn't durable, rot
+//! that takes what was from a minority. One
 //! seed replays everything. `RINGRAFT_SEED=n` runs one seed, `RINGRAFT_SEEDS=n` more of them.
 //!
 //! Nodes take snapshots and give up their logs at random, and whoever falls behind gets one from
@@ -65,6 +66,7 @@ fn safe_under_faults_and_live_after() {
     assert!(total.leaders > 1000 && total.committed > 10_000, "{total:?}");
     assert!(total.truncations > 100 && total.crashes > 1000, "{total:?}");
     assert!(total.reads > 1000 && total.reads_lost > 10 && total.fetches > 100, "{total:?}");
+    assert!(total.rots > 100 && total.repairs > 100, "{total:?}");
     assert!(total.releases > 1000 && total.offers > 500 && total.late > 20, "{total:?}");
     assert!(total.emptied > 100 && total.cut > 5 && total.kept > 20, "{total:?}");
 }

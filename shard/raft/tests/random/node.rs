@@ -21,6 +21,8 @@ pub(crate) struct Node {
     /// The log as the owner holds it, durable or not; before its base, what the snapshot holds.
     pub(crate) log: Vec<Entry>,
     pub(crate) disk: Disk,
+    /// What rot had taken when it started, to be looked at when it says that it is whole.
+    pub(crate) lost: Vec<Entry>,
     /// Not durable yet.
     pub(crate) batches: VecDeque<Batch>,
     pub(crate) gated: Vec<(Token, Envelope)>,
@@ -40,6 +42,7 @@ impl Node {
             life: 0,
             log: Vec::new(),
             disk: Disk::default(),
+            lost: Vec::new(),
             batches: VecDeque::new(),
             gated: Vec::new(),
             first_cached: Index(1),
@@ -52,6 +55,7 @@ impl Node {
     pub(crate) fn boot(&mut self, now: Ticks, settings: Settings, voters: &[NodeId], seed: u64) {
         assert!(self.raft.is_none());
         self.log = self.disk.whole();
+        self.lost.clone_from(&self.disk.lost);
         self.first_cached = Index(self.log.len() as u64 + 1);
         let found = self.disk.shape().after_snapshot(end_of(&self.disk.snapshot));
         let (log, truncate_from) = found.expect("nothing is missing");
@@ -65,10 +69,11 @@ impl Node {
             voters: voters.to_vec(),
             hard_state: self.disk.hard_state,
             log,
-            vote_floor: None,
+            vote_floor: (!self.disk.lost.is_empty()).then(|| end_of(&self.disk.lost)),
             seed,
         };
         let raft = Raft::new(now, settings, boot);
+        assert_eq!(raft.vote_floor().is_some(), self.disk.is_damaged());
         self.commit = raft.commit();
         self.raft = Some(raft);
     }

@@ -4,7 +4,7 @@ use crate::disk::{Batch, end_of};
 use crate::node::{Entry, Node};
 use crate::random::Random;
 use ringraft_raft::{
-    AppendOutcome, EntryHead, Envelope, Input, Message, Output, RoleKind, Settings, Token,
+    AppendOutcome, EntryHead, Envelope, Input, Message, Output, Raft, RoleKind, Settings, Token,
 };
 use ringraft_types::{Index, NodeId, Term, Ticks};
 use std::collections::BTreeMap;
@@ -29,6 +29,8 @@ pub(crate) struct Reached {
     pub(crate) reads: u64,
     pub(crate) reads_lost: u64,
     pub(crate) fetches: u64,
+    pub(crate) rots: u64,
+    pub(crate) repairs: u64,
     pub(crate) releases: u64,
     pub(crate) offers: u64,
     pub(crate) installs: u64,
@@ -51,6 +53,8 @@ impl Reached {
         self.reads += other.reads;
         self.reads_lost += other.reads_lost;
         self.fetches += other.fetches;
+        self.rots += other.rots;
+        self.repairs += other.repairs;
         self.releases += other.releases;
         self.offers += other.offers;
         self.installs += other.installs;
@@ -231,6 +235,9 @@ impl World {
             140..150 => self.trim(node),
             150..160 if self.random.permille(self.storm) => {
                 self.crash(node);
+                if self.random.permille(300) {
+                    self.rot(node);
+                }
                 if self.random.permille(500) {
                     self.boot(node);
                     self.tell_links(node, true);
@@ -315,6 +322,17 @@ impl World {
         }
     }
 
+    /// Rot takes the end of a stopped node's log, or all of it. A minority of the nodes has such a
+    /// log at a time, so that what is committed is whole on one of every majority.
+    fn rot(&mut self, node: usize) {
+        let others = self.nodes.iter().enumerate();
+        let others = others.filter(|(at, other)| *at != node && other.disk.is_damaged()).count();
+        if self.nodes[node].raft.is_none() && (others + 1) * 2 < self.nodes.len() {
+            let chance = self.random.next();
+            self.reached.rots += u64::from(self.nodes[node].disk.rot(chance));
+        }
+    }
+
     /// Most of the others notice that a node went or came.
     fn tell_links(&mut self, node: usize, is_up: bool) {
         let id = self.nodes[node].id;
@@ -370,8 +388,25 @@ impl World {
         self.check_node(node);
     }
 
+    /// I-13: a node that says it is whole again holds on its disk all that was committed of what it
+    /// ever held, and a start finds it whole.
+    fn check_repair(&mut self, node: usize) {
+        self.reached.repairs += 1;
+        let own = &mut self.nodes[node];
+        assert!(!own.disk.is_damaged(), "node {} isn't whole", own.id);
+        for (position, entry) in std::mem::take(&mut own.lost).iter().enumerate() {
+            if self.committed.get(position) == Some(entry) {
+                let held = own.disk.get(position);
+                assert_eq!(held, Some(entry), "node {} lacks index {}", own.id, position + 1);
+            }
+        }
+    }
+
     /// What an owner does with an output. `entries` are the input's, from `first` on.
     fn carry_out(&mut self, node: usize, out: &Output, entries: &[Entry], first: Option<Index>) {
+        if out.repaired {
+            self.check_repair(node);
+        }
         let own = &mut self.nodes[node];
         if let Some(base) = out.emptied {
             own.log = own.disk.snapshot.clone();
@@ -519,7 +554,11 @@ impl World {
                 assert_eq!(*known, entry, "index {} committed twice", position + 1);
                 continue;
             }
-            let holds = |node: &&Node| node.disk.get(position) == Some(&entry);
+            // What rot took counts: its node votes as if it held it.
+            let holds = |node: &&Node| {
+                let held = [node.disk.get(position), node.disk.lost.get(position)];
+                held.contains(&Some(&entry))
+            };
             let copies = self.nodes.iter().filter(holds).count();
             assert!(copies * 2 > self.nodes.len(), "{copies} copies of index {}", position + 1);
             self.committed.push(entry);
@@ -585,7 +624,7 @@ impl World {
         // With a window of one entry and a disk to fetch it from, catching up takes its time.
         self.run_until(60, |world| world.nodes.iter().any(|node| node.is_ready()));
         self.run_for(500);
-        let rafts = || self.nodes.iter().map(|node| node.raft.as_ref().expect("all run"));
+        let rafts = || rafts_of(&self.nodes);
         let leaders: Vec<usize> = (0..self.nodes.len())
             .filter(|&node| rafts().nth(node).is_some_and(|raft| raft.is_ready()))
             .collect();
@@ -600,11 +639,18 @@ impl World {
         self.read(leader);
         let last = Index(self.nodes[leader].log.len() as u64);
         self.run_until(60, |world| world.nodes.iter().all(|node| node.has_all(last)));
+        // Whoever lost entries has them again, and stands for election as any other.
+        let floors: Vec<_> = rafts_of(&self.nodes).filter_map(|raft| raft.vote_floor()).collect();
+        assert!(floors.is_empty(), "floors after healing: {floors:?}");
         assert!(self.reached.reads > reads, "a read was answered");
         for node in &self.nodes {
             assert!(node.has_all(last), "node {} has {} of {last}", node.id, node.commit);
         }
     }
+}
+
+fn rafts_of(nodes: &[Node]) -> impl Iterator<Item = &Raft> {
+    nodes.iter().map(|node| node.raft.as_ref().expect("all run"))
 }
 
 fn heads(entries: &[Entry]) -> Vec<EntryHead> {
