@@ -44,6 +44,7 @@ pub(crate) fn spoil_newest(disk: &mut SimDisk, random: &mut Random) -> Option<St
     let part = newest?.2;
     spoil(disk, part, random);
     disk.is_damaged = true;
+    disk.damages += 1;
     Some(part.to_string())
 }
 
@@ -99,6 +100,7 @@ pub(crate) fn inflict(disk: &mut SimDisk, kind: FaultKind, random: &mut Random) 
         _ => unreachable!("{kind} damages nothing that was durable"),
     }
     disk.is_damaged = true;
+    disk.damages += 1;
     Some(part.to_string())
 }
 

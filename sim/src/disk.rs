@@ -109,6 +109,8 @@ pub(crate) struct SimDisk {
     errors: u64,
     /// Something of what was durable isn't any more.
     pub(crate) is_damaged: bool,
+    /// How often that happened.
+    pub(crate) damages: u64,
 }
 
 impl SimDisk {
@@ -128,6 +130,7 @@ impl SimDisk {
             told: Vec::new(),
             errors: 0,
             is_damaged: false,
+            damages: 0,
         }
     }
 

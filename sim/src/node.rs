@@ -248,6 +248,14 @@ impl Node {
         self.lanes().flat_map(move |lane| lane.shard.status(now).groups)
     }
 
+    /// A shard, if it serves.
+    pub(crate) fn lane(&self, lane: usize) -> Option<&Lane> {
+        match &self.places[lane] {
+            Place::Running(lane) => Some(lane),
+            _ => None,
+        }
+    }
+
     /// The shards that serve.
     pub(crate) fn lanes(&self) -> impl Iterator<Item = &Lane> {
         self.places.iter().filter_map(|place| match place {

@@ -2,6 +2,7 @@
 
 mod calm;
 mod look;
+mod repair;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +57,8 @@ pub(crate) struct World {
     pub(crate) damaged: BTreeSet<usize>,
     /// Those of them that came back with an empty directory, or an older copy.
     pub(crate) lost: BTreeSet<usize>,
+    /// How those that lost entries get them again.
+    repairs: repair::Repairs,
     /// Copies of directories.
     pub(crate) copies: BTreeMap<usize, DirectoryCopy>,
     history: History,
@@ -114,6 +117,7 @@ impl World {
             stay_down: BTreeSet::new(),
             damaged: BTreeSet::new(),
             lost: BTreeSet::new(),
+            repairs: repair::Repairs::default(),
             copies: BTreeMap::new(),
             history: History::new(),
             ledger: Rc::new(RefCell::new(Ledger::default())),
@@ -231,6 +235,7 @@ impl World {
             trace::note(self.base.now, What::Text(text));
             self.base.count("starts refused: an older copy");
         } else if !self.nodes[node].is_up && !self.stay_down.contains(&node) {
+            self.note_damages(node);
             self.nodes[node].start(&mut self.base, &mut self.network);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ringraft_net::status::GroupRole;
+use ringraft_net::status::{GroupRole, GroupStatus};
 use ringraft_types::{GroupId, Index, NodeId, Ticks};
 
 use super::World;
@@ -37,7 +37,9 @@ impl World {
         for node in 0..all {
             let is_doomed = self.options.doomed.contains(&node);
             if quorum.contains(&node) || is_doomed && self.base.random.coin() {
-                // A damaged node may go on: it must disturb nobody.
+                if is_doomed {
+                    self.goes_on(node);
+                }
                 self.start(node);
             } else if self.base.random.coin() {
                 self.stay_down.insert(node);
@@ -53,6 +55,17 @@ impl World {
         }
         self.point_out(&quorum);
         quorum
+    }
+
+    /// A damaged node goes on: it must disturb nobody, and be whole in the end if all it lost is
+    /// entries. Rot that it met while it ran is cured by its next start.
+    fn goes_on(&mut self, node: usize) {
+        if !self.lost.contains(&node) {
+            self.repairs.mending.insert(node);
+        }
+        if self.nodes[node].is_up && self.base.random.coin() {
+            self.end(node, None, "starts anew");
+        }
     }
 
     /// A client whose only endpoints are gone for good, and that never heard of other nodes, needs
@@ -123,10 +136,12 @@ impl World {
         }
     }
 
-    /// Entries that the nodes of a quorum applied, all together.
+    /// How far the nodes of a quorum, and those that get back what they lost, have come all
+    /// together: entries that they hold and that they applied.
     fn applied(&self, quorum: &[usize]) -> u64 {
-        let groups = quorum.iter().flat_map(|&node| self.nodes[node].groups(&self.base));
-        groups.map(|group| group.applied.0).sum()
+        let nodes = quorum.iter().chain(&self.repairs.mending);
+        let groups = nodes.flat_map(|&node| self.nodes[node].groups(&self.base));
+        groups.map(|group| group.last.0 + group.applied.0).sum()
     }
 
     /// Groups that a doomed node leads, as long as it may: it isn't known what its disk lost.
@@ -161,6 +176,13 @@ impl World {
                     }
                 }
             }
+        }
+        let is_end = |group: &GroupStatus| match ends.get(&group.group) {
+            Some(&(_, end)) if (group.applied, group.last) == (end, end) => Ok(()),
+            first => Err(first.map_or(NodeId::ZERO, |first| first.0)),
+        };
+        if let Some(damaged) = self.still_damaged(is_end) {
+            return Some(damaged);
         }
         let groups = self.options.groups;
         (led != groups).then(|| format!("the quorum {quorum:?} leads {led} of {groups} groups"))

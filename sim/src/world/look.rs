@@ -50,6 +50,7 @@ impl World {
         }
         let mut lacks = None;
         let mut elections = 0;
+        let (mut repaired, mut unreadable) = (Vec::new(), Vec::new());
         for event in running.shard.take_events() {
             match event {
                 ShardEvent::BecameLeader { group, term, last } => {
@@ -69,7 +70,17 @@ impl World {
                     let is_damaged = self.damaged.contains(&node);
                     assert!(is_damaged, "I-11: node {id} can't read group {group}: {error}");
                     self.base.count("rot met by a read");
+                    unreadable.push(group);
                 }
+                ShardEvent::EntriesLost { group, first, promised } => {
+                    assert!(
+                        self.damaged.contains(&node),
+                        "I-11: node {id} lacks entries {first} to {promised} of group {group}, and \
+                         its log was never damaged"
+                    );
+                    self.base.count("groups that lost entries");
+                }
+                ShardEvent::Repaired { group, .. } => repaired.push(group),
                 ShardEvent::Halted { group, halt } => {
                     assert!(
                         self.damaged.contains(&node),
@@ -96,6 +107,12 @@ impl World {
             // Its next round rings the lanes that it told.
             node.wake(&mut self.base, lane, now);
         }
+        for group in unreadable {
+            self.note_unreadable(node, group);
+        }
+        for group in repaired {
+            self.repaired(node, lane, group);
+        }
         for _ in 0..elections {
             self.was_elected(node, lane);
         }
@@ -104,6 +121,7 @@ impl World {
     pub(super) fn recovered(&mut self, node: usize, lane: usize, recovered: &Recovered) {
         let id = self.nodes[node].id;
         let shard = ShardId(lane as u16);
+        self.note_recovered(node, lane, recovered);
         let rot = recovered.rot.len();
         let (torn, stale) = (recovered.torn_blocks, recovered.stale_blocks);
         trace::note(self.base.now, What::Recovered { node: id, shard, torn, stale, rot });
@@ -148,6 +166,9 @@ impl World {
             Stop::Recovery(_) => "stopped in recovery",
             Stop::Shard(_) => "stopped by its disk",
         });
+        if matches!(stop, Stop::Recovery(_)) {
+            self.note_refused(node);
+        }
         self.end(node, None, "an error of its disk");
         let later = self.base.span(Ticks::from_millis(1), Ticks::from_millis(1_000));
         self.base.after(later, Event::Start { node });
@@ -156,15 +177,15 @@ impl World {
     /// What the nodes applied, from their disks.
     pub(super) fn dumps(&self, quorum: &[usize]) -> Vec<Dump> {
         let mut dumps = Vec::new();
-        for &at in quorum {
+        let lanes = 0..usize::from(self.options.shards);
+        let quorum = quorum.iter().flat_map(|&at| lanes.clone().map(move |lane| (at, lane)));
+        for (at, lane) in quorum.chain(self.proven()) {
             let node = &self.nodes[at];
-            for lane in 0..usize::from(self.options.shards) {
-                let mut found = audit::open(node.disk(lane).flushed(), node.log_settings(lane));
-                for (&(_, group), steps) in self.steps.range((at, GroupId(0))..(at + 1, GroupId(0)))
-                {
-                    if group.0 % u64::from(self.options.shards) == lane as u64 {
-                        dumps.push(found.dump(node.id, group, &steps.borrow()));
-                    }
+            let mut found = audit::open(node.disk(lane).flushed(), node.log_settings(lane));
+            for (&(_, group), steps) in self.steps.range((at, GroupId(0))..(at + 1, GroupId(0))) {
+                let is_here = group.0 % u64::from(self.options.shards) == lane as u64;
+                if is_here && !self.is_excused(at, group) {
+                    dumps.push(found.dump(node.id, group, &steps.borrow()));
                 }
             }
         }

@@ -1,0 +1,134 @@
+//! Nodes that lost what was durable get it again: what they say of it, and what they owe in the
+//! end. Only a node that may not count at all is excused.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ringraft_net::status::GroupStatus;
+use ringraft_types::{GroupId, NodeId};
+use ringraft_wal::Recovered;
+
+use super::World;
+use crate::audit;
+
+/// What is known of nodes that lost something.
+#[derive(Debug, Default)]
+pub(super) struct Repairs {
+    /// Nodes that go on into the calm, and have to be whole there.
+    pub(super) mending: BTreeSet<usize>,
+    /// Shards that take no part: what they knew of the node is lost, or nobody knows what.
+    silenced: BTreeSet<(usize, usize)>,
+    /// Nodes whose log refused the last start.
+    refused: BTreeSet<usize>,
+    /// Groups of a life that met rot while they read; only the next start cures them.
+    unreadable: BTreeSet<(usize, u64, GroupId)>,
+    /// By shard: how often its disk was damaged before it was read.
+    damages: BTreeMap<(usize, usize), u64>,
+}
+
+impl World {
+    /// A node's disks are about to be read.
+    pub(super) fn note_damages(&mut self, node: usize) {
+        for lane in 0..usize::from(self.options.shards) {
+            let damages = self.nodes[node].disk(lane).damages;
+            self.repairs.damages.insert((node, lane), damages);
+        }
+    }
+
+    /// A node's log was read.
+    pub(super) fn note_recovered(&mut self, node: usize, lane: usize, recovered: &Recovered) {
+        self.repairs.refused.remove(&node);
+        if recovered.node_damaged || recovered.unknown_damage {
+            self.repairs.silenced.insert((node, lane));
+        } else {
+            self.repairs.silenced.remove(&(node, lane));
+        }
+    }
+
+    /// A node's log can't be used.
+    pub(super) fn note_refused(&mut self, node: usize) {
+        self.repairs.refused.insert(node);
+    }
+
+    /// A node can't read back what it holds of a group.
+    pub(super) fn note_unreadable(&mut self, node: usize, group: GroupId) {
+        let life = self.nodes[node].life;
+        self.repairs.unreadable.insert((node, life, group));
+    }
+
+    /// Whether a disk holds what its node read when it started, and what was written since.
+    fn is_as_read(&self, node: usize, lane: usize) -> bool {
+        self.repairs.damages.get(&(node, lane)) == Some(&self.nodes[node].disk(lane).damages)
+    }
+
+    /// A node says that a group is whole again: so it has to find it if the power goes now, with
+    /// all that it ever promised (I-13).
+    pub(super) fn repaired(&mut self, node: usize, lane: usize, group: GroupId) {
+        self.base.count("groups repaired");
+        if !self.is_as_read(node, lane) {
+            return;
+        }
+        let at = &self.nodes[node];
+        let found = audit::try_open(at.disk(lane).flushed(), at.log_settings(lane));
+        let found = found.unwrap_or_else(|error| {
+            panic!("I-13: node {} says that group {group} is whole, and its log: {error}", at.id)
+        });
+        let floor = found.recovered.groups.get(&group).map(|found| found.damaged);
+        assert!(
+            floor == Some(None),
+            "I-13: node {} says that group {group} is whole, and would find at a start that it \
+             owes {floor:?}",
+            at.id
+        );
+        let shard = (lane as u16, self.options.shards);
+        self.snoop.recovered(at.id, shard, &found.recovered, true);
+    }
+
+    /// The doomed nodes that must be whole in the end, and the groups in question.
+    pub(super) fn mended(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let nodes = self.repairs.mending.iter().copied();
+        let nodes = nodes.filter(|&node| {
+            self.nodes[node].lacked.is_none() && !self.repairs.refused.contains(&node)
+        });
+        let shards = usize::from(self.options.shards);
+        nodes
+            .flat_map(move |node| (0..shards).map(move |lane| (node, lane)))
+            .filter(|at| !self.repairs.silenced.contains(at))
+    }
+
+    /// Whether a group of such a node is excused until the next start.
+    pub(super) fn is_excused(&self, node: usize, group: GroupId) -> bool {
+        self.repairs.unreadable.contains(&(node, self.nodes[node].life, group))
+    }
+
+    /// What keeps the nodes that lost something from being as the others are, given how far those
+    /// are, if anything does.
+    pub(super) fn still_damaged(
+        &self,
+        is_end: impl Fn(&GroupStatus) -> Result<(), NodeId>,
+    ) -> Option<String> {
+        for (at, lane) in self.mended() {
+            let node = &self.nodes[at];
+            let now = node.clock.read(self.base.now);
+            let Some(running) = node.lane(lane) else {
+                return Some(format!("node {} doesn't serve, and only lost entries", node.id));
+            };
+            for group in running.shard.status(now).groups {
+                if self.is_excused(at, group.group) {
+                    continue;
+                }
+                if group.damaged {
+                    return Some(format!("node {} isn't repaired: {group:?}", node.id));
+                }
+                if let Err(other) = is_end(&group) {
+                    return Some(format!("nodes {other} and {} differ: {group:?}", node.id));
+                }
+            }
+        }
+        None
+    }
+
+    /// The groups whose repair can be held against what a node's disk holds: by node and shard.
+    pub(super) fn proven(&self) -> Vec<(usize, usize)> {
+        self.mended().filter(|&(node, lane)| self.is_as_read(node, lane)).collect()
+    }
+}
