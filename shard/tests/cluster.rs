@@ -8,7 +8,7 @@ mod world;
 use ringraft_net::status::{GroupRole, GroupStatus};
 use ringraft_net::wire::{
     AppendHead, AppendReplies, AppendReplyItem, Ballot, BallotKind, BeatItem, BeatReplies,
-    BeatReplyItem, Beats,
+    BeatReplyItem, Beats, InstallItem,
 };
 use ringraft_net::{Identity, Outbox};
 use ringraft_raft::Breach;
@@ -506,6 +506,13 @@ fn append(term: Term, prev: LogId, terms: &[u64]) -> impl Fn(&mut Outbox, Identi
     move |outbox, sender| head.write(outbox, GROUP, sender, [&records[..]])
 }
 
+/// An offer of a snapshot that ends with `base`.
+fn offer(term: Term, base: LogId, commit: Index) -> impl Fn(&mut Outbox, Identity) {
+    let LogId { term: base_term, index: base_index } = base;
+    let item = InstallItem { term, base_term, base_index, commit };
+    move |outbox, sender| item.write(outbox, GROUP, sender)
+}
+
 /// What no sound node says is refused in every role with what is wrong about it, and costs its
 /// sender the link; the cluster goes on as if nothing had been said.
 #[test]
@@ -541,6 +548,19 @@ fn a_peer_that_breaks_the_protocol_loses_its_link() {
     assert_eq!(broken(world.inject(leader, follower, ahead)), expected);
     let far = append(term, LogId::new(term, Index(u64::MAX)), &[]);
     assert_eq!(broken(world.inject(leader, follower, far)), Breach::OutOfReach(u64::MAX));
+
+    let beyond = LogId::new(term, last.next());
+    assert_eq!(broken(world.inject(liar, leader, offer(term, newest, last))), second(leader));
+    let uncommitted = Breach::BaseUncommitted { base: beyond, commit: last };
+    assert_eq!(broken(world.inject(leader, follower, offer(term, beyond, last))), uncommitted);
+    let nothing = Breach::BaseUncommitted { base: LogId::ZERO, commit: last };
+    assert_eq!(broken(world.inject(leader, follower, offer(term, LogId::ZERO, last))), nothing);
+    let later = offer(newer, LogId::new(newer, last), last);
+    assert_eq!(broken(world.inject(liar, follower, later)), Breach::LacksCommitted { index: last });
+    let far = offer(term, LogId::new(term, Index(u64::MAX)), Index(u64::MAX));
+    assert_eq!(broken(world.inject(leader, follower, far)), Breach::OutOfReach(u64::MAX));
+    let held = offer(term, newest, last);
+    assert!(world.inject(leader, follower, held).is_ok(), "it may come late");
 
     let never_sent = |outbox: &mut Outbox, sender| {
         let mut replies = AppendReplies::default();

@@ -220,11 +220,12 @@ impl Leader {
         self.feed_all(replica, now, out);
     }
 
-    /// The first entry that some peer which was heard of late may still need from this log.
+    /// The first entry that some peer which was heard of late may still need from this log: what
+    /// follows what it holds, or what follows the base if it is told to install.
     pub(crate) fn needed_from(&self, replica: &Replica, now: Ticks) -> Index {
         let is_heard =
             |peer: &&Progress| now.since(peer.heard_at) < replica.settings.election_timeout;
-        let needed = self.peers.iter().filter(is_heard).map(Progress::needed_from).min();
+        let needed = self.peers.iter().filter(is_heard).map(|peer| peer.matched.next()).min();
         let after_last = replica.log().last().next();
         needed.unwrap_or(after_last).max(replica.log().base().index.next())
     }

@@ -87,6 +87,7 @@ impl Log {
 
     /// Gives up the entries up to `through`, which is held: the log begins after it from now on.
     pub(crate) fn release(&mut self, through: Index) {
+        assert!(through > self.base.index, "what was given up doesn't come back (I-02)");
         let term = self.term_at(through).expect("a log gives up what it holds");
         self.base = LogId::new(term, through);
         let after = self.runs.partition_point(|run| run.0 <= through);
@@ -107,7 +108,7 @@ impl Log {
     /// appended those from the one returned on, if any, must not stand before what is appended
     /// next: without them there is a gap between the two.
     pub(crate) fn install(&mut self, snapshot: LogId) -> Option<Index> {
-        assert!(snapshot.index > self.base.index);
+        assert!(snapshot.index > self.base.index && snapshot.term >= self.base.term, "I-02");
         if self.term_at(snapshot.index) == Some(snapshot.term) {
             self.release(snapshot.index);
             return None;
@@ -251,7 +252,7 @@ mod tests {
     #[test]
     fn releasing_changes_nothing_behind_it() {
         for first_cached in 1..=9u64 {
-            for through in 0..=8u64 {
+            for through in 1..=8u64 {
                 let mut whole = log();
                 whole.trim(Index(first_cached));
                 let mut rest = log();

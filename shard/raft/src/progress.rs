@@ -90,16 +90,22 @@ impl Progress {
 
     /// Sends whatever may leave now.
     pub(crate) fn feed(&mut self, replica: &Replica, now: Ticks, out: &mut Output) {
-        let is_below = self.next <= replica.log().base().index;
         match self.flow {
+            Flow::Replicate => self.replicate(replica, now, out),
             // What it carried may reach beyond the base: the answer will tell.
             Flow::Probe { asked_at: Some(_), .. } | Flow::Install { asked_at: Some(_), .. } => {}
             Flow::Install { asked_at: None, .. } => self.offer(replica, now, out),
-            _ if is_below => self.offer(replica, now, out),
+            Flow::Probe { .. } | Flow::Fetching if self.is_below(replica) => {
+                self.offer(replica, now, out);
+            }
             Flow::Probe { asked_at: None, bare } => self.probe(replica, now, bare, out),
             Flow::Fetching => {}
-            Flow::Replicate => self.replicate(replica, now, out),
         }
+    }
+
+    /// Whether what would be sent next is not in the log any more.
+    fn is_below(&self, replica: &Replica) -> bool {
+        self.next <= replica.log().base().index
     }
 
     /// Says what the log doesn't hold any more; enters Install if it isn't there.
@@ -111,14 +117,6 @@ impl Progress {
         self.flow = Flow::Install { offered: base.index, asked_at: Some(now) };
         let message = Message::Install { term: replica.term(), base, commit: replica.commit() };
         out.send_now.push(Envelope { to: self.id, message });
-    }
-
-    /// The first entry that it may need from the log.
-    pub(crate) fn needed_from(&self) -> Index {
-        match self.flow {
-            Flow::Install { offered, .. } => offered.max(self.matched).next(),
-            _ => self.matched.next(),
-        }
     }
 
     fn probe(&mut self, replica: &Replica, now: Ticks, bare: bool, out: &mut Output) {
@@ -138,7 +136,10 @@ impl Progress {
         let Settings { append_entries_max, append_bytes_max, .. } = replica.settings;
         while self.next <= log.last() {
             if self.next < log.first_cached() {
-                if now >= self.fetch_at && self.has_room(append_bytes_max, &replica.settings) {
+                if self.is_below(replica) {
+                    self.offer(replica, now, out);
+                } else if now >= self.fetch_at && self.has_room(append_bytes_max, &replica.settings)
+                {
                     self.fetch(replica, out);
                 }
                 return;
@@ -289,7 +290,8 @@ impl Progress {
                 *asked_at = Some(now);
                 *bare = true;
             }
-            Flow::Install { asked_at, .. } => *asked_at = Some(now),
+            // It is said again anyway.
+            Flow::Install { .. } => {}
             Flow::Replicate | Flow::Fetching => self.enter_probe(Some(now), true),
         }
     }

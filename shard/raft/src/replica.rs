@@ -180,7 +180,16 @@ impl Replica {
         if through > self.log.base().index {
             self.log.release(through);
             self.durable.release(through);
+            self.check_base();
         }
+    }
+
+    /// I-01, where the base moves: forward only, which its log asserts.
+    fn check_base(&self) {
+        let base = self.log.base().index;
+        assert!(base <= self.commit);
+        assert!(base <= self.durable.persisted());
+        assert!(self.commit <= self.log.last());
     }
 
     /// A durable snapshot took the place of everything up to `last`; says whether the whole log
@@ -203,6 +212,8 @@ impl Replica {
             self.floor = None;
             out.repaired = true;
         }
+        assert_eq!(self.log.base(), last);
+        self.check_base();
         is_emptied
     }
 

@@ -28,8 +28,8 @@ impl Drop for Replay {
     }
 }
 
-fn boot(seed: u64) -> Raft {
-    let settings = Settings {
+fn settings() -> Settings {
+    Settings {
         election_timeout: Ticks(150),
         heartbeat_interval: Ticks(40),
         append_entries_max: 4,
@@ -37,7 +37,10 @@ fn boot(seed: u64) -> Raft {
         inflight_appends_max: 3,
         inflight_bytes_max: 1_000,
         reads_waiting_max: 4,
-    };
+    }
+}
+
+fn boot(seed: u64) -> Raft {
     let boot = Boot {
         id: OWN,
         voters: (1..=3).map(NodeId).collect(),
@@ -46,7 +49,7 @@ fn boot(seed: u64) -> Raft {
         vote_floor: None,
         seed,
     };
-    Raft::new(Ticks(1_000), settings, boot)
+    Raft::new(Ticks(1_000), settings(), boot)
 }
 
 /// Numbers near what the node holds, so that some of them are believed.
@@ -209,6 +212,55 @@ fn run(seed: u64, reached: &mut Reached) {
         }
     }
     reached.committed += raft.commit().0;
+}
+
+/// What an offer may name: an entry that is committed, of a term that fits, and none that differs
+/// from what is committed here. What an old leader says is answered, not judged.
+#[test]
+fn offers_are_judged() {
+    let id = |term, index| LogId::new(Term(term), Index(index));
+    let runs = vec![(Index(1), Term(2)), (Index(4), Term(5))];
+    let boot = Boot {
+        id: OWN,
+        voters: (1..=3).map(NodeId).collect(),
+        hard_state: HardState { term: Term(7), vote: None, commit: Index(5) },
+        log: LogShape { base: LogId::ZERO, runs, last: Index(9) },
+        vote_floor: None,
+        seed: 1,
+    };
+    let raft = Raft::new(Ticks(1_000), settings(), boot);
+    let judge = |term, base, commit| {
+        let message = Message::Install { term: Term(term), base, commit: Index(commit) };
+        raft.judge(NodeId(2), &message, &[])
+    };
+    for (term, base, commit) in [
+        (7, id(2, 3), 3),
+        (7, id(5, 5), 9),
+        (8, id(8, 6), 6),
+        (7, id(5, 9), 20),
+        (7, id(6, 20), 20),
+        (6, id(3, 5), 5),
+        (6, id(4, 8), 8),
+    ] {
+        assert_eq!(judge(term, base, commit), Ok(()), "{base} in term {term}");
+    }
+    let uncommitted = |base, commit| Err(Breach::BaseUncommitted { base, commit: Index(commit) });
+    assert_eq!(judge(7, id(5, 9), 8), uncommitted(id(5, 9), 8));
+    assert_eq!(judge(7, id(5, 0), 8), uncommitted(id(5, 0), 8));
+    assert_eq!(judge(7, id(0, 7), 8), uncommitted(id(0, 7), 8));
+    assert_eq!(judge(6, LogId::ZERO, 8), uncommitted(LogId::ZERO, 8));
+    let ahead = Breach::TermAhead { entry: Term(8), term: Term(7) };
+    assert_eq!(judge(7, id(8, 9), 9), Err(ahead));
+    for index in [3, 5] {
+        let lacks = Breach::LacksCommitted { index: Index(index) };
+        assert_eq!(judge(7, id(6, index), 9), Err(lacks));
+    }
+    let after = Index(5);
+    assert_eq!(judge(7, id(4, 6), 9), Err(Breach::TermGoesBack { after }));
+    assert_eq!(judge(0, id(2, 3), 3), Err(Breach::TermZero));
+    let far = u64::MAX;
+    assert_eq!(judge(7, id(7, 9), far), Err(Breach::OutOfReach(far)));
+    assert_eq!(judge(far, id(7, 9), 9), Err(Breach::OutOfReach(far)));
 }
 
 /// Nothing that passes the judge breaks an invariant, in any role; and every kind of breach is met.
