@@ -57,6 +57,8 @@ pub(crate) struct World {
     pub(crate) damaged: BTreeSet<usize>,
     /// Those of them that came back with an empty directory, or an older copy.
     pub(crate) lost: BTreeSet<usize>,
+    /// Shards of which something rots as soon as their log is read.
+    pub(crate) rots_when_read: BTreeSet<(usize, usize)>,
     /// How those that lost entries get them again.
     repairs: repair::Repairs,
     /// Copies of directories.
@@ -117,6 +119,7 @@ impl World {
             stay_down: BTreeSet::new(),
             damaged: BTreeSet::new(),
             lost: BTreeSet::new(),
+            rots_when_read: BTreeSet::new(),
             repairs: repair::Repairs::default(),
             copies: BTreeMap::new(),
             history: History::new(),
@@ -257,7 +260,10 @@ impl World {
         self.base.count("turns");
         match turned {
             Turned::Fine => {}
-            Turned::Serves(recovered) => self.recovered(node, lane, &recovered),
+            Turned::Serves(recovered) => {
+                self.recovered(node, lane, &recovered);
+                self.rot_after_reading(node, lane);
+            }
             Turned::Stops(stop) => return self.stopped(node, lane, &stop),
         }
         self.look_at(node, lane);

@@ -62,6 +62,14 @@ impl World {
         }
         let node = self.base.random.pick(&self.options.doomed);
         let lane = self.base.random.below(u64::from(self.options.shards)) as usize;
+        if kind == FaultKind::BitRot && self.base.random.coin() {
+            // Between the start that reads the log and the machine that needs it once more.
+            let is_ended = self.end_and_start(node, None, "its log will rot when it is read");
+            if is_ended {
+                self.rots_when_read.insert((node, lane));
+            }
+            return is_ended;
+        }
         let done = if kind == FaultKind::BadSector && self.base.random.coin() {
             // Where the disk wrote when the power went.
             let keep = self.keep();
@@ -72,8 +80,24 @@ impl World {
             damage::inflict(disk, kind, &mut self.base.random)
         };
         let Some(done) = done else { return false };
+        self.is_damaged(node, lane, kind, &done);
+        true
+    }
+
+    fn is_damaged(&mut self, node: usize, lane: usize, kind: FaultKind, done: &str) {
         self.damaged.insert(node);
         self.say(format!("disk {}/{lane}: {kind}: {done}", node + 1));
-        true
+    }
+
+    /// A start has read its log: it may rot before the entries are read again.
+    pub(crate) fn rot_after_reading(&mut self, node: usize, lane: usize) {
+        if self.is_calm || !self.rots_when_read.remove(&(node, lane)) {
+            return;
+        }
+        let kind = FaultKind::BitRot;
+        let disk = self.nodes[node].disk_mut(lane);
+        if let Some(done) = damage::inflict(disk, kind, &mut self.base.random) {
+            self.is_damaged(node, lane, kind, &done);
+        }
     }
 }

@@ -64,6 +64,12 @@ impl World {
     /// all that it ever promised (I-13).
     pub(super) fn repaired(&mut self, node: usize, lane: usize, group: GroupId) {
         self.base.count("groups repaired");
+        // No snapshot is installed yet, so nothing but a start cures this.
+        assert!(
+            !self.is_excused(node, group),
+            "I-13: node {} says that group {group} is whole, and can't read what it holds",
+            self.nodes[node].id
+        );
         if !self.is_as_read(node, lane) {
             return;
         }
