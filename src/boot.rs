@@ -22,7 +22,7 @@ use ringraft_raft::Settings;
 use ringraft_shard::limits::{LOG_RESERVE_BYTES, Limits};
 use ringraft_shard::machine::StateMachine;
 use ringraft_shard::mesh::{Mesh, MeshEnd, MeshLimits, Wake};
-use ringraft_shard::{Member, Shard, ShardError, ShardSettings};
+use ringraft_shard::{Loading, Member, Shard, ShardError, ShardSettings};
 use ringraft_types::{GroupId, Lacked, ShardId, Starts, Ticks};
 use ringraft_wal::device::uring::UringDevice;
 use ringraft_wal::device::{Durability, geometry};
@@ -342,6 +342,9 @@ impl Part {
                 reactor::RecoverError::Log(error) => BootError::Recovery { shard, error },
                 reactor::RecoverError::Ring(error) => lane(LaneError::Ring(error)),
             })?;
+        let machines = &*self.machines;
+        let loading = Loading::new(log, recovered, &self.config.groups);
+        let loaded = reactor::load(&mut ring, &mut device, loading, machines).map_err(lane)?;
         let mut wires = Wires::new(
             self.identity,
             self.starts.newest(),
@@ -351,15 +354,13 @@ impl Part {
             self.mesh,
             self.seats,
         );
-        for event in told_by_recovery(self.shard, &recovered, clock::now().since(began)) {
+        for event in told_by_recovery(self.shard, loaded.recovered(), clock::now().since(began)) {
             // The ring is empty: there is room.
             let _ = wires.mesh.send(self.config.cpu.shards.len(), Parcel::Log(event, 0));
         }
         let settings = shard_settings(&self.config, self.identity, self.starts, self.shard);
-        let machines = &*self.machines;
-        let mut shard_object =
-            Shard::new(settings, device, wires, log, recovered, clock::now(), machines)
-                .map_err(|error: ShardError| lane(LaneError::Shard(error)))?;
+        let mut shard_object = Shard::new(settings, device, wires, loaded, clock::now(), machines)
+            .map_err(|error: ShardError| lane(LaneError::Shard(error)))?;
         if !is_begun {
             // Nothing is promised before it is known that the log must be there.
             let began = reactor::begin(&mut ring, &mut shard_object, &self.stop).map_err(lane)?;
@@ -455,6 +456,7 @@ fn shard_settings(
             disk_wait_max: config.wal.stuck_limit,
             ..Limits::default()
         },
+        snapshots: config.snapshot,
         slow_write: config.log.slow_write,
         seed: seed(identity, shard),
         name: config.name.clone(),

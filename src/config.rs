@@ -16,6 +16,7 @@ pub use error::ConfigError;
 pub use placement::Machine;
 
 use raw::{FileKind, RawFile};
+use ringraft_shard::SnapshotRules;
 use ringraft_types::{ClusterId, GroupId, NodeId, Ticks};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -50,6 +51,8 @@ pub struct Config {
     pub cpu: Cpu,
     /// The write-ahead log.
     pub wal: Wal,
+    /// When snapshots are taken, and how many are kept.
+    pub snapshot: SnapshotRules,
     /// Elections and replication.
     pub raft: Raft,
     /// What is refused, and from when on.

@@ -14,8 +14,8 @@ mod stop;
 mod stream;
 
 pub use feed::{
-    BUCKETS_US, GroupRow, NodeSnapshot, Percentiles, ShardCounters, ShardFeed, ShardSnapshot,
-    StageHistogram, WalSnapshot,
+    BUCKETS_US, GroupRow, NodeNumbers, Percentiles, ShardCounters, ShardFeed, ShardNumbers,
+    StageHistogram, WalNumbers,
 };
 pub use listen::{BindError, bind};
 pub use logs::{LogControl, LogEvent};

@@ -3,10 +3,10 @@
 
 use crate::clock;
 use crate::config::Config;
-use crate::control::{LogEvent, NodeSnapshot, ShardFeed, ShardSnapshot};
+use crate::control::{LogEvent, NodeNumbers, ShardFeed, ShardNumbers};
 use crate::cores::Doorbells;
+use crate::numbers::Taken;
 use crate::parcel::Parcel;
-use crate::snapshot::Taken;
 use ringraft_shard::mesh::MeshEnd;
 use ringraft_types::{NodeId, ShardId, Ticks};
 use std::cell::RefCell;
@@ -25,7 +25,7 @@ struct Shard {
     core: usize,
     asked: bool,
     answers: u64,
-    numbers: ShardSnapshot,
+    numbers: ShardNumbers,
 }
 
 struct State {
@@ -59,7 +59,7 @@ impl MeshFeed {
             core,
             asked: false,
             answers: 0,
-            numbers: ShardSnapshot { shard: ShardId(shard as u16), ..ShardSnapshot::default() },
+            numbers: ShardNumbers { shard: ShardId(shard as u16), ..ShardNumbers::default() },
         });
         let state = State { mesh, shards: shards.collect(), events: Vec::new(), events_dropped: 0 };
         Self {
@@ -75,7 +75,7 @@ impl MeshFeed {
     fn drain(&self) {
         let State { mesh, shards, events, events_dropped } = &mut *self.state.borrow_mut();
         mesh.drain(PARCELS_PER_DRAIN, |from, parcel| match parcel {
-            Parcel::Snapshot(taken) => {
+            Parcel::Numbers(taken) => {
                 let Taken { at, numbers } = *taken;
                 let shard = &mut shards[from];
                 shard.at = at;
@@ -102,19 +102,19 @@ impl ShardFeed for MeshFeed {
         self.drain();
         let State { mesh, shards, .. } = &mut *self.state.borrow_mut();
         for (lane, shard) in shards.iter_mut().enumerate() {
-            if !shard.asked && mesh.request(lane, Parcel::AskSnapshot).is_ok() {
+            if !shard.asked && mesh.request(lane, Parcel::AskNumbers).is_ok() {
                 shard.asked = true;
             }
         }
         mesh.ring_doorbells(&self.doorbells);
     }
 
-    fn latest(&self) -> NodeSnapshot {
+    fn latest(&self) -> NodeNumbers {
         self.drain();
         let now = clock::now();
         let state = self.state.borrow();
         let micros = |span: Ticks| Duration::from_micros(span.0);
-        NodeSnapshot {
+        NodeNumbers {
             node: self.node,
             name: self.name.clone(),
             uptime: micros(now.since(self.started)),
@@ -122,7 +122,7 @@ impl ShardFeed for MeshFeed {
             shards: state
                 .shards
                 .iter()
-                .map(|shard| ShardSnapshot {
+                .map(|shard| ShardNumbers {
                     core: shard.core,
                     tick_age: micros(now.since(shard.at)),
                     answers: shard.answers,

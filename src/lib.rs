@@ -20,12 +20,12 @@ pub mod config;
 pub mod control;
 pub mod cores;
 pub mod feed;
+pub mod numbers;
 pub mod parcel;
 #[allow(unsafe_code)]
 pub mod reactor;
 pub mod seats;
 mod server;
-pub mod snapshot;
 pub mod wires;
 
 pub use ringraft_shard::machine::{Applied, ApplyError, CommandKind, KvMachine, StateMachine};

@@ -2,8 +2,8 @@
 //! on its way, it closes its connection and frees its seat.
 
 use crate::control::LogEvent;
+use crate::numbers::Taken;
 use crate::seats::Seat;
-use crate::snapshot::Taken;
 use ringraft_net::Inbox;
 use ringraft_net::handshake::Hello;
 use ringraft_shard::links::ConnectionId;
@@ -43,9 +43,9 @@ pub enum Parcel {
     /// The node's data directory is an older copy.
     OlderCopy,
     /// "How are you?" from the control lane.
-    AskSnapshot,
+    AskNumbers,
     /// The answer.
-    Snapshot(Box<Taken>),
+    Numbers(Box<Taken>),
     /// Something worth a line in the log, and how many were dropped before it.
     Log(LogEvent, u64),
 }

@@ -14,14 +14,14 @@ mod ring;
 mod start;
 
 pub use ring::{RingError, hold_lock, ring};
-pub use start::{RecoverError, begin, recover};
+pub use start::{RecoverError, begin, load, recover};
 
 use meet::{prepare, send_last};
 
 use crate::clock;
 use crate::control::LogEvent;
+use crate::numbers;
 use crate::parcel::Parcel;
-use crate::snapshot;
 use crate::wires::{State, Wires};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -162,10 +162,13 @@ impl Reactor {
         shard.stop();
         // Without a majority, what waits to be committed waits in vain.
         let is_done = shard.pending_writes() == 0 || !shard.links.has_majority();
+        let is_time = self.now.since(since) > STOP_TIME;
         if is_done && shard.is_quiet() && shard.links.are_answers_sent() {
-            return Some(Stop::Quiet);
+            // A snapshot that is cut short costs nothing but time at the next start.
+            let saves = shard.settings().snapshots.on_stop && shard.is_saving();
+            return (!saves || is_time).then_some(Stop::Quiet);
         }
-        (self.now.since(since) > STOP_TIME).then_some(Stop::Late)
+        is_time.then_some(Stop::Late)
     }
 
     fn push(&mut self, entry: squeue::Entry) {
@@ -307,11 +310,11 @@ impl Reactor {
                     let told = self.shard.collect(self.now, Event::OlderCopy)?;
                     told.expect("a verdict is no frame");
                 }
-                Parcel::AskSnapshot => {
-                    let parcel = Parcel::Snapshot(Box::new(snapshot::take(&self.shard, self.now)));
+                Parcel::AskNumbers => {
+                    let parcel = Parcel::Numbers(Box::new(numbers::take(&self.shard, self.now)));
                     self.shard.links.mesh.reply(from, parcel);
                 }
-                Parcel::Snapshot(_) | Parcel::Log(..) => {
+                Parcel::Numbers(_) | Parcel::Log(..) => {
                     unreachable!("only the control lane is sent snapshots and log events")
                 }
             }

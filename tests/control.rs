@@ -3,8 +3,8 @@
 
 use ringraft::config::{Address, Log, LogLevel};
 use ringraft::control::{
-    BUCKETS_US, ControlOptions, GroupRow, LogControl, LogEvent, NodeSnapshot, Percentiles,
-    ShardFeed, ShardSnapshot, Stage, StageHistogram, WalSnapshot, bind, serve,
+    BUCKETS_US, ControlOptions, GroupRow, LogControl, LogEvent, NodeNumbers, Percentiles,
+    ShardFeed, ShardNumbers, Stage, StageHistogram, WalNumbers, bind, serve,
 };
 use ringraft_shard::ShardEvent;
 use ringraft_types::{GroupId, NodeId, ShardId, Term};
@@ -20,7 +20,7 @@ struct FakeFeed(Arc<Mutex<Fake>>);
 
 #[derive(Default)]
 struct Fake {
-    node: NodeSnapshot,
+    node: NodeNumbers,
     /// Shards answer a request at once; otherwise they are stuck.
     answering: bool,
     stopped: bool,
@@ -45,7 +45,7 @@ impl ShardFeed for FakeFeed {
         });
     }
 
-    fn latest(&self) -> NodeSnapshot {
+    fn latest(&self) -> NodeNumbers {
         self.0.lock().expect("lock").node.clone()
     }
 
@@ -128,7 +128,7 @@ impl Drop for Server {
     }
 }
 
-fn snapshot() -> NodeSnapshot {
+fn snapshot() -> NodeNumbers {
     let percentiles =
         Percentiles { p50_us: 98, p90_us: 120, p99_us: 189, p999_us: 400, max_us: 900 };
     let mut buckets = [0; BUCKETS_US.len() + 1];
@@ -141,7 +141,7 @@ fn snapshot() -> NodeSnapshot {
         term: Term(3),
         ..GroupRow::default()
     };
-    let shard = |id| ShardSnapshot {
+    let shard = |id| ShardNumbers {
         shard: ShardId(id),
         core: usize::from(id),
         groups: vec![
@@ -155,14 +155,14 @@ fn snapshot() -> NodeSnapshot {
             buckets,
             percentiles,
         }],
-        wal: WalSnapshot { sync_method: "dsync", sync: percentiles, ..WalSnapshot::default() },
-        ..ShardSnapshot::default()
+        wal: WalNumbers { sync_method: "dsync", sync: percentiles, ..WalNumbers::default() },
+        ..ShardNumbers::default()
     };
-    NodeSnapshot {
+    NodeNumbers {
         node: NodeId(1),
         name: "a".into(),
         shards: vec![shard(0), shard(1)],
-        ..NodeSnapshot::default()
+        ..NodeNumbers::default()
     }
 }
 

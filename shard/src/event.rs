@@ -3,9 +3,10 @@
 use crate::group::Halt;
 use crate::links::ConnectionId;
 use crate::metrics::Stage;
+use crate::snapshots::{LoadFailure, SnapshotReason};
 use ringraft_net::Frame;
 use ringraft_types::{GroupId, Index, Lacked, LogId, NodeId, Start, Term, Ticks};
-use ringraft_wal::ReadError;
+use ringraft_wal::{ReadError, SnapshotError};
 
 /// One thing that happened outside. Time is the other input: [`crate::Shard::turn`].
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +121,35 @@ pub enum ShardEvent {
         stage: Stage,
         /// How long that took.
         span: Ticks,
+    },
+    /// A snapshot is durable.
+    SnapshotTaken {
+        /// The group.
+        group: GroupId,
+        /// The newest entry in it.
+        last: Index,
+        /// The file, bytes.
+        bytes: u64,
+        /// From its beginning.
+        took: Ticks,
+        /// Why it was taken.
+        reason: SnapshotReason,
+    },
+    /// A snapshot could not be written; it is tried again.
+    SnapshotFailed {
+        /// The group.
+        group: GroupId,
+        /// Why not.
+        error: SnapshotError,
+    },
+    /// A snapshot that was durable can't be loaded: an older one is, or the group is damaged.
+    SnapshotUnreadable {
+        /// The group.
+        group: GroupId,
+        /// The file's number.
+        number: u64,
+        /// Why not.
+        error: LoadFailure,
     },
     /// The disk is full, or no longer.
     DiskFull(bool),

@@ -5,6 +5,7 @@ use crate::machine::StateMachine;
 use crate::session::Sessions;
 use ringraft_raft::{Raft, RoleKind, output::Gated};
 use ringraft_types::{GroupId, Index, LogId, NodeId, Sequence, Ticks};
+use ringraft_wal::{NamedSnapshot, SnapshotHead};
 use std::collections::VecDeque;
 
 /// A write that was proposed here and waits for apply.
@@ -90,6 +91,14 @@ pub(crate) struct Group {
     pub(crate) leader_seen: Option<NodeId>,
     /// The role when somebody last looked.
     pub(crate) role_seen: RoleKind,
+    /// Its snapshots on the disk, ascending.
+    pub(crate) kept: Vec<SnapshotHead>,
+    /// Files of snapshots that can't be loaded: they go when there is a newer one.
+    pub(crate) unreadable: Vec<u64>,
+    /// The snapshot that the log names.
+    pub(crate) named: Option<NamedSnapshot>,
+    /// When the last one was taken; the start, if none was.
+    pub(crate) snapshot_at: Ticks,
     /// Set while the group is in the shard's list of groups to apply.
     pub(crate) apply_listed: bool,
     /// Set while the group is in the shard's list of groups touched in this turn.
@@ -126,6 +135,10 @@ impl Group {
             apply_stock: None,
             leader_seen: None,
             role_seen: RoleKind::Follower,
+            kept: Vec::new(),
+            unreadable: Vec::new(),
+            named: None,
+            snapshot_at: Ticks::ZERO,
             apply_listed: false,
             touched: false,
         }

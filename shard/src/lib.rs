@@ -27,7 +27,9 @@ pub mod ring;
 pub mod router;
 pub mod session;
 pub mod shard;
+pub mod snapshots;
 mod stages;
+mod start;
 mod turn;
 mod watch;
 
@@ -37,3 +39,4 @@ pub use event::{Event, ShardEvent, Wake};
 pub use group::Halt;
 pub use links::{ConnectionId, Links};
 pub use shard::{Member, Shard, ShardSettings};
+pub use snapshots::{LoadStep, Loaded, Loading, SnapshotReason, SnapshotRules};

@@ -54,6 +54,12 @@ impl Stage {
 pub struct Metrics {
     /// Turns taken.
     pub turns: u64,
+    /// Snapshots that became durable.
+    pub snapshots_taken: u64,
+    /// Snapshots that could not be written.
+    pub snapshots_failed: u64,
+    /// Bytes of those that became durable.
+    pub snapshot_bytes: u64,
     /// Writes proposed here.
     pub writes_proposed: u64,
     /// Writes answered as applied here.
@@ -93,6 +99,9 @@ impl Default for Metrics {
             || Histogram::new_with_bounds(1, 60_000_000, 2).expect("the bounds are constants");
         Self {
             turns: 0,
+            snapshots_taken: 0,
+            snapshots_failed: 0,
+            snapshot_bytes: 0,
             writes_proposed: 0,
             writes_done: 0,
             entries_applied: 0,

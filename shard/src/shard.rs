@@ -16,16 +16,20 @@ use crate::machine::StateMachine;
 use crate::metrics::Metrics;
 use crate::node_record::NodeRecord;
 use crate::router::Router;
+use crate::snapshots::{
+    Loaded, LoadedGroup, LoadedState, SnapshotReason, SnapshotRules, Snapshots,
+};
 use crate::stages::Leaving;
+use crate::start;
 use crate::watch::DiskWatch;
 use ringraft_net::Identity;
-use ringraft_raft::{Boot, HardState, LogShape, Output, Raft, Settings};
+use ringraft_raft::{Boot, HardState, Output, Raft, Settings};
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, Index, Met, NodeId, Sequence, ShardId, Starts, Term, Ticks};
+use ringraft_wal::Log;
 use ringraft_wal::device::Device;
-use ringraft_wal::{Log, Recovered};
 use std::collections::BTreeMap;
 
 /// A node of the cluster, as clients and peers must know it.
@@ -56,6 +60,8 @@ pub struct ShardSettings {
     pub raft: Settings,
     /// Bounds.
     pub limits: Limits,
+    /// When snapshots are taken, and how many are kept.
+    pub snapshots: SnapshotRules,
     /// A write that takes longer is reported with its slowest stage; `None`: never.
     pub slow_write: Option<Ticks>,
     /// Seeds the groups' election jitter.
@@ -135,6 +141,7 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) events: Vec<ShardEvent>,
     pub(crate) disk_was_full: bool,
     pub(crate) watch: DiskWatch,
+    pub(crate) snapshots: Snapshots,
     /// Nothing new is taken on: what was is brought to its end.
     pub(crate) is_stopping: bool,
     /// The data directory is an older copy: no group takes part.
@@ -159,8 +166,9 @@ pub(crate) struct Scratch {
 }
 
 impl<D: Device, L: Links> Shard<D, L> {
-    /// A shard over a log that was just recovered. `machine` makes the state machine of a group;
-    /// everything committed is applied to it again, in order.
+    /// A shard over a log that was just recovered, and whose snapshots were loaded. `machine` makes
+    /// the state machine of a group without one; everything committed behind the snapshot is
+    /// applied again, in order.
     ///
     /// # Errors
     /// If a record of the log is unknown to this version.
@@ -171,11 +179,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         settings: ShardSettings,
         device: D,
         links: L,
-        log: Log,
-        recovered: Recovered,
+        loaded: Loaded,
         now: Ticks,
         mut machine: impl FnMut(GroupId) -> Box<dyn StateMachine>,
     ) -> Result<Self, ShardError> {
+        let Loaded { log, recovered, groups: mut loaded } = loaded;
         let (reads, waiting) = (settings.limits.group_reads_max, settings.raft.reads_waiting_max);
         assert!(reads <= waiting, "{reads} reads are taken, the protocol takes {waiting}");
         let (cache, least) = (settings.limits.cache_bytes_max, ENTRY_CACHE_BYTES_MIN);
@@ -229,6 +237,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             events: Vec::new(),
             disk_was_full: false,
             watch: DiskWatch::default(),
+            snapshots: Snapshots::default(),
             is_stopping: false,
             is_rolled_back: false,
             is_node_damaged: recovered.node_damaged,
@@ -255,7 +264,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         for id in groups {
             if shard.router.home(id) == shard.settings.shard {
                 let found = recovered.groups.get(&id);
-                shard.add_group(id, found, is_muted, machine(id), now);
+                let loaded = loaded.remove(&id).unwrap_or_default();
+                shard.add_group(id, found, loaded, is_muted, &mut machine, now)?;
             }
         }
         Ok(shard)
@@ -265,13 +275,26 @@ impl<D: Device, L: Links> Shard<D, L> {
         &mut self,
         id: GroupId,
         found: Option<&ringraft_wal::RecoveredGroup>,
+        loaded: LoadedGroup,
         is_muted: bool,
-        machine: Box<dyn StateMachine>,
+        machine: &mut impl FnMut(GroupId) -> Box<dyn StateMachine>,
         now: Ticks,
-    ) {
+    ) -> Result<(), ShardError> {
+        let LoadedGroup { mut state, kept, failed } = loaded;
+        for &(number, error) in &failed {
+            self.events.push(ShardEvent::SnapshotUnreadable { group: id, number, error });
+        }
+        let is_alone = self.settings.members.len() == 1;
+        if !is_alone
+            && let (Some(found), Some(loaded)) = (found, &state)
+            && start::leads_past(found, loaded.last)
+        {
+            // The log of a leader can't begin behind it before a snapshot can be sent.
+            state = None;
+        }
         let mut hard_state = HardState::default();
-        let mut shape = LogShape::default();
-        let mut floor = None;
+        let snapshot = state.as_ref().map(|state| state.last);
+        let (mut shape, mut floor, cut) = start::shape(found, snapshot);
         let mut is_muted = is_muted;
         if let Some(found) = found {
             if let Some((term, vote, commit)) = found.hard {
@@ -282,9 +305,6 @@ impl<D: Device, L: Links> Shard<D, L> {
                     hard_state.vote = None;
                 }
             }
-            shape.runs = found.runs.clone();
-            shape.last = found.last;
-            floor = found.damaged;
             match found.hard_lost {
                 None => {}
                 // Whom it voted for in that term is lost: it votes for nobody else there (S08).
@@ -295,9 +315,18 @@ impl<D: Device, L: Links> Shard<D, L> {
                 Some(_) => is_muted = true,
             }
         }
+        if let Some(last) = snapshot {
+            // It was committed, and its term was known, also if the disk doesn't say so yet.
+            hard_state.commit = hard_state.commit.max(last.index);
+            if last.term > hard_state.term {
+                (hard_state.term, hard_state.vote) = (last.term, None);
+            }
+        }
         if is_muted {
             // Nothing it holds is believed, so it starts as if from nothing, and says nothing.
-            (hard_state, shape, floor) = Default::default();
+            (hard_state, shape, floor, state) = Default::default();
+        } else if let Some(from) = cut {
+            self.append_record(RecordKind::Truncate, id, from, hard_state.term, &[])?;
         }
         let boot = Boot {
             id: self.settings.identity.node,
@@ -316,12 +345,27 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
         let slot = self.cache.add_tail();
         assert!(slot == self.groups.len(), "cache and groups share their slots");
-        let mut group = Group::new(id, raft, machine, halt);
+        let mut group = match state {
+            None => Group::new(id, raft, machine(id), halt),
+            Some(LoadedState { last, machine, sessions }) => {
+                let mut group = Group::new(id, raft, machine, halt);
+                (group.sessions, group.applied) = (sessions, last.index);
+                #[cfg(ringraft_plant)]
+                if planted(Plant::SessionsUnloaded) {
+                    group.sessions = crate::session::Sessions::new();
+                }
+                group
+            }
+        };
         group.is_muted = is_muted;
         group.committed = group.raft.commit();
+        (group.kept, group.snapshot_at) = (kept, now);
+        group.unreadable = failed.into_iter().map(|(number, _)| number).collect();
+        group.named = found.and_then(|found| found.named);
         self.groups.push(group);
         self.slots.insert(id, slot);
         self.list_for_apply(slot);
+        if is_muted { Ok(()) } else { self.name_oldest(slot) }
     }
 
     /// Whether frames of peers should be read now: not while the log has more than it may hold.
@@ -341,12 +385,20 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// Takes on nothing new from now on: no writes of clients, no entries and no votes. What was
     /// taken goes on to its end.
     pub fn stop(&mut self) {
+        if !self.is_stopping && self.settings.snapshots.on_stop {
+            self.want_snapshots(SnapshotReason::Stop);
+        }
         self.is_stopping = true;
     }
 
-    /// Whether nothing waits for the disk.
+    /// Whether nothing waits for the disk but snapshots.
     pub fn is_quiet(&self) -> bool {
         self.log.is_idle() && self.gates.is_empty()
+    }
+
+    /// Whether snapshots are being taken, or wait for their turn.
+    pub fn is_saving(&self) -> bool {
+        self.snapshots.is_busy()
     }
 
     /// The groups that this shard leads and may serve.

@@ -104,6 +104,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.open_gates(now)?;
         self.apply_all(now);
         self.trim(now)?;
+        let snapshot_at = self.take_snapshots(now)?;
         self.retry_postponed(now)?;
         self.flush_staged();
         // What came up after the log had its turn isn't under way: nothing would wake us for it.
@@ -112,7 +113,10 @@ impl<D: Device, L: Links> Shard<D, L> {
         if is_log_behind || !self.touched.is_empty() || !self.to_apply.is_empty() {
             wake = Wake::Now;
         }
-        Ok(wake.earlier(Wake::At(self.next_tick.min(look_at))))
+        if snapshot_at <= now {
+            wake = Wake::Now;
+        }
+        Ok(wake.earlier(Wake::At(self.next_tick.min(look_at).min(snapshot_at))))
     }
 
     fn give_ticks(&mut self, now: Ticks) -> Result<(), ShardError> {

@@ -3,6 +3,7 @@
 
 mod repair;
 mod rollback;
+mod snapshots;
 mod world;
 
 use ringraft_net::status::{GroupRole, GroupStatus};

@@ -1,15 +1,21 @@
 //! What the disks hold, looked at as a start would: by the production's own recovery, on a copy.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 
 use ringraft_shard::node_record::NodeRecord;
 use ringraft_types::command::{Command, Envelope};
+use ringraft_types::limits::BLOCK_ALIGN_MIN;
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, Index, Met, NodeId, Term, Ticks};
+use ringraft_wal::block::Block;
 use ringraft_wal::device::memory::MemoryDevice;
+use ringraft_wal::format::SEGMENT_HEADER_BYTES;
 use ringraft_wal::{
     Log, LogSettings, ReadRequest, Recovered, RecoveredGroup, Recovery, RecoveryStep, WalError,
 };
+
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::checker::{Applied, Dump};
 use crate::witness::Step;
@@ -82,12 +88,27 @@ impl Found {
         records
     }
 
-    /// What a node applied for a group, from its log, for the checkers.
-    pub(crate) fn dump(&mut self, node: NodeId, group: GroupId, steps: &[Step]) -> Dump {
+    /// The newest entry of a group that is in a snapshot.
+    fn saved(&self, group: GroupId) -> Index {
+        let heads = self.recovered.snapshots.iter().filter(|head| head.group == group);
+        heads.map(|head| head.last.index).max().unwrap_or_default()
+    }
+
+    /// What a node applied for a group, from its log, for the checkers; of what the log gave up,
+    /// because a snapshot holds it, from what was ever written.
+    pub(crate) fn dump(
+        &mut self,
+        node: NodeId,
+        group: GroupId,
+        steps: &[Step],
+        written: &LazyCell<Written, impl FnOnce() -> Written>,
+    ) -> Dump {
         let records = self.records(group);
+        let saved = self.saved(group);
         let mut applied = Vec::with_capacity(steps.len());
         for step in steps {
-            let bytes = records.get(&step.index).unwrap_or_else(|| {
+            let given_up = || written.find(group, step).filter(|_| step.index <= saved);
+            let bytes = records.get(&step.index).or_else(given_up).unwrap_or_else(|| {
                 panic!(
                     "V5: node {node} applied entry {} of group {group}, and its disk hasn't it",
                     step.index
@@ -98,7 +119,7 @@ impl Found {
             let (envelope, command) =
                 Envelope::decode(record.payload).expect("V13: a command of the log is sound");
             assert_eq!(
-                xxhash_rust::xxh3::xxh3_64(command),
+                xxh3_64(command),
                 step.command,
                 "V13: node {node} applied another command than its disk holds at entry {} of \
                  group {group}",
@@ -114,6 +135,46 @@ impl Found {
             });
         }
         Dump { node, group, applied }
+    }
+}
+
+/// The records of entries that a disk ever held.
+pub(crate) struct Written(BTreeMap<(GroupId, Index), Vec<Vec<u8>>>);
+
+impl Written {
+    /// Everything in the intact blocks of these segments.
+    pub(crate) fn of(segments: &[Vec<u8>]) -> Self {
+        let mut written: BTreeMap<(GroupId, Index), Vec<Vec<u8>>> = BTreeMap::new();
+        for content in segments {
+            let mut at = SEGMENT_HEADER_BYTES;
+            while at < content.len() {
+                let Ok(block) = Block::parse(&content[at..]) else {
+                    at += BLOCK_ALIGN_MIN;
+                    continue;
+                };
+                let mut rest =
+                    &block.bytes[block.header.head()..block.header.directory_at as usize];
+                while let Ok(record) = record::decode(rest) {
+                    let header = record.header;
+                    if header.kind.is_entry() {
+                        let place = (header.group, header.index);
+                        written.entry(place).or_default().push(record.bytes.to_vec());
+                    }
+                    rest = &rest[record.bytes.len()..];
+                }
+                at += block.bytes.len();
+            }
+        }
+        Self(written)
+    }
+
+    /// The record of the command that was applied in this step.
+    fn find(&self, group: GroupId, step: &Step) -> Option<&Vec<u8>> {
+        self.0.get(&(group, step.index))?.iter().find(|bytes| {
+            let record = record::decode(bytes).expect("it was decoded before");
+            let envelope = Envelope::decode(record.payload);
+            envelope.is_ok_and(|(_, command)| xxh3_64(command) == step.command)
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use ringraft_types::tag::Tag;
 use ringraft_wal::device::memory::{Effect, Fault, MemoryDevice, OperationKind, SECTOR_BYTES};
-use ringraft_wal::device::{Completion, Device, Durability, Geometry, Operation};
+use ringraft_wal::device::{Completion, Device, Durability, FileKind, Geometry, Operation};
 
 use crate::random::Random;
 
@@ -23,6 +23,7 @@ pub(crate) enum Work {
     Read,
     Sync,
     SyncDirectory,
+    Close,
     Remove,
 }
 
@@ -37,6 +38,7 @@ impl Work {
             Operation::Read { .. } => Self::Read,
             Operation::Sync(_) => Self::Sync,
             Operation::SyncDirectory => Self::SyncDirectory,
+            Operation::Close(_) => Self::Close,
             Operation::Remove(_) => Self::Remove,
         }
     }
@@ -50,6 +52,7 @@ impl Work {
             Self::Read => OperationKind::Read,
             Self::Sync => OperationKind::Sync,
             Self::SyncDirectory => OperationKind::SyncDirectory,
+            Self::Close => OperationKind::Close,
             Self::Remove => OperationKind::Remove,
         }
     }
@@ -111,6 +114,8 @@ pub(crate) struct SimDisk {
     pub(crate) is_damaged: bool,
     /// How often that happened.
     pub(crate) damages: u64,
+    /// What the segments held that were removed.
+    removed: Vec<Vec<u8>>,
 }
 
 impl SimDisk {
@@ -131,6 +136,7 @@ impl SimDisk {
             errors: 0,
             is_damaged: false,
             damages: 0,
+            removed: Vec::new(),
         }
     }
 
@@ -144,6 +150,14 @@ impl SimDisk {
         let mut memory = self.memory.clone();
         memory.power_cut(|_| false);
         memory
+    }
+
+    /// What all segments hold and held that there are or ever were.
+    pub(crate) fn segments_ever(&self) -> Vec<Vec<u8>> {
+        let files = self.memory.files().into_iter();
+        let segments = files.filter(|(file, _)| file.kind == FileKind::Segment);
+        let present = segments.map(|(file, _)| self.memory.content(file));
+        present.chain(self.removed.iter().cloned()).collect()
     }
 
     /// Bytes of all files.
@@ -226,6 +240,12 @@ impl SimDisk {
                 self.errors += 1;
                 self.strike(OperationKind::Sync, Effect::Errno(EIO));
             }
+        }
+        if let Operation::Remove(file) = operation
+            && file.kind == FileKind::Segment
+            && self.memory.files().iter().any(|(there, _)| *there == file)
+        {
+            self.removed.push(self.memory.content(file));
         }
         let synced = match &operation {
             Operation::Sync(file) | Operation::Write { file, .. } => Some(*file),

@@ -1,6 +1,6 @@
 //! A node: a machine with its disks, and a process that comes and goes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
 
@@ -8,9 +8,9 @@ use ringraft_net::Identity;
 use ringraft_net::status::GroupStatus;
 use ringraft_shard::machine::StateMachine;
 use ringraft_shard::mesh::{Mesh, MeshEnd, MeshLimits};
-use ringraft_shard::{Member, Shard, ShardError, ShardSettings};
+use ringraft_shard::{LoadStep, Loaded, Loading, Member, Shard, ShardError, ShardSettings};
 use ringraft_types::{
-    ClusterId, GroupId, Incarnation, Lacked, NodeId, Sequence, ShardId, Starts, Ticks,
+    ClusterId, GroupId, Incarnation, Index, Lacked, LogId, NodeId, Sequence, ShardId, Starts, Ticks,
 };
 use ringraft_wal::device::memory::MemoryDevice;
 use ringraft_wal::{LogSettings, Recovered, Recovery, RecoveryStep, WalError};
@@ -68,12 +68,22 @@ impl Place {
 
 /// A lane that recovers.
 pub(crate) struct Recovering {
-    recovery: Recovery,
+    step: Step,
     disk: Box<SimDisk>,
     mesh: MeshEnd<Parcel>,
     /// What happens to it before it looks.
     accepted: Vec<u64>,
     news: BTreeSet<u64>,
+}
+
+/// Where a recovery stands.
+enum Step {
+    /// The log is being read back.
+    Log(Box<Recovery>),
+    /// Its snapshots are being loaded.
+    Snapshots(Box<Loading>),
+    /// For the time of a change only.
+    Nothing,
 }
 
 /// A copy of a node's data directory.
@@ -130,12 +140,19 @@ pub(crate) struct Mood {
     pub(crate) reads_are_good_until: Ticks,
 }
 
+/// What a lane found of its log and its snapshots.
+pub(crate) struct Found {
+    pub(crate) recovered: Recovered,
+    /// The snapshots that groups start from: the newest entry, and the machine's hash.
+    pub(crate) snapshots: BTreeMap<GroupId, (LogId, u64)>,
+}
+
 /// What a lane's turn led to.
 pub(crate) enum Turned {
     /// Nothing special.
     Fine,
     /// Its log was read back, and it serves from now on.
-    Serves(Box<Recovered>),
+    Serves(Box<Found>),
     /// The process must end.
     Stops(Stop),
 }
@@ -285,7 +302,8 @@ impl Node {
             let place = std::mem::replace(&mut self.places[lane], Place::Nothing);
             let Place::Down(disk) = place else { unreachable!("it doesn't run") };
             let (accepted, news) = (Vec::new(), BTreeSet::new());
-            let recovering = Recovering { recovery, disk, mesh, accepted, news };
+            let step = Step::Log(Box::new(recovery));
+            let recovering = Recovering { step, disk, mesh, accepted, news };
             self.places[lane] = Place::Recovering(Box::new(recovering));
             self.busy[lane] = base.now;
             self.wakes[lane] = Ticks::NEVER;
@@ -389,7 +407,7 @@ impl Node {
         base: &mut Base,
         network: &mut Network,
         lane: usize,
-        machine: impl FnMut(GroupId) -> Box<dyn StateMachine>,
+        mut machine: impl FnMut(GroupId) -> Box<dyn StateMachine>,
     ) -> Turned {
         let (low, high) = self.options.turn_cost;
         let cost = Ticks(base.random.between(low.0, high.0) * self.slowness[lane]);
@@ -397,16 +415,33 @@ impl Node {
         let now = self.clock.read(base.now);
         match &mut self.places[lane] {
             Place::Recovering(recovering) => {
-                match recovering.recovery.turn(now, &mut *recovering.disk) {
-                    RecoveryStep::Failed(error) => Turned::Stops(Stop::Recovery(error)),
-                    RecoveryStep::Done(done) => self.serve(base, lane, now, *done, machine),
-                    RecoveryStep::Working => {
-                        if recovering.disk.is_idle() {
-                            self.wake(base, lane, base.now.after(Ticks(1)));
+                let disk = &mut *recovering.disk;
+                match std::mem::replace(&mut recovering.step, Step::Nothing) {
+                    Step::Log(mut recovery) => match recovery.turn(now, disk) {
+                        RecoveryStep::Failed(error) => return Turned::Stops(Stop::Recovery(error)),
+                        RecoveryStep::Done(done) => {
+                            let (log, recovered) = *done;
+                            let groups: Vec<_> = (1..=self.options.groups).map(GroupId).collect();
+                            let loading = Loading::new(log, recovered, &groups);
+                            recovering.step = Step::Snapshots(loading);
                         }
-                        Turned::Fine
-                    }
+                        RecoveryStep::Working => recovering.step = Step::Log(recovery),
+                    },
+                    Step::Snapshots(loading) => match loading.turn(now, disk, &mut machine) {
+                        Err(fatal) => return Turned::Stops(Stop::Shard(fatal.into())),
+                        Ok(LoadStep::Done(loaded)) => {
+                            return self.serve(base, lane, now, *loaded, machine);
+                        }
+                        Ok(LoadStep::Working(loading)) => {
+                            recovering.step = Step::Snapshots(loading);
+                        }
+                    },
+                    Step::Nothing => unreachable!("a recovery stands somewhere"),
                 }
+                if recovering.disk.is_idle() {
+                    self.wake(base, lane, base.now.after(Ticks(1)));
+                }
+                Turned::Fine
             }
             Place::Running(running) => match running.run(base, network, now) {
                 Err(error) => Turned::Stops(Stop::Shard(error)),
@@ -425,13 +460,13 @@ impl Node {
         }
     }
 
-    /// The log is recovered: the shard begins.
+    /// The log is recovered, and its snapshots are loaded: the shard begins.
     fn serve(
         &mut self,
         base: &mut Base,
         lane: usize,
         now: Ticks,
-        (log, recovered): (ringraft_wal::Log, Recovered),
+        loaded: Loaded,
         machine: impl FnMut(GroupId) -> Box<dyn StateMachine>,
     ) -> Turned {
         let options = self.options.clone();
@@ -445,20 +480,27 @@ impl Node {
         let start = self.starts.newest();
         let links =
             SimLinks::new(identity, start, shard, options.shards, others, mesh, options.outbox);
-        let kept = Box::new(recovered.clone());
-        let made = Shard::new(settings, *disk, links, log, recovered, now, machine);
+        let snapshots = loaded.groups().iter();
+        let mut found = Found {
+            recovered: loaded.recovered().clone(),
+            snapshots: snapshots.filter_map(|(&id, it)| Some((id, it.start()?))).collect(),
+        };
+        let made = Shard::new(settings, *disk, links, loaded, now, machine);
         let shard = match made {
             Ok(shard) => shard,
             // The disk went with it; only a foreign log can make this happen.
             Err(error) => panic!("node {} can't make its shard {lane}: {error}", self.id),
         };
+        let applied = shard.status(now).groups.into_iter().filter(|it| it.applied > Index::ZERO);
+        let applied: BTreeSet<GroupId> = applied.map(|it| it.group).collect();
+        found.snapshots.retain(|group, _| applied.contains(group));
         let owner = Owner { host: self.host(), life: self.life, lane };
         let mut running = Lane::new(owner, shard, now);
         running.accepted = accepted;
         running.news = news;
         self.places[lane] = Place::Running(Box::new(running));
         self.wake(base, lane, base.now.after(Ticks(1)));
-        Turned::Serves(kept)
+        Turned::Serves(Box::new(found))
     }
 
     fn shard_settings(&self, lane: usize, seed: u64) -> ShardSettings {
@@ -472,6 +514,7 @@ impl Node {
             groups: (1..=options.groups).map(GroupId).collect(),
             raft: options.raft,
             limits: options.limits,
+            snapshots: options.snapshots,
             slow_write: None,
             seed,
             name: format!("node-{}", self.id),

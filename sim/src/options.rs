@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use ringraft_raft::Settings;
+use ringraft_shard::SnapshotRules;
 use ringraft_shard::limits::Limits;
 use ringraft_types::Ticks;
 use ringraft_wal::LogSettings;
@@ -62,6 +63,7 @@ pub(crate) struct Options {
     pub(crate) safety: Ticks,
     pub(crate) raft: Settings,
     pub(crate) limits: Limits,
+    pub(crate) snapshots: SnapshotRules,
     pub(crate) log: LogOptions,
     pub(crate) align: usize,
     pub(crate) outbox: OutboxLimits,
@@ -115,6 +117,7 @@ impl Options {
             safety: Ticks::from_millis(random.between(2_000, 8_000)),
             raft: raft(random),
             limits: limits(random),
+            snapshots: SnapshotRules::default(),
             log: log(random),
             align: random.pick(&[4096, 4096, 4096, 8192]),
             outbox: OutboxLimits {
@@ -155,6 +158,7 @@ impl Options {
             }
         }
         options.focus(&mut random, asked);
+        options.snapshots = snapshots(&mut random, options.log.segment_bytes);
         options
     }
 
@@ -241,6 +245,17 @@ fn limits(random: &mut Random) -> Limits {
         log_bytes_max: random.pick(&[64 << 10, 1 << 20, 16 << 20]) as usize,
         cache_bytes_max: 8 << 20,
         disk_wait_max: Ticks::from_millis(20_000),
+    }
+}
+
+/// Most runs take snapshots all the time, some none.
+fn snapshots(random: &mut Random, segment_bytes: u64) -> SnapshotRules {
+    SnapshotRules {
+        log_bytes: segment_bytes * random.pick(&[0, 1, 1, 3]),
+        entries: random.pick(&[0, 0, 20, 100]),
+        interval: Ticks::from_millis(random.pick(&[0, 0, 300, 2_000])),
+        on_stop: random.coin(),
+        kept: random.pick(&[1, 1, 2, 3]) as usize,
     }
 }
 

@@ -18,19 +18,38 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 /// Everything that was applied anywhere: the first to apply an entry says what it is.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    groups: BTreeMap<GroupId, BTreeMap<Index, (NodeId, u64)>>,
+    groups: BTreeMap<GroupId, BTreeMap<Index, First>>,
+}
+
+/// An entry as the first to apply it did.
+#[derive(Clone, Copy, Debug)]
+struct First {
+    node: NodeId,
+    hash: u64,
+    step: Step,
+    /// The machine's hash after it.
+    state: u64,
 }
 
 impl Ledger {
-    fn applied(&mut self, group: GroupId, index: Index, node: NodeId, hash: u64) {
+    fn applied(&mut self, group: GroupId, node: NodeId, step: Step, hash: u64, state: u64) {
         let entries = self.groups.entry(group).or_default();
-        let first = *entries.entry(index).or_insert((node, hash));
+        let index = step.index;
+        let first = *entries.entry(index).or_insert(First { node, hash, step, state });
         assert!(
-            first.1 == hash,
+            first.hash == hash,
             "V7: node {node} and node {} applied different commands, or came to different states, \
              at entry {index} of group {group}",
-            first.0
+            first.node
         );
+    }
+
+    /// The commands of a group up to an entry, and the machine's hash there, unless there are none.
+    pub(crate) fn before(&self, group: GroupId, index: Index) -> (Vec<Step>, Option<u64>) {
+        let entries = self.groups.get(&group).into_iter().flat_map(|it| it.range(..=index));
+        let firsts: Vec<First> = entries.map(|(_, first)| *first).collect();
+        let state = firsts.last().map(|first| first.state);
+        (firsts.into_iter().map(|first| first.step).collect(), state)
     }
 
     /// The newest entry of a group that was applied anywhere.
@@ -74,6 +93,8 @@ pub(crate) struct Witness {
     last: Index,
     machine: KvMachine,
     taking: Option<Taking>,
+    /// Its owner takes a snapshot of it.
+    is_saved: bool,
     ledger: Rc<RefCell<Ledger>>,
     steps: Steps,
 }
@@ -87,13 +108,13 @@ impl Witness {
         steps: Steps,
     ) -> Self {
         let (last, machine, taking) = (Index::ZERO, KvMachine::new(), None);
-        Self { node, group, last, machine, taking, ledger, steps }
+        Self { node, group, last, machine, taking, is_saved: false, ledger, steps }
     }
 
     /// Takes a piece of the snapshot that is under way, or begins one.
     fn exchange(&mut self, index: Index, command: &[u8], hash: u64) {
         let Some(taking) = &mut self.taking else {
-            if index.0.is_multiple_of(SNAPSHOT_ENTRIES) {
+            if index.0.is_multiple_of(SNAPSHOT_ENTRIES) && !self.is_saved {
                 self.machine.begin_snapshot();
                 self.taking = Some(Taking::default());
             }
@@ -143,11 +164,12 @@ impl StateMachine for Witness {
         let applied = self.machine.apply(index, command, reply)?;
         let command_hash = xxh3_64(command);
         let revision = applied.revision;
-        self.steps.borrow_mut().push(Step { index, revision, command: command_hash });
+        let step = Step { index, revision, command: command_hash };
+        self.steps.borrow_mut().push(step);
         let mut hash = xxh3_64_with_seed(&reply[start..], command_hash);
         let state = self.machine.state_hash();
         hash = hash.rotate_left(7) ^ state ^ revision.0 << 8 ^ applied.status as u64;
-        self.ledger.borrow_mut().applied(group, index, node, hash);
+        self.ledger.borrow_mut().applied(group, node, step, hash, state);
         self.exchange(index, command, hash);
         Ok(applied)
     }
@@ -169,7 +191,7 @@ impl StateMachine for Witness {
     }
 
     fn begin_snapshot(&mut self) {
-        self.taking = None;
+        (self.taking, self.is_saved) = (None, true);
         self.machine.begin_snapshot();
     }
 
@@ -178,6 +200,7 @@ impl StateMachine for Witness {
     }
 
     fn end_snapshot(&mut self) {
+        self.is_saved = false;
         self.machine.end_snapshot();
     }
 
@@ -393,6 +416,7 @@ impl Snoop {
         node: NodeId,
         shard: (u16, u16),
         recovered: &Recovered,
+        saved: &BTreeMap<GroupId, Index>,
         is_damaged: bool,
     ) {
         let of_node = (node, GroupId(0))..=(node, GroupId(u64::MAX));
@@ -422,7 +446,8 @@ impl Snoop {
             let (held_in, held) = promise.held;
             // With rot it votes as if it held what it lost.
             let floor = found.and_then(|found| found.damaged).map_or(Index::ZERO, |id| id.index);
-            let last = found.map_or(Index::ZERO, |found| found.last).max(floor);
+            let saved = saved.get(&group).copied().unwrap_or_default();
+            let last = found.map_or(Index::ZERO, |found| found.last).max(floor).max(saved);
             assert!(
                 term > held_in || (term == held_in && last >= held),
                 "V3: node {node} acknowledged entry {held} in term {held_in} of group {group}, and \

@@ -260,8 +260,8 @@ impl World {
         self.base.count("turns");
         match turned {
             Turned::Fine => {}
-            Turned::Serves(recovered) => {
-                self.recovered(node, lane, &recovered);
+            Turned::Serves(found) => {
+                self.recovered(node, lane, &found);
                 self.rot_after_reading(node, lane);
             }
             Turned::Stops(stop) => return self.stopped(node, lane, &stop),
@@ -282,7 +282,7 @@ impl World {
             Work::Write => write.0 / 4 + fresh.bytes as u64 / 500,
             Work::SyncedWrite => write.0 + fresh.bytes as u64 / 500,
             Work::Sync | Work::SyncDirectory => write.0,
-            Work::List | Work::Create | Work::Open | Work::Remove => 20,
+            Work::List | Work::Create | Work::Open | Work::Close | Work::Remove => 20,
         };
         let mut span = random.between(base / 2 + 1, base * 2 + 2);
         if random.chance(10_000) {

@@ -47,6 +47,7 @@ pub(crate) struct RawFile {
     pub(crate) groups: RawGroups,
     pub(crate) cpu: RawCpu,
     pub(crate) wal: RawWal,
+    pub(crate) snapshot: RawSnapshot,
     pub(crate) raft: RawRaft,
     pub(crate) limits: RawLimits,
     pub(crate) log: RawLog,
@@ -108,6 +109,16 @@ pub(crate) struct RawWal {
     pub(crate) inflight: At<usize>,
     pub(crate) group_commit_wait_us: At<u64>,
     pub(crate) stuck_limit_ms: At<u64>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RawSnapshot {
+    pub(crate) log_bytes: At<u64>,
+    pub(crate) entries: At<u64>,
+    pub(crate) interval_s: At<u64>,
+    pub(crate) on_stop: At<bool>,
+    pub(crate) kept: At<usize>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -237,6 +237,21 @@ fn refusals_word_by_word() {
             "set it to 20000",
         ),
         (
+            "[snapshot]\nlog_bytes = 100000000",
+            "23:13: snapshot.log_bytes: 100000000 is less than two segments (wal.segment_bytes)",
+            "set it to at least 134217728, or to 0",
+        ),
+        (
+            "[snapshot]\nkept = 0",
+            "23:8: snapshot.kept: 0 is outside 1 to 16",
+            "choose a value from 1 to 16",
+        ),
+        (
+            "[snapshot]\non_stop = 1",
+            "23:11: on_stop: invalid type: integer `1`, expected a boolean",
+            "on_stop is given in true or false: see tuning/README.md",
+        ),
+        (
             "[limits]\npending_write_bytes_max = 100",
             "23:27: limits.pending_write_bytes_max: 100 is outside 1572944 to 4294967296",
             "choose a value from 1572944 to 4294967296",

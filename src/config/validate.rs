@@ -5,6 +5,7 @@ use super::{
     Address, Addresses, Config, ConfigError, Cpu, Layer, Limits, Log, LogLevel, Machine, Member,
     Raft, SyncMethod, Wal,
 };
+use ringraft_shard::SnapshotRules;
 use ringraft_shard::limits::ENTRY_CACHE_BYTES_MIN;
 use ringraft_types::limits::{
     BLOCK_ALIGN_MIN, BLOCK_BYTES_MAX, FRAME_BODY_BYTES_MAX, NODES_MAX, RECORD_BYTES_MAX, SHARDS_MAX,
@@ -123,6 +124,7 @@ pub(crate) fn validate(
     let cpu = cpu(layers, machine, &mut warnings)?;
     let raft = raft(layers)?;
     let wal = wal(layers, &raft, &mut warnings)?;
+    let snapshot = snapshot(layers, &wal)?;
     Ok(Config {
         cluster,
         node: own.id,
@@ -133,6 +135,7 @@ pub(crate) fn validate(
         groups: groups(layers)?,
         cpu,
         wal,
+        snapshot,
         raft,
         limits: limits(layers)?,
         log: log(layers)?,
@@ -468,6 +471,27 @@ fn wal(layers: &Layers, raft: &Raft, warnings: &mut Vec<String>) -> Result<Wal, 
         inflight: inflight.within(1, 64)?,
         group_commit_wait: Ticks(wait.value),
         stuck_limit: Ticks::from_millis(stuck.value),
+    })
+}
+
+fn snapshot(layers: &Layers, wal: &Wal) -> Result<SnapshotRules, ConfigError> {
+    let log = layers.get("snapshot.log_bytes", |raw| &raw.snapshot.log_bytes);
+    let entries = layers.get("snapshot.entries", |raw| &raw.snapshot.entries);
+    let interval = layers.get("snapshot.interval_s", |raw| &raw.snapshot.interval_s);
+    let on_stop = layers.get("snapshot.on_stop", |raw| &raw.snapshot.on_stop);
+    let kept = layers.get("snapshot.kept", |raw| &raw.snapshot.kept);
+    let least = 2 * wal.segment_bytes;
+    if log.value != 0 && log.value < least {
+        // A log gives up whole segments, and never the one that is written to.
+        let what = format!("{} is less than two segments (wal.segment_bytes)", log.value);
+        return Err(log.refuse(what, format!("set it to at least {least}, or to 0")));
+    }
+    Ok(SnapshotRules {
+        log_bytes: log.value,
+        entries: entries.value,
+        interval: Ticks::from_millis(interval.within(0, 31_536_000)? * 1_000),
+        on_stop: on_stop.value,
+        kept: kept.within(1, 16)?,
     })
 }
 

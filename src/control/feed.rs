@@ -12,7 +12,7 @@ pub trait ShardFeed {
     fn request(&self);
 
     /// The newest numbers of every shard, also of those that no longer answer.
-    fn latest(&self) -> NodeSnapshot;
+    fn latest(&self) -> NodeNumbers;
 
     /// Hands over what shards had to say since the last call.
     fn take_events(&self, out: &mut Vec<LogEvent>);
@@ -23,7 +23,7 @@ pub trait ShardFeed {
 
 /// A node, as far as its shards have told.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct NodeSnapshot {
+pub struct NodeNumbers {
     /// The node.
     pub node: NodeId,
     /// Its name, for people.
@@ -33,12 +33,12 @@ pub struct NodeSnapshot {
     /// Log events that shards had to drop because the ring to the control lane was full.
     pub events_dropped: u64,
     /// Every shard, in order.
-    pub shards: Vec<ShardSnapshot>,
+    pub shards: Vec<ShardNumbers>,
 }
 
 /// A shard.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ShardSnapshot {
+pub struct ShardNumbers {
     /// The shard.
     pub shard: ShardId,
     /// The core that it is pinned to.
@@ -54,7 +54,7 @@ pub struct ShardSnapshot {
     /// Time spent by stage of a write, since the start.
     pub stages: Vec<StageHistogram>,
     /// Its log.
-    pub wal: WalSnapshot,
+    pub wal: WalNumbers,
 }
 
 /// A group on a shard.
@@ -119,6 +119,12 @@ pub struct ShardCounters {
     pub disk_stuck: u64,
     /// Groups that lost entries to rot and have them again.
     pub repairs: u64,
+    /// Snapshots of groups that became durable.
+    pub snapshots_taken: u64,
+    /// Snapshots of groups that could not be written.
+    pub snapshots_failed: u64,
+    /// Bytes of those that became durable.
+    pub snapshot_bytes: u64,
     /// Client connections open now.
     pub clients_connected: u64,
     /// Peers connected now.
@@ -166,7 +172,7 @@ pub struct Percentiles {
 
 /// A shard's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WalSnapshot {
+pub struct WalNumbers {
     /// How writes become durable; "none" means that they don't.
     pub sync_method: &'static str,
     /// Batches written.

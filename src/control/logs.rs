@@ -310,6 +310,20 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
             let (total_us, slowest, slowest_us) = (total.get(), stage.name(), span.get());
             tracing::warn!(%group, %index, total_us, slowest, slowest_us, "slow write");
         }
+        ShardEvent::SnapshotTaken { group, last, bytes, took, reason } => {
+            let (took_us, because) = (took.get(), reason.name());
+            tracing::info!(%shard, %group, %last, bytes, took_us, because, "snapshot taken");
+        }
+        ShardEvent::SnapshotFailed { group, error } => {
+            tracing::error!(%shard, %group, %error, "a snapshot can't be written: tried again");
+        }
+        ShardEvent::SnapshotUnreadable { group, number, error } => {
+            tracing::error!(
+                %shard, %group, number, %error,
+                "a snapshot can't be loaded: an older one and the log take its place, or the \
+                 group refuses to serve"
+            );
+        }
         ShardEvent::DiskFull(true) => {
             tracing::error!(%shard, "the disk is full: writes are refused, reads go on");
         }
@@ -328,9 +342,10 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringraft_shard::SnapshotReason;
     use ringraft_shard::metrics::Stage;
     use ringraft_types::{Index, LogId, Sequence, Term, Ticks};
-    use ringraft_wal::ReadError;
+    use ringraft_wal::{ReadError, SnapshotError};
     use std::sync::Mutex;
 
     /// What the events write, a line each.
@@ -402,6 +417,22 @@ mod tests {
             (
                 slow,
                 "WARN slow write group=7 index=9 total_us=1500 slowest=\"sync\" slowest_us=1200",
+            ),
+            (
+                ShardEvent::SnapshotTaken {
+                    group,
+                    last: Index(9),
+                    bytes: 8192,
+                    took: Ticks(1500),
+                    reason: SnapshotReason::Asked,
+                },
+                "INFO snapshot taken shard=2 group=7 last=9 bytes=8192 took_us=1500 \
+                 because=\"it was asked for\"",
+            ),
+            (
+                ShardEvent::SnapshotFailed { group, error: SnapshotError::Full },
+                "ERROR a snapshot can't be written: tried again shard=2 group=7 error=the disk is \
+                 full",
             ),
             (
                 ShardEvent::DiskFull(true),

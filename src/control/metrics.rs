@@ -1,18 +1,18 @@
-//! A snapshot in the OpenMetrics text format, by Prometheus' own client library.
+//! A node's numbers in the OpenMetrics text format, by Prometheus' own client library.
 //!
 //! Numbers are per shard, never per group and metric: 100,000 groups would be 100,000 lines each.
 //! Only what an alert needs of groups is summed up here; `/status` has the rows.
 
 use crate::control::feed::{BUCKETS_US, ShardCounters};
-use crate::control::{NodeSnapshot, Percentiles, ShardSnapshot, StageHistogram};
+use crate::control::{NodeNumbers, Percentiles, ShardNumbers, StageHistogram};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use std::fmt;
 
-/// Encodes a snapshot.
-pub(crate) fn encode(node: NodeSnapshot, log_lines_dropped: u64) -> Result<String, fmt::Error> {
+/// Encodes a node's numbers.
+pub(crate) fn encode(node: NodeNumbers, log_lines_dropped: u64) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("ringraft");
     registry.register_collector(Box::new(Metrics { node, log_lines_dropped }));
     let mut out = String::new();
@@ -22,7 +22,7 @@ pub(crate) fn encode(node: NodeSnapshot, log_lines_dropped: u64) -> Result<Strin
 
 #[derive(Debug)]
 struct Metrics {
-    node: NodeSnapshot,
+    node: NodeNumbers,
     log_lines_dropped: u64,
 }
 
@@ -33,7 +33,7 @@ type Number<T> = (&'static str, &'static str, fn(&T) -> u64);
 type Labelled<T> = (&'static str, fn(&T) -> u64);
 
 /// What only grows. The encoder adds `_total`.
-const COUNTERS: &[Number<ShardSnapshot>] = &[
+const COUNTERS: &[Number<ShardNumbers>] = &[
     ("turns", "Turns of the shard's loop", |shard| shard.counters.turns),
     ("writes_done", "Writes answered as done", |shard| shard.counters.writes_done),
     ("reads_done", "Reads answered", |shard| shard.counters.reads_done),
@@ -57,6 +57,13 @@ const COUNTERS: &[Number<ShardSnapshot>] = &[
     ("groups_repaired", "Groups that lost entries to rot and have them again", |shard| {
         shard.counters.repairs
     }),
+    ("snapshots_taken", "Snapshots that became durable", |shard| shard.counters.snapshots_taken),
+    ("snapshots_failed", "Snapshots that could not be written", |shard| {
+        shard.counters.snapshots_failed
+    }),
+    ("snapshot_written_bytes", "Bytes of the snapshots that became durable", |shard| {
+        shard.counters.snapshot_bytes
+    }),
     ("wal_batches", "Batches written to the log", |shard| shard.wal.batches),
     ("wal_records", "Records written to the log", |shard| shard.wal.records),
     ("wal_written_bytes", "Bytes written to the log, padding included", |shard| shard.wal.bytes),
@@ -64,7 +71,7 @@ const COUNTERS: &[Number<ShardSnapshot>] = &[
 ];
 
 /// What goes up and down.
-const GAUGES: &[Number<ShardSnapshot>] = &[
+const GAUGES: &[Number<ShardNumbers>] = &[
     ("tick_age_us", "Microseconds since the shard's loop turned", |shard| {
         u64::try_from(shard.tick_age.as_micros()).unwrap_or(u64::MAX)
     }),
@@ -106,7 +113,7 @@ const QUANTILES: &[Labelled<Percentiles>] = &[
     ("1", |all| all.max_us),
 ];
 
-fn count(shard: &ShardSnapshot, matches: fn(&crate::control::GroupRow) -> bool) -> u64 {
+fn count(shard: &ShardNumbers, matches: fn(&crate::control::GroupRow) -> bool) -> u64 {
     shard.groups.iter().filter(|row| matches(row)).count() as u64
 }
 

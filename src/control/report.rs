@@ -1,7 +1,7 @@
-//! A snapshot judged (`/livez`, `/readyz`) and told (`/status`).
+//! A node's numbers judged (`/livez`, `/readyz`) and told (`/status`).
 
 use crate::control::routes::ALIVE_WITHIN;
-use crate::control::{GroupRow, NodeSnapshot, Percentiles, ShardSnapshot};
+use crate::control::{GroupRow, NodeNumbers, Percentiles, ShardNumbers};
 use serde_json::{Value, json};
 
 /// Groups that a failed check names; the rest are counted.
@@ -22,7 +22,7 @@ impl Check {
 }
 
 /// Is every shard's loop turning?
-pub(crate) fn alive(node: &NodeSnapshot) -> Vec<Check> {
+pub(crate) fn alive(node: &NodeNumbers) -> Vec<Check> {
     let started = (node.shards.is_empty()).then(|| "no shard has started yet".to_owned());
     let mut checks = vec![Check::new("started", started)];
     checks.extend(node.shards.iter().map(|shard| {
@@ -34,7 +34,7 @@ pub(crate) fn alive(node: &NodeSnapshot) -> Vec<Check> {
 }
 
 /// Can every group be served, here or by the leader that is known here?
-pub(crate) fn ready(node: &NodeSnapshot) -> Vec<Check> {
+pub(crate) fn ready(node: &NodeNumbers) -> Vec<Check> {
     let mut checks = alive(node);
     let groups = || node.shards.iter().flat_map(|shard| &shard.groups);
     let failing = |what: &str, fails: fn(&GroupRow) -> bool| {
@@ -57,7 +57,7 @@ pub(crate) fn ready(node: &NodeSnapshot) -> Vec<Check> {
 }
 
 /// Everything, for machines.
-pub(crate) fn status(node: &NodeSnapshot) -> Value {
+pub(crate) fn status(node: &NodeNumbers) -> Value {
     json!({
         "node": node.node.get(),
         "name": node.name,
@@ -69,7 +69,7 @@ pub(crate) fn status(node: &NodeSnapshot) -> Value {
     })
 }
 
-fn shard(shard: &ShardSnapshot) -> Value {
+fn shard(shard: &ShardNumbers) -> Value {
     let stages = shard.stages.iter().map(|stage| {
         let mut row = percentiles(&stage.percentiles);
         row["count"] = stage.count.into();

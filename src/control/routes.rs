@@ -2,7 +2,7 @@
 
 use crate::config::LogLevel;
 use crate::control::deadlines::Deadlines;
-use crate::control::{LogControl, NodeSnapshot, ShardFeed, metrics, report};
+use crate::control::{LogControl, NodeNumbers, ShardFeed, metrics, report};
 use glommio::timer::Timer;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -52,8 +52,8 @@ pub(crate) async fn answer<F: ShardFeed>(lane: &Lane<F>, request: Request<Incomi
         "/livez" => checks(&report::alive(&fresh(lane, ALIVE_WITHIN).await)),
         "/readyz" => checks(&report::ready(&fresh(lane, ALIVE_WITHIN).await)),
         "/metrics" => {
-            let snapshot = fresh(lane, FRESH_WITHIN).await;
-            match metrics::encode(snapshot, lane.log.lines_dropped()) {
+            let numbers = fresh(lane, FRESH_WITHIN).await;
+            match metrics::encode(numbers, lane.log.lines_dropped()) {
                 Ok(body) => text(StatusCode::OK, OPEN_METRICS, body),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, TEXT, error.to_string()),
             }
@@ -68,9 +68,9 @@ pub(crate) async fn answer<F: ShardFeed>(lane: &Lane<F>, request: Request<Incomi
 }
 
 /// Asks the shards and waits a little for their answers; then takes what there is.
-async fn fresh<F: ShardFeed>(lane: &Lane<F>, within: Duration) -> NodeSnapshot {
-    let answers = |snapshot: &NodeSnapshot| -> Vec<u64> {
-        snapshot.shards.iter().map(|shard| shard.answers).collect()
+async fn fresh<F: ShardFeed>(lane: &Lane<F>, within: Duration) -> NodeNumbers {
+    let answers = |numbers: &NodeNumbers| -> Vec<u64> {
+        numbers.shards.iter().map(|shard| shard.answers).collect()
     };
     let before = answers(&lane.feed.latest());
     let deadline = Instant::now() + within;

@@ -6,7 +6,9 @@ use crate::control::LogEvent;
 use crate::parcel::Parcel;
 use crate::wires::Wires;
 use io_uring::IoUring;
-use ringraft_shard::{Shard, ShardEvent};
+use ringraft_shard::machine::StateMachine;
+use ringraft_shard::{LoadStep, Loaded, Loading, Shard, ShardError, ShardEvent};
+use ringraft_types::GroupId;
 use ringraft_wal::device::uring::UringDevice;
 use ringraft_wal::{Log, LogSettings, Recovered, Recovery, RecoveryStep, WalError};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,6 +44,29 @@ pub fn recover(
             RecoveryStep::Failed(error) => return Err(RecoverError::Log(error)),
         }
         move_on(ring, device, &mut inflight).map_err(RecoverError::Ring)?;
+    }
+}
+
+/// Loads the snapshots of a log that was recovered, on the ring that the lane will use. `machine`
+/// makes the empty machine of a group.
+///
+/// # Errors
+/// If the log or the ring fails.
+pub fn load(
+    ring: &mut IoUring,
+    device: &mut UringDevice,
+    mut loading: Box<Loading>,
+    mut machine: impl FnMut(GroupId) -> Box<dyn StateMachine>,
+) -> Result<Loaded, LaneError> {
+    let mut inflight = 0;
+    loop {
+        let step = loading.turn(clock::now(), device, &mut machine);
+        match step.map_err(ShardError::from)? {
+            LoadStep::Working(rest) => loading = rest,
+            // What is in flight now, a segment in the making, completes in the lane.
+            LoadStep::Done(loaded) => return Ok(*loaded),
+        }
+        move_on(ring, device, &mut inflight).map_err(LaneError::Ring)?;
     }
 }
 

@@ -17,7 +17,7 @@ use ringraft_types::tag::Tag;
 pub struct FileId {
     /// What kind of file.
     pub kind: FileKind,
-    /// The log (or, later, group) it belongs to.
+    /// The log it belongs to.
     pub owner: u64,
     /// Its number, unique for ever within the owner.
     pub number: u64,
@@ -28,6 +28,8 @@ pub struct FileId {
 pub enum FileKind {
     /// A segment of the write-ahead log: `wal-<owner>-<number>.seg`, both in hexadecimal.
     Segment,
+    /// A snapshot of a group: `snap-<owner>-<number>.snp`, both in hexadecimal.
+    Snapshot,
 }
 
 /// How a write becomes durable.
@@ -76,6 +78,8 @@ pub enum Operation {
     Sync(FileId),
     /// fsync of the directory.
     SyncDirectory,
+    /// Closes a file; it stays.
+    Close(FileId),
     /// Closes and removes a file.
     Remove(FileId),
 }

@@ -48,7 +48,9 @@
 //!  40  u32   records       of the group in this block
 //!  44  u32   bytes         of them
 //!  48  u32   flags         1: first, last and last_term are set, 2: hard_term is set,
-//!                          4: carried records; they remove nothing and have an item of their own
+//!                          4: carried records; they remove nothing and have an item of their own,
+//!                          8: of group zero: nothing but records of the node,
+//!                          16: a record that names a snapshot
 //!  52  u32   zero
 //!
 //! segment header (zeros up to 4096 bytes)
@@ -120,6 +122,8 @@ pub const ITEM_HARD: u32 = 2;
 pub const ITEM_CARRIED: u32 = 4;
 /// Flag of an item of group zero: all its records are of the kind of which the newest says all.
 pub const ITEM_NODE: u32 = 8;
+/// Flag of an item: a record that names a snapshot.
+pub const ITEM_SNAPSHOT: u32 = 16;
 
 pub(crate) const BLOCK_MAGIC: [u8; 8] = *b"ringblok";
 pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"ringsegm";
@@ -278,7 +282,7 @@ pub struct DirectoryItem {
     pub records: u32,
     /// Bytes of them.
     pub bytes: u32,
-    /// [`ITEM_ENTRIES`], [`ITEM_HARD`], [`ITEM_CARRIED`].
+    /// [`ITEM_ENTRIES`], [`ITEM_HARD`], [`ITEM_CARRIED`], [`ITEM_NODE`], [`ITEM_SNAPSHOT`].
     pub flags: u32,
 }
 
@@ -426,6 +430,10 @@ impl Directory {
             (RecordKind::Carried, Some(inner)) if inner.kind == RecordKind::HardState => {
                 item.hard_term = inner.term;
                 item.flags |= ITEM_HARD;
+            }
+            (RecordKind::Snapshot, _) => item.flags |= ITEM_SNAPSHOT,
+            (RecordKind::Carried, Some(inner)) if inner.kind == RecordKind::Snapshot => {
+                item.flags |= ITEM_SNAPSHOT;
             }
             (kind, _) if kind.is_entry() => {
                 item.note_entries(header.index, header.index, header.term);

@@ -140,6 +140,15 @@ impl GroupIndex {
         spans.any(|span| span.sequence <= sequence)
     }
 
+    /// The groups of which an entry lies below a sequence, in order.
+    pub(crate) fn groups_below(&self, sequence: Sequence) -> Vec<GroupId> {
+        let is_below = |spans: &Spans| spans.spans.iter().any(|span| span.sequence < sequence);
+        let mut groups: Vec<GroupId> =
+            self.groups.iter().filter(|(_, spans)| is_below(spans)).map(|(&id, _)| id).collect();
+        groups.sort_unstable();
+        groups
+    }
+
     /// The spans of a group that lie below a sequence.
     pub(crate) fn below(&self, sequence: Sequence) -> Vec<(GroupId, Span)> {
         let mut found: Vec<_> = self

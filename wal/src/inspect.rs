@@ -2,8 +2,8 @@
 //! is intact. Never writes. The caller holds the data directory's lock, or looks at a copy.
 
 use crate::block::{Block, BlockError, carried};
-use crate::device::FileId;
 use crate::device::uring::parse_file_name;
+use crate::device::{FileId, FileKind};
 use crate::error::{RotReport, WalError};
 use crate::format::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError, is_zero};
 use crate::replay::replay;
@@ -54,7 +54,8 @@ pub fn segments(directory: &Path) -> Result<Vec<SegmentFile>, InspectError> {
     let mut segments = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(wrap(directory))? {
         let entry = entry.map_err(wrap(directory))?;
-        if let Some(file) = entry.file_name().to_str().and_then(parse_file_name) {
+        let file = entry.file_name().to_str().and_then(parse_file_name);
+        if let Some(file) = file.filter(|file| file.kind == FileKind::Segment) {
             let path = entry.path();
             let bytes = Sealed::map(&path).map_err(wrap(&path))?;
             segments.push(SegmentFile { file, path, bytes });

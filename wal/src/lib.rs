@@ -31,11 +31,14 @@ mod scan;
 pub mod sealed;
 mod segment;
 pub mod settings;
+pub mod snapshot;
 pub mod stats;
 mod unreadable;
 
 pub use error::{AppendError, ReadError, RotKind, RotReport, WalError, WalFatal};
 pub use log::{Log, ReadDone, ReadRequest, WaitsFor, Wake};
-pub use recovery::{Recovered, RecoveredGroup, Recovery, RecoveryStep};
+pub use recovery::{NamedSnapshot, Recovered, RecoveredGroup, Recovery, RecoveryStep};
 pub use settings::LogSettings;
+pub use snapshot::ChunkSums;
+pub use snapshot::{ChunkDone, ChunkError, SnapshotError, SnapshotHead, SnapshotWritten};
 pub use stats::LogStats;

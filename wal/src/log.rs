@@ -23,6 +23,7 @@ use crate::reader::Reads;
 pub use crate::reader::{ReadDone, ReadRequest};
 use crate::segment::{Segment, Segments};
 use crate::settings::LogSettings;
+use crate::snapshot::{ChunkRead, Snapshots, Written};
 use crate::stats::LogStats;
 pub(crate) use purge::Locals;
 use ringraft_types::record::{self, RecordKind};
@@ -66,6 +67,14 @@ pub(crate) enum Purpose {
     Read(u64),
     /// The removal of a file that nothing needs any more.
     Remove,
+    /// The writing of a snapshot.
+    Snapshot(Written),
+    /// A read of a snapshot.
+    Chunk(ChunkRead),
+    /// The removal of a snapshot.
+    RemoveSnapshot,
+    /// The closing of a snapshot's file.
+    Close(u64),
 }
 
 /// What recovery hands over.
@@ -90,6 +99,8 @@ pub(crate) struct Start {
     /// Records of the node were lost: no old one may be written again, and pass for the newest.
     pub(crate) keeps_all: bool,
     pub(crate) next_operation: u64,
+    /// Of the next snapshot.
+    pub(crate) next_snapshot: u64,
 }
 
 /// The end of the chain of blocks.
@@ -122,6 +133,7 @@ pub struct Log {
     pub(crate) reads: Reads,
     pub(crate) locals: Locals,
     pub(crate) leftovers: Vec<FileId>,
+    pub(crate) snapshots: Snapshots,
 
     /// The block that was submitted last.
     pub(crate) last: Link,
@@ -182,6 +194,7 @@ impl Log {
             reads: Reads::default(),
             locals: start.locals,
             leftovers: start.leftovers,
+            snapshots: Snapshots::new(settings.log_id, start.next_snapshot),
             last: start.last,
             repeat: if fits { start.repeat } else { Vec::new() },
             next_sequence: start.next_sequence,
@@ -393,6 +406,11 @@ impl Log {
                     Purpose::Make => self.make_completed(now, device, completion)?,
                     Purpose::Read(job) => self.read_completed(job, completion),
                     Purpose::Remove => self.stats.segments_removed += 1,
+                    Purpose::Snapshot(what) => self.snapshot_completed(device, what, completion),
+                    Purpose::Chunk(what) => self.chunk_completed(what, completion),
+                    Purpose::Close(number) => self.snapshot_closed(number),
+                    // A file that can't be removed costs room, nothing else.
+                    Purpose::RemoveSnapshot => {}
                 }
             }
             self.advance_durable();
@@ -400,6 +418,8 @@ impl Log {
             self.make(now, device);
             self.write(now, device);
             self.step_reads(device);
+            self.write_snapshots(device);
+            self.step_chunks(device);
             // What was submitted just now may have completed already.
             if is_quiet && self.operations.next() == submitted {
                 return Ok(self.next_wake(now));

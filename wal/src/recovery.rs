@@ -1,8 +1,8 @@
 //! Reading a log back after a start: step by step, through the device only.
 //!
-//! Every segment is read whole and verified, then `replay.rs` decides. Before the result is
-//! handed over, the segments that hold blocks not known as durable are synced: what is returned
-//! from here is durable.
+//! The heads of snapshots are read first. Then every segment is read whole and verified, and
+//! `replay.rs` decides. Before the result is handed over, the segments that hold blocks not known
+//! as durable are synced: what is returned from here is durable.
 
 use crate::buffer::{Buffer, BufferPool};
 use crate::device::{Completion, Device, FileId, FileKind, Operation};
@@ -15,6 +15,7 @@ use crate::replay::{FLOOR_UNKNOWN, Outcome, replay};
 use crate::scan::{ScannedSegment, Scanner};
 use crate::segment::{Place, Segment};
 use crate::settings::LogSettings;
+use crate::snapshot::{HEAD_BYTES, SnapshotHead, SnapshotHeadError};
 use crate::unreadable::{Unreadable, behind};
 use ringraft_types::limits::BLOCK_ALIGN_MIN;
 #[cfg(ringraft_plant)]
@@ -29,6 +30,8 @@ const CHUNK_BYTES: usize = 1 << 20;
 const UNIT_READS_MAX: u32 = 4;
 /// Reads in flight.
 const READS_MAX: usize = 4;
+/// Snapshots whose heads are read at once.
+const HEADS_MAX: usize = 8;
 /// Bytes scanned in one turn, more or less.
 const TURN_BYTES: usize = 16 << 20;
 
@@ -58,6 +61,10 @@ pub struct Recovered {
     pub bytes: u64,
     /// The last block kept.
     pub last: Sequence,
+    /// Snapshots whose heads are intact, ascending by number.
+    pub snapshots: Vec<SnapshotHead>,
+    /// Files of snapshots that were durable once and whose heads can't be read.
+    pub snapshots_lost: Vec<u64>,
 }
 
 /// What recovery found of one group.
@@ -80,6 +87,17 @@ pub struct RecoveredGroup {
     /// With damage: the intact entries behind the last hole, enough if a snapshot covers what is
     /// before them. They can be read too.
     pub tail: Option<EntryRun>,
+    /// What the newest record says of a snapshot: the log needn't hold what is in it.
+    pub named: Option<NamedSnapshot>,
+}
+
+/// What a log says of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamedSnapshot {
+    /// The newest entry in it.
+    pub last: LogId,
+    /// The file's number.
+    pub number: u64,
 }
 
 /// Where recovery stands.
@@ -97,6 +115,7 @@ pub enum RecoveryStep {
 enum State {
     Begin,
     Listing,
+    Snapshots { waiting: usize },
     Opening,
     Reading(Box<Reading>),
     Syncing { waiting: usize },
@@ -120,6 +139,11 @@ struct Reading {
 #[derive(Clone, Copy, Debug)]
 enum Purpose {
     List,
+    OpenSnapshot(FileId, u64),
+    ReopenSnapshot(FileId),
+    SyncSnapshot(FileId),
+    ReadHead(FileId, u64, u32),
+    Close,
     Open(FileId),
     Read { offset: u64, bytes: usize, tries: u32 },
     Sync(Option<FileId>),
@@ -134,6 +158,9 @@ pub struct Recovery {
     operations: Operations<Purpose>,
     buffers: BufferPool,
     files: VecDeque<(FileId, u64)>,
+    snapshot_files: VecDeque<(FileId, u64)>,
+    heads: BTreeMap<u64, Result<SnapshotHead, SnapshotHeadError>>,
+    snapshots_lost: Vec<u64>,
     scanned: Vec<ScannedSegment>,
     last: (Sequence, u32),
     bytes: u64,
@@ -149,6 +176,9 @@ impl Recovery {
             operations: Operations::new(0),
             buffers: BufferPool::new(CHUNK_BYTES, BLOCK_ALIGN_MIN, 0),
             files: VecDeque::new(),
+            snapshot_files: VecDeque::new(),
+            heads: BTreeMap::new(),
+            snapshots_lost: Vec::new(),
             scanned: Vec::new(),
             last: (Sequence::ZERO, 0),
             bytes: 0,
@@ -218,15 +248,46 @@ impl Recovery {
         match purpose {
             Purpose::List if result < 0 => failed("listing", None),
             Purpose::List => {
-                let ours = |file: &FileId| {
-                    file.kind == FileKind::Segment && file.owner == self.settings.log_id
-                };
                 let mut files = completion.files;
-                files.retain(|(file, _)| ours(file));
+                files.retain(|(file, _)| file.owner == self.settings.log_id);
                 files.sort_unstable();
-                self.files = files.into();
-                self.open_next(device)
+                let is_segment = |(file, _): &(FileId, u64)| file.kind == FileKind::Segment;
+                let (segments, snapshots) = files.into_iter().partition(is_segment);
+                (self.files, self.snapshot_files) = (segments, snapshots);
+                self.state = State::Snapshots { waiting: 0 };
+                self.read_heads(device)
             }
+            Purpose::OpenSnapshot(file, _) if result < 0 => failed("opening", Some(file)),
+            Purpose::OpenSnapshot(file, length) => {
+                self.read_head(device, file, length, 0);
+                Ok(())
+            }
+            Purpose::ReadHead(file, length, tries) => {
+                self.head_arrived(device, file, length, tries, &completion)
+            }
+            Purpose::ReopenSnapshot(file) if result < 0 => failed("opening", Some(file)),
+            Purpose::ReopenSnapshot(file) => {
+                let purpose = Purpose::SyncSnapshot(file);
+                self.operations.submit(device, purpose, Operation::Sync(file));
+                Ok(())
+            }
+            Purpose::SyncSnapshot(file) if result < 0 => failed("syncing", Some(file)),
+            Purpose::SyncSnapshot(file) => {
+                if let State::Syncing { waiting } = &mut self.state {
+                    *waiting -= 1;
+                }
+                self.operations.submit(device, Purpose::Close, Operation::Close(file));
+                Ok(())
+            }
+            // A file that can't be closed costs a descriptor, nothing else. Nothing is opened
+            // again before it is closed.
+            Purpose::Close => match &mut self.state {
+                State::Snapshots { waiting } => {
+                    *waiting -= 1;
+                    self.read_heads(device)
+                }
+                _ => Ok(()),
+            },
             Purpose::Open(file) if result < 0 => failed("opening", Some(file)),
             Purpose::Open(file) => {
                 let (_, length) = self.files.pop_front().expect("the file being opened");
@@ -256,6 +317,59 @@ impl Recovery {
             // A file that can't be removed costs space, nothing else.
             Purpose::Remove => Ok(()),
         }
+    }
+
+    /// Opens the next snapshots, to read their heads.
+    fn read_heads<D: Device>(&mut self, device: &mut D) -> Result<(), WalError> {
+        let State::Snapshots { waiting } = &mut self.state else { return Ok(()) };
+        while *waiting < HEADS_MAX
+            && let Some((file, length)) = self.snapshot_files.pop_front()
+        {
+            *waiting += 1;
+            let purpose = Purpose::OpenSnapshot(file, length);
+            self.operations.submit(device, purpose, Operation::Open(file));
+        }
+        if *waiting == 0 { self.open_next(device) } else { Ok(()) }
+    }
+
+    fn read_head<D: Device>(&mut self, device: &mut D, file: FileId, length: u64, tries: u32) {
+        let align = device.geometry().align;
+        let buffer = Buffer::zeroed(crate::format::round_up(HEAD_BYTES, align), align);
+        let purpose = Purpose::ReadHead(file, length, tries);
+        self.operations.submit(device, purpose, Operation::Read { file, offset: 0, buffer });
+    }
+
+    fn head_arrived<D: Device>(
+        &mut self,
+        device: &mut D,
+        file: FileId,
+        length: u64,
+        tries: u32,
+        completion: &Completion,
+    ) -> Result<(), WalError> {
+        let buffer = completion.buffer.as_ref().expect("a device gives the buffer back (I-08)");
+        let count = usize::try_from(completion.result).unwrap_or(0);
+        let expected = (length.min(HEAD_BYTES as u64)) as usize;
+        let head = if count < expected {
+            Err(SnapshotHeadError::Bad)
+        } else {
+            SnapshotHead::decode(&buffer[..expected], file, length)
+        };
+        if head == Err(SnapshotHeadError::Bad) && tries < UNIT_READS_MAX {
+            // What fails or misleads once may go well the next time.
+            self.read_head(device, file, length, tries + 1);
+            return Ok(());
+        }
+        if let Err(SnapshotHeadError::Version(version)) = head {
+            return Err(WalError::Version { file, offset: 0, version });
+        }
+        if let Ok(head) = &head {
+            let ours = self.settings.identity();
+            crate::scan::check_identity(file, &head.identity, &ours, file.number)?;
+        }
+        self.heads.insert(file.number, head);
+        self.operations.submit(device, Purpose::Close, Operation::Close(file));
+        Ok(())
     }
 
     fn open_next<D: Device>(&mut self, device: &mut D) -> Result<(), WalError> {
@@ -393,16 +507,54 @@ impl Recovery {
             let file = FileId { kind: FileKind::Segment, owner: self.settings.log_id, number };
             self.operations.submit(device, Purpose::Sync(Some(file)), Operation::Sync(file));
         }
-        if !spares.is_empty() {
+        // The same of a snapshot that no record names yet: its head or its name.
+        let fresh = self.unnamed(&outcome);
+        for &file in &fresh {
+            waiting += 1;
+            self.operations.submit(device, Purpose::ReopenSnapshot(file), Operation::Open(file));
+        }
+        if !spares.is_empty() || !fresh.is_empty() {
             waiting += 1;
             self.operations.submit(device, Purpose::Sync(None), Operation::SyncDirectory);
         }
-        for file in unused {
+        let (unfinished, lost) = self.judge_heads(&outcome);
+        for file in unused.into_iter().chain(unfinished) {
             self.operations.submit(device, Purpose::Remove, Operation::Remove(file));
         }
+        self.snapshots_lost = lost;
         self.outcome = Some(outcome);
         self.state = State::Syncing { waiting };
         Ok(())
+    }
+
+    /// Snapshots that no record of the log names, or names yet.
+    fn unnamed(&self, outcome: &Outcome) -> Vec<FileId> {
+        let is_named = |head: &&SnapshotHead| {
+            let group = outcome.groups.get(&head.group);
+            let named = group.and_then(|group| group.named);
+            named.is_some_and(|named| named.number >= head.number)
+        };
+        let heads = self.heads.values().filter_map(|head| head.as_ref().ok());
+        heads.filter(|head| !is_named(head)).map(|head| head.file()).collect()
+    }
+
+    /// Of the snapshots without a head: those that were never finished, and the numbers of those
+    /// that were durable once, or may have been. Nothing is released from a log before a record of
+    /// it names the snapshot.
+    fn judge_heads(&self, outcome: &Outcome) -> (Vec<FileId>, Vec<u64>) {
+        let groups = || outcome.groups.values();
+        let is_unknown = outcome.unknown_damage || groups().any(|group| group.name_lost);
+        let (mut unfinished, mut lost) = (Vec::new(), Vec::new());
+        for (&number, _) in self.heads.iter().filter(|(_, head)| head.is_err()) {
+            let is_named = groups().any(|group| group.named.is_some_and(|it| it.number == number));
+            if is_named || is_unknown {
+                lost.push(number);
+            } else {
+                let owner = self.settings.log_id;
+                unfinished.push(FileId { kind: FileKind::Snapshot, owner, number });
+            }
+        }
+        (unfinished, lost)
     }
 
     /// Spares to go on with, and files that were never used and are of no use.
@@ -447,6 +599,9 @@ impl Recovery {
         for (&group, replay) in &outcome.groups {
             let (run, floor, tail) = replay.result();
             let is_unknown = outcome.unknown_damage;
+            // The snapshot that it names may be one of those, and newer than all that is known.
+            let is_owed = replay.name_lost && !self.snapshots_lost.is_empty();
+            let is_unsure = is_unknown || is_owed;
             recovered.groups.insert(
                 group,
                 RecoveredGroup {
@@ -455,8 +610,9 @@ impl Recovery {
                     runs: run.terms,
                     first: run.first,
                     last: run.last,
-                    damaged: if is_unknown { Some(FLOOR_UNKNOWN) } else { floor },
+                    damaged: if is_unsure { Some(FLOOR_UNKNOWN) } else { floor },
                     tail,
+                    named: replay.named,
                 },
             );
         }
@@ -513,6 +669,9 @@ impl Recovery {
         let next_sequence = Sequence(outcome.newest_seen.0.max(last.sequence.0) + gap);
         let index = outcome.index();
         recovered.rot = outcome.rot;
+        recovered.snapshots_lost = std::mem::take(&mut self.snapshots_lost);
+        recovered.snapshots = self.heads.values().filter_map(|head| head.ok()).collect();
+        let next_snapshot = self.heads.keys().next_back().map_or(1, |newest| newest + 1);
         let log = Log::start(Start {
             settings: self.settings.clone(),
             align,
@@ -528,6 +687,7 @@ impl Recovery {
             leftovers,
             keeps_all: recovered.node_damaged,
             next_operation: self.operations.next(),
+            next_snapshot,
         });
         Box::new((log, recovered))
     }

@@ -25,8 +25,11 @@
 //! | no block at all in a log that was begun | refused: it is lost, not new |
 
 use crate::error::{RotKind, RotReport};
-use crate::format::{DirectoryItem, FLAG_LIFE, ITEM_CARRIED, ITEM_ENTRIES, ITEM_HARD, ITEM_NODE};
+use crate::format::{
+    DirectoryItem, FLAG_LIFE, ITEM_CARRIED, ITEM_ENTRIES, ITEM_HARD, ITEM_NODE, ITEM_SNAPSHOT,
+};
 use crate::index::{GroupIndex, Span};
+use crate::recovery::NamedSnapshot;
 use crate::scan::{ScannedBlock, ScannedSegment, Step};
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
@@ -62,6 +65,10 @@ pub(crate) struct GroupReplay {
     /// being filled up again has promised it, until its log is as new. From then on nothing is owed,
     /// whatever a leader removes later (decision 0013).
     owed: LogId,
+    /// What the newest record says of a snapshot.
+    pub(crate) named: Option<NamedSnapshot>,
+    /// The newest such record was lost.
+    pub(crate) name_lost: bool,
 }
 
 /// One contiguous run of entries.
@@ -82,10 +89,12 @@ impl GroupReplay {
     }
 
     /// Removes the entries from here on. What lies behind a hole is owed from then on, for the
-    /// group promised it. It looks at nothing but what it removes, for a replay asks it once for
+    /// group promised it; so is what follows a snapshot, if the log begins anew below its end. It
+    /// looks at nothing but what it removes, for a replay asks it once for
     /// each piece.
     fn remove_from(&mut self, from: Index) {
-        let is_owed = self.holes > 0;
+        let is_covered = self.named.is_some_and(|named| from <= named.last.index);
+        let is_owed = self.holes > 0 || is_covered;
         while let Some(last) = self.pieces.last_mut().filter(|piece| piece.last >= from) {
             if is_owed {
                 self.owed = self.owed.max(LogId::new(last.term, last.last));
@@ -201,6 +210,8 @@ impl GroupReplay {
         } else if item.flags & ITEM_HARD != 0 && self.hard.is_none() {
             self.hard_lost = Some(item.hard_term);
         }
+        let is_name = item.flags & ITEM_SNAPSHOT != 0;
+        self.name_lost |= is_name && (item.flags & ITEM_CARRIED == 0 || self.named.is_none());
         if item.flags & ITEM_ENTRIES == 0 {
             return;
         }
@@ -235,6 +246,11 @@ impl GroupReplay {
                     self.hard_lost = None;
                 }
             }
+            Step::Snapshot { last, number, is_carried, .. } => {
+                if !is_carried || self.named.is_none() {
+                    self.cover(NamedSnapshot { last, number });
+                }
+            }
             Step::Node { .. } => {}
         }
         // The last piece is the newest one: a replay asks this for each.
@@ -242,6 +258,24 @@ impl GroupReplay {
         if self.holes == 0 && newest.is_some_and(|newest| newest >= self.owed) {
             self.owed = LogId::ZERO;
         }
+    }
+
+    /// A snapshot holds everything up to its last entry: whatever became of it here, nothing of it
+    /// is missing.
+    fn cover(&mut self, named: NamedSnapshot) {
+        let through = named.last.index;
+        self.pieces.retain_mut(|piece| {
+            piece.first = piece.first.max(through.next());
+            piece.first <= piece.last
+        });
+        self.holes = self.pieces.iter().filter(|piece| piece.is_hole).count();
+        if self.pieces.is_empty() {
+            self.empty_at = self.empty_at.max(through.next());
+        }
+        if self.owed <= named.last {
+            self.owed = LogId::ZERO;
+        }
+        (self.named, self.name_lost) = (Some(named), false);
     }
 }
 

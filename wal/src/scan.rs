@@ -15,7 +15,7 @@ use ringraft_types::limits::BLOCK_ALIGN_MIN;
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
 use ringraft_types::record::{Record, RecordKind};
-use ringraft_types::{GroupId, Index, Sequence, Term};
+use ringraft_types::{GroupId, Index, LogId, Sequence, Term};
 
 /// What a block does to the state, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(crate) enum Step {
     Truncate { group: GroupId, from: Index },
     /// Term, vote, commit.
     Hard { group: GroupId, term: Term, vote: u32, commit: Index, is_carried: bool },
+    /// A snapshot is durable.
+    Snapshot { group: GroupId, last: LogId, number: u64, is_carried: bool },
     /// A record of the node itself.
     Node { kind: RecordKind, is_carried: bool },
 }
@@ -293,6 +295,7 @@ impl Step {
             Self::Entries { group, .. }
             | Self::Carried { group, .. }
             | Self::Truncate { group, .. }
+            | Self::Snapshot { group, .. }
             | Self::Hard { group, .. } => *group,
             Self::Node { .. } => GroupId::ZERO,
         }
@@ -311,6 +314,11 @@ fn note_step(steps: &mut Vec<Step>, record: &Record<'_>, inner: Option<&Record<'
             steps.push(Step::Hard { group, term, vote, commit, is_carried });
         }
         RecordKind::Truncate => steps.push(Step::Truncate { group, from: index }),
+        RecordKind::Snapshot => {
+            let number = record.payload.get(..8).map_or(0, |number| u64_at(number, 0));
+            let last = LogId::new(header.term, index);
+            steps.push(Step::Snapshot { group, last, number, is_carried });
+        }
         kind if kind.is_entry() => {
             match steps.last_mut() {
                 Some(Step::Entries { group: g, last, term, .. })

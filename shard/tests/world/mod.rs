@@ -8,14 +8,15 @@ use ringraft_raft::Settings;
 use ringraft_shard::limits::Limits;
 use ringraft_shard::machine::KvMachine;
 use ringraft_shard::{
-    ConnectionId, Event, FrameRefusal, Greeting, Links, Member, PeerAdmission, Shard, ShardError,
-    ShardEvent, ShardSettings, Wake,
+    ConnectionId, Event, FrameRefusal, Greeting, Links, LoadStep, Loading, Member, PeerAdmission,
+    Shard, ShardError, ShardEvent, ShardSettings, SnapshotRules, Wake,
 };
 use ringraft_types::command::{DeleteCommand, Envelope, Keys, PutCommand, RangeCommand};
 use ringraft_types::{
     ClientId, ClusterId, GroupId, Incarnation, Index, Met, NodeId, Revision, ShardId, Starts,
     Status, Ticks,
 };
+use ringraft_wal::device::FileId;
 use ringraft_wal::device::memory::MemoryDevice;
 use ringraft_wal::{LogSettings, Recovery, RecoveryStep};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -86,6 +87,7 @@ pub(crate) struct World {
     held: BTreeMap<NodeId, Option<ShardError>>,
     /// Bytes that a link takes in a millisecond, if it is slow.
     rate: Option<u64>,
+    snapshots: SnapshotRules,
     /// Until when a slow link is busy with what it took.
     busy: BTreeMap<(NodeId, NodeId), Ticks>,
     /// Handshakes that were refused since somebody looked: by whom, of whom, why.
@@ -119,6 +121,11 @@ fn feed(inbox: &mut Inbox, mut bytes: &[u8], mut frame: impl FnMut(&Frame<'_>)) 
 impl World {
     /// A fresh cluster, all of it running.
     pub(crate) fn new(seed: u64, nodes: u32, groups: u64) -> Self {
+        Self::with_rules(seed, nodes, groups, SnapshotRules::default())
+    }
+
+    /// A fresh cluster that takes its snapshots by these rules.
+    pub(crate) fn with_rules(seed: u64, nodes: u32, groups: u64, rules: SnapshotRules) -> Self {
         let nodes = (1..=nodes).map(NodeId);
         let mut world = Self {
             now: Ticks::from_millis(1_000),
@@ -139,6 +146,7 @@ impl World {
             hash: seed,
             held: BTreeMap::new(),
             rate: None,
+            snapshots: rules,
             busy: BTreeMap::new(),
             refused: Vec::new(),
             starts: 0,
@@ -176,6 +184,7 @@ impl World {
         settings.segment_bytes = 8 << 20;
         settings.unsubmitted_bytes_max = 32 << 20;
         let mut recovery = Recovery::new(settings);
+        let groups: Vec<GroupId> = (1..=self.groups).map(GroupId).collect();
         let (log, recovered) = loop {
             match recovery.turn(now, &mut device) {
                 RecoveryStep::Working => {}
@@ -189,7 +198,8 @@ impl World {
             shard: ShardId(0),
             shards: 1,
             members,
-            groups: (1..=self.groups).map(GroupId).collect(),
+            groups: groups.clone(),
+            snapshots: self.snapshots,
             raft: Settings {
                 election_timeout: Ticks::from_millis(300),
                 heartbeat_interval: HEARTBEAT_INTERVAL,
@@ -209,8 +219,15 @@ impl World {
             name: format!("node-{id}"),
         };
         let links = TestLinks::default();
-        let machine = |_| Box::new(KvMachine::new()) as Box<_>;
-        let shard = Shard::new(settings, device, links, log, recovered, now, machine);
+        let mut machine = |_| Box::new(KvMachine::new()) as Box<_>;
+        let mut loading = Loading::new(log, recovered, &groups);
+        let loaded = loop {
+            match loading.turn(now, &mut device, &mut machine).expect("no fault") {
+                LoadStep::Working(rest) => loading = rest,
+                LoadStep::Done(loaded) => break *loaded,
+            }
+        };
+        let shard = Shard::new(settings, device, links, loaded, now, machine);
         node.shard = Some(shard.expect("the log holds what this version writes"));
         node.wake = now;
         self.connect(id);
@@ -370,6 +387,24 @@ impl World {
     /// What the shard of a node with such a disk ended with.
     pub(crate) fn ended(&self, id: NodeId) -> Option<&ShardError> {
         self.held[&id].as_ref()
+    }
+
+    /// The shard of a running node.
+    pub(crate) fn shard(&mut self, id: NodeId) -> &mut Shard<MemoryDevice, TestLinks> {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        // Whatever is done to it, it looks around soon.
+        node.wake = self.now;
+        node.shard.as_mut().expect("it runs")
+    }
+
+    /// The files on the disk of a running node, and their lengths.
+    pub(crate) fn files(&self, id: NodeId) -> Vec<(FileId, u64)> {
+        self.nodes[&id].shard.as_ref().expect("it runs").device.files()
+    }
+
+    /// The disk of a node that doesn't run.
+    pub(crate) fn disk(&mut self, id: NodeId) -> &mut MemoryDevice {
+        self.nodes.get_mut(&id).and_then(|node| node.device.as_mut()).expect("it doesn't run")
     }
 
     /// What a running node's shard had to say since the last call.
@@ -591,7 +626,7 @@ impl World {
         self.answers.remove(&(from, call)).map(|answer| (answer.status, answer.body))
     }
 
-    fn await_answer(&mut self, from: NodeId, call: u64) -> Answer {
+    pub(crate) fn await_answer(&mut self, from: NodeId, call: u64) -> Answer {
         for _ in 0..2_000 {
             if let Some(answer) = self.answers.remove(&(from, call)) {
                 return answer;

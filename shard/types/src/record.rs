@@ -46,6 +46,9 @@ pub enum RecordKind {
     Home = 20,
     /// The feature level in force, in `index`; group zero. Local.
     FeatureLevel = 21,
+    /// A snapshot of the group that is durable: everything up to `index`, of this `term`, is in
+    /// it, and the log needn't hold it any more. The payload is the file's number as a u64. Local.
+    Snapshot = 23,
 }
 
 impl RecordKind {
@@ -61,6 +64,7 @@ impl RecordKind {
             19 => Self::Node,
             20 => Self::Home,
             21 => Self::FeatureLevel,
+            23 => Self::Snapshot,
             _ => return None,
         })
     }

@@ -1,18 +1,18 @@
 //! What nodes did, held against what they may do.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 
 use ringraft_net::status::GroupRole;
 use ringraft_shard::{ShardError, ShardEvent};
 use ringraft_types::limits::FRAME_BODY_BYTES_MAX;
 use ringraft_types::{GroupId, Index, NodeId, ShardId, Term, Ticks};
-use ringraft_wal::Recovered;
 
 use super::World;
 use crate::audit;
 use crate::base::Event;
 use crate::checker::Dump;
-use crate::node::{Place, Stop};
+use crate::node::{Found, Place, Stop};
 use crate::trace::{self, What};
 
 impl World {
@@ -88,6 +88,19 @@ impl World {
                     );
                     self.base.count("groups that refuse as damaged");
                 }
+                ShardEvent::SnapshotTaken { group, last, bytes, .. } => {
+                    let text = format!("node {id} has a snapshot of group {group} at {last}");
+                    trace::note(now, What::Text(format!("{text}, {bytes} bytes")));
+                    self.base.count("snapshots taken");
+                }
+                ShardEvent::SnapshotFailed { .. } => self.base.count("snapshots that failed"),
+                ShardEvent::SnapshotUnreadable { group, number, error } => {
+                    assert!(
+                        self.damaged.contains(&node),
+                        "S29: node {id} can't load snapshot {number} of group {group}: {error}"
+                    );
+                    self.base.count("snapshots that can't be loaded");
+                }
                 ShardEvent::RolledBack { lacked, .. } => {
                     lacks = Some(lacked);
                     running.tell_older_copy(usize::from(self.options.shards));
@@ -118,7 +131,8 @@ impl World {
         }
     }
 
-    pub(super) fn recovered(&mut self, node: usize, lane: usize, recovered: &Recovered) {
+    pub(super) fn recovered(&mut self, node: usize, lane: usize, found: &Found) {
+        let Found { recovered, snapshots } = found;
         let id = self.nodes[node].id;
         let shard = ShardId(lane as u16);
         self.note_recovered(node, lane, recovered);
@@ -126,6 +140,17 @@ impl World {
         let (torn, stale) = (recovered.torn_blocks, recovered.stale_blocks);
         trace::note(self.base.now, What::Recovered { node: id, shard, torn, stale, rot });
         self.base.count("recoveries");
+        for (&group, &(last, hash)) in snapshots {
+            // What it applied before is what everybody applied before.
+            let (before, state) = self.ledger.borrow().before(group, last.index);
+            assert!(
+                state.is_none_or(|state| state == hash),
+                "V7: node {id} loads a snapshot of group {group} that isn't its state at entry {}",
+                last.index
+            );
+            *self.steps[&(node, group)].borrow_mut() = before;
+            self.base.count("snapshots loaded");
+        }
         if torn > 0 {
             self.base.count("recovery: torn tail cut");
         }
@@ -148,7 +173,9 @@ impl World {
             return;
         }
         let is_damaged = self.damaged.contains(&node);
-        self.snoop.recovered(id, (shard.0, self.options.shards), recovered, is_damaged);
+        let saved = snapshots.iter().map(|(&group, &(last, _))| (group, last.index)).collect();
+        let shard = (shard.0, self.options.shards);
+        self.snoop.recovered(id, shard, recovered, &saved, is_damaged);
     }
 
     /// A process ends by itself; what the lane sent before left nevertheless.
@@ -182,10 +209,11 @@ impl World {
         for (at, lane) in quorum.chain(self.proven()) {
             let node = &self.nodes[at];
             let mut found = audit::open(node.disk(lane).flushed(), node.log_settings(lane));
+            let written = LazyCell::new(|| audit::Written::of(&node.disk(lane).segments_ever()));
             for (&(_, group), steps) in self.steps.range((at, GroupId(0))..(at + 1, GroupId(0))) {
                 let is_here = group.0 % u64::from(self.options.shards) == lane as u64;
                 if is_here && !self.is_excused(at, group) {
-                    dumps.push(found.dump(node.id, group, &steps.borrow()));
+                    dumps.push(found.dump(node.id, group, &steps.borrow(), &written));
                 }
             }
         }
@@ -197,14 +225,20 @@ impl World {
     pub(super) fn audit(&mut self) {
         self.base.count("disks audited");
         let mut copies: BTreeMap<(GroupId, Term), usize> = BTreeMap::new();
+        // In a snapshot, and not in the log any more.
+        let mut saved: BTreeMap<GroupId, usize> = BTreeMap::new();
         for (_, node) in self.nodes.iter().enumerate().filter(|(at, _)| !self.damaged.contains(at))
         {
             for lane in 0..usize::from(self.options.shards) {
                 let found = audit::open(node.disk(lane).flushed(), node.log_settings(lane));
+                let snapshots = &found.recovered.snapshots;
                 for (&group, found) in &found.recovered.groups {
                     let newest = self.ledger.borrow().newest(group);
+                    let mut heads = snapshots.iter().filter(|head| head.group == group);
                     if let Some(term) = audit::term_at(found, newest) {
                         *copies.entry((group, term)).or_default() += 1;
+                    } else if heads.any(|head| head.last.index >= newest) {
+                        *saved.entry(group).or_default() += 1;
                     }
                 }
             }
@@ -214,7 +248,8 @@ impl World {
         for group in (1..=self.options.groups).map(GroupId) {
             let newest = self.ledger.borrow().newest(group);
             let of_group = (group, Term::ZERO)..=(group, Term(u64::MAX));
-            let most = copies.range(of_group).map(|(_, &copies)| copies).max().unwrap_or(0);
+            let most = copies.range(of_group).map(|(_, &copies)| copies).max().unwrap_or(0)
+                + saved.get(&group).copied().unwrap_or(0);
             assert!(
                 newest == Index::ZERO || most >= majority,
                 "V5: entry {newest} of group {group} was applied, and {most} disks of {} hold it",

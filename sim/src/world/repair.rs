@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringraft_net::status::GroupStatus;
-use ringraft_types::{GroupId, NodeId};
+use ringraft_types::{GroupId, Index, NodeId};
 use ringraft_wal::Recovered;
 
 use super::World;
@@ -86,7 +86,12 @@ impl World {
             at.id
         );
         let shard = (lane as u16, self.options.shards);
-        self.snoop.recovered(at.id, shard, &found.recovered, true);
+        let mut saved: BTreeMap<GroupId, Index> = BTreeMap::new();
+        for head in &found.recovered.snapshots {
+            let newest = saved.entry(head.group).or_default();
+            *newest = head.last.index.max(*newest);
+        }
+        self.snoop.recovered(at.id, shard, &found.recovered, &saved, true);
     }
 
     /// The doomed nodes that must be whole in the end, and the groups in question.

@@ -34,6 +34,8 @@ pub enum OperationKind {
     Sync,
     /// [`Operation::SyncDirectory`].
     SyncDirectory,
+    /// [`Operation::Close`].
+    Close,
     /// [`Operation::Remove`].
     Remove,
 }
@@ -495,6 +497,10 @@ impl MemoryDevice {
                     file.entry_stable = true;
                 }
             }
+            Operation::Close(id) if result == 0 => match self.files.get_mut(&id) {
+                Some(file) => file.open = false,
+                None => result = -libc::EBADF,
+            },
             Operation::Remove(id) if result == 0 => match self.files.remove(&id) {
                 Some(file) if file.entry_stable => {
                     self.removed.insert(id, file);
@@ -574,6 +580,7 @@ fn kind(operation: &Operation) -> OperationKind {
         Operation::Read { .. } => OperationKind::Read,
         Operation::Sync(_) => OperationKind::Sync,
         Operation::SyncDirectory => OperationKind::SyncDirectory,
+        Operation::Close(_) => OperationKind::Close,
         Operation::Remove(_) => OperationKind::Remove,
     }
 }

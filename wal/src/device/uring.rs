@@ -52,22 +52,32 @@ pub struct UringDevice {
     completed: Vec<Completion>,
 }
 
-/// A segment's file name within the data directory.
-pub fn file_name(file: FileId) -> String {
-    match file.kind {
-        FileKind::Segment => format!("wal-{:016x}-{:016x}.seg", file.owner, file.number),
+/// What the names of a kind's files begin and end with.
+fn affixes(kind: FileKind) -> (&'static str, &'static str) {
+    match kind {
+        FileKind::Segment => ("wal-", ".seg"),
+        FileKind::Snapshot => ("snap-", ".snp"),
     }
+}
+
+/// A file's name within the data directory.
+pub fn file_name(file: FileId) -> String {
+    let (prefix, suffix) = affixes(file.kind);
+    format!("{prefix}{:016x}-{:016x}{suffix}", file.owner, file.number)
 }
 
 /// The file with this name, if it is one of ours.
 pub fn parse_file_name(name: &str) -> Option<FileId> {
-    let rest = name.strip_prefix("wal-")?.strip_suffix(".seg")?;
+    let (kind, rest) = [FileKind::Segment, FileKind::Snapshot].into_iter().find_map(|kind| {
+        let (prefix, suffix) = affixes(kind);
+        Some((kind, name.strip_prefix(prefix)?.strip_suffix(suffix)?))
+    })?;
     let (owner, number) = rest.split_once('-')?;
     let parse = |digits: &str| {
         let plain = digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         (digits.len() == 16 && plain).then(|| u64::from_str_radix(digits, 16).ok())?
     };
-    Some(FileId { kind: FileKind::Segment, owner: parse(owner)?, number: parse(number)? })
+    Some(FileId { kind, owner: parse(owner)?, number: parse(number)? })
 }
 
 impl UringDevice {
@@ -347,6 +357,11 @@ impl Device for UringDevice {
             Operation::SyncDirectory => {
                 let fd = Some(self.directory_fd.clone());
                 self.sync(tag, fd, types::FsyncFlags::empty());
+            }
+            Operation::Close(file) => {
+                // Operations in flight hold the descriptor; it closes with the last of them.
+                self.files.remove(&file);
+                self.complete(tag, 0, None);
             }
             Operation::Remove(file) => self.remove(tag, file),
         }

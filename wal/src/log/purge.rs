@@ -1,7 +1,7 @@
 //! Freeing old segments. A segment is removed when nothing in it is needed, and only after a
 //! durable block has said so: a missing old segment is then told from a lost one.
 //!
-//! The newest of each local record (term and vote, peers, homes, feature level) is kept in memory
+//! The newest of each local record (term and vote, snapshot, peers, homes, feature level) is kept in memory
 //! and written again when it alone would pin a segment. Entries pin a segment until the caller
 //! releases them or carries them.
 
@@ -23,7 +23,8 @@ pub(crate) struct Locals {
 impl Locals {
     /// A local record was appended in this block.
     pub(crate) fn note(&mut self, header: &RecordHeader, bytes: &[u8], sequence: Sequence) {
-        let index = if header.kind == RecordKind::HardState { Index::ZERO } else { header.index };
+        let is_one = matches!(header.kind, RecordKind::HardState | RecordKind::Snapshot);
+        let index = if is_one { Index::ZERO } else { header.index };
         let place = self
             .records
             .entry((header.group, header.kind as u8, index))
@@ -67,6 +68,17 @@ impl Log {
             }
         }
         pins
+    }
+
+    /// The groups that keep the oldest segment from being removed.
+    pub fn oldest_pins(&self) -> Vec<GroupId> {
+        let second = self.segments.used.get(1).and_then(|segment| segment.places.first());
+        second.map_or_else(Vec::new, |place| self.index.groups_below(place.sequence))
+    }
+
+    /// What the segments with blocks in them take on the disk, bytes.
+    pub fn used_bytes(&self) -> u64 {
+        self.segments.used.len() as u64 * self.settings.segment_bytes
     }
 
     /// Segments with blocks in them.

@@ -23,6 +23,8 @@
 use ringraft_types::Index;
 use ringraft_types::bytes::{u16_at, u32_at, u64_at};
 use ringraft_types::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+#[cfg(ringraft_plant)]
+use ringraft_types::plant::{Plant, planted};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{CHUNK_SLOTS, Old, Record, Slot, Store};
@@ -150,6 +152,10 @@ impl Snapshot {
     /// The slot is about to change.
     #[cold]
     pub(super) fn save_key(&mut self, number: u32, slot: &Slot) {
+        #[cfg(ringraft_plant)]
+        if planted(Plant::SnapshotUnsaved) {
+            return;
+        }
         if self.lacks(number, slot) {
             self.saved.push(|out| key_item(slot).write(out));
         }

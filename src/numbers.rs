@@ -2,7 +2,7 @@
 //! people elsewhere.
 
 use crate::control::{
-    BUCKETS_US, GroupRow, Percentiles, ShardCounters, ShardSnapshot, StageHistogram, WalSnapshot,
+    BUCKETS_US, GroupRow, Percentiles, ShardCounters, ShardNumbers, StageHistogram, WalNumbers,
 };
 use crate::wires::Wires;
 use hdrhistogram::Histogram;
@@ -20,7 +20,7 @@ pub struct Taken {
     /// When they were taken: so they also say that the shard turns.
     pub at: Ticks,
     /// The numbers.
-    pub numbers: ShardSnapshot,
+    pub numbers: ShardNumbers,
 }
 
 /// Takes a shard's numbers.
@@ -46,6 +46,9 @@ pub fn take(shard: &Shard<UringDevice, Wires>, now: Ticks) -> Taken {
         slow_writes: metrics.slow_writes,
         disk_stuck: metrics.disk_stuck,
         repairs: metrics.repairs,
+        snapshots_taken: metrics.snapshots_taken,
+        snapshots_failed: metrics.snapshots_failed,
+        snapshot_bytes: metrics.snapshot_bytes,
         clients_connected: shard.links.clients() as u64,
         peers_connected,
         pending_writes: shard.pending_writes(),
@@ -69,7 +72,7 @@ pub fn take(shard: &Shard<UringDevice, Wires>, now: Ticks) -> Taken {
         lag_entries: group.lag_entries,
         damaged: group.damaged,
     });
-    let numbers = ShardSnapshot {
+    let numbers = ShardNumbers {
         shard: status.shard,
         core: 0,
         tick_age: Duration::ZERO,
@@ -80,7 +83,7 @@ pub fn take(shard: &Shard<UringDevice, Wires>, now: Ticks) -> Taken {
             .iter()
             .map(|&stage| histogram(stage, metrics.histogram(stage)))
             .collect(),
-        wal: WalSnapshot {
+        wal: WalNumbers {
             sync_method: match shard.log().settings().durability {
                 Durability::Dsync => "dsync",
                 Durability::LinkedSync => "fdatasync",

@@ -1,0 +1,68 @@
+//! Snapshots of groups: when one is taken, what goes into it, and how a group starts from it
+//! (decision 0012).
+//!
+//! A snapshot is a group's machine and sessions between two entries. The log keeps it as a file of
+//! chunks; here it is one stream of pieces, each whole, so that whoever loads it never holds more
+//! than a piece of it. One is taken at a time per shard, a slice per turn, while writes go on.
+
+mod load;
+mod pieces;
+mod take;
+
+pub(crate) use load::LoadedState;
+pub use load::{LoadFailure, LoadStep, Loaded, LoadedGroup, Loading};
+pub(crate) use take::Snapshots;
+
+use ringraft_types::Ticks;
+
+/// When snapshots are taken by themselves, and how many are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotRules {
+    /// The log's bytes on the disk from which on the groups that keep it long are taken, one after
+    /// the other (U1). Zero: never for that reason.
+    pub log_bytes: u64,
+    /// Entries of a group since its last snapshot. Zero: never for that reason.
+    pub entries: u64,
+    /// Time since a group's last snapshot, if there is any entry since. Zero: never for that
+    /// reason.
+    pub interval: Ticks,
+    /// Whether a graceful stop takes those that are missing.
+    pub on_stop: bool,
+    /// Snapshots of a group that are kept, at least one. The log begins behind the oldest.
+    pub kept: usize,
+}
+
+impl Default for SnapshotRules {
+    /// At 256 MiB of log; one is kept; a stop takes none.
+    fn default() -> Self {
+        Self { log_bytes: 256 << 20, entries: 0, interval: Ticks::ZERO, on_stop: false, kept: 1 }
+    }
+}
+
+/// Why a snapshot was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotReason {
+    /// The log is long.
+    LogBytes,
+    /// There are many entries since the last one.
+    Entries,
+    /// The last one is old.
+    Interval,
+    /// Somebody asked for it.
+    Asked,
+    /// The node stops.
+    Stop,
+}
+
+impl SnapshotReason {
+    /// The name in logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LogBytes => "the log is long",
+            Self::Entries => "there are many entries since the last one",
+            Self::Interval => "the last one is old",
+            Self::Asked => "it was asked for",
+            Self::Stop => "the node stops",
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! How groups start from their snapshots: the newest that can be loaded wins, an older one on
+//! damage. Before a shard begins, step by step, through the log only.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use ringraft_types::{GroupId, LogId, Ticks};
+use ringraft_wal::device::Device;
+use ringraft_wal::{ChunkDone, ChunkError, ChunkSums, Log, Recovered, SnapshotHead, WalFatal};
+
+use super::pieces::{Part, Pieces};
+use crate::machine::{LoadError, StateMachine};
+use crate::session::Sessions;
+
+/// Chunks asked for at once.
+const CHUNKS_AHEAD: u32 = 4;
+/// Chunks loaded in one turn.
+const CHUNKS_PER_TURN: usize = 8;
+
+/// Why a snapshot can't be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoadFailure {
+    /// A part of it can't be read.
+    #[error(transparent)]
+    Chunk(#[from] ChunkError),
+    /// What can be read is no snapshot, or of a newer version.
+    #[error(transparent)]
+    Piece(#[from] LoadError),
+}
+
+/// What a group starts from.
+#[derive(Default)]
+pub struct LoadedGroup {
+    /// What the newest snapshot that could be loaded holds.
+    pub(crate) state: Option<LoadedState>,
+    /// That one and those before it, ascending.
+    pub(crate) kept: Vec<SnapshotHead>,
+    /// Those that could not be loaded, newest first, and why.
+    pub(crate) failed: Vec<(u64, LoadFailure)>,
+}
+
+impl LoadedGroup {
+    /// The newest entry in the snapshot that the group starts from, and the machine's hash.
+    pub fn start(&self) -> Option<(LogId, u64)> {
+        self.state.as_ref().map(|state| (state.last, state.machine.state_hash()))
+    }
+}
+
+/// A machine and its sessions as a snapshot holds them.
+pub(crate) struct LoadedState {
+    pub(crate) last: LogId,
+    pub(crate) machine: Box<dyn StateMachine>,
+    pub(crate) sessions: Sessions,
+}
+
+/// A log that was recovered, and its snapshots loaded.
+pub struct Loaded {
+    pub(crate) log: Log,
+    pub(crate) recovered: Recovered,
+    pub(crate) groups: BTreeMap<GroupId, LoadedGroup>,
+}
+
+impl Loaded {
+    /// What recovery found.
+    pub fn recovered(&self) -> &Recovered {
+        &self.recovered
+    }
+
+    /// The groups that have snapshots.
+    pub fn groups(&self) -> &BTreeMap<GroupId, LoadedGroup> {
+        &self.groups
+    }
+}
+
+/// One snapshot on its way into a machine.
+struct Under {
+    head: SnapshotHead,
+    machine: Box<dyn StateMachine>,
+    sessions: Sessions,
+    pieces: Pieces,
+    sums: ChunkSums,
+    /// Asked for up to here, loaded up to there.
+    asked: u32,
+    loaded: u32,
+    arrived: BTreeMap<u64, ChunkDone>,
+    failed: Option<LoadFailure>,
+}
+
+/// Where loading stands.
+pub enum LoadStep {
+    /// Call again, at once or when the device has completed something.
+    Working(Box<Loading>),
+    /// Done.
+    Done(Box<Loaded>),
+}
+
+/// Snapshots that are being loaded.
+pub struct Loading {
+    log: Log,
+    recovered: Recovered,
+    groups: BTreeMap<GroupId, LoadedGroup>,
+    /// Groups to be loaded, each with its snapshots, the newest last.
+    waiting: VecDeque<(GroupId, Vec<SnapshotHead>)>,
+    under: Option<Under>,
+}
+
+impl Loading {
+    /// Loads the snapshots of what recovery found, as far as they are of these groups.
+    pub fn new(log: Log, recovered: Recovered, groups: &[GroupId]) -> Box<Self> {
+        let mut waiting: BTreeMap<GroupId, Vec<SnapshotHead>> = BTreeMap::new();
+        for head in recovered.snapshots.iter().filter(|head| groups.contains(&head.group)) {
+            waiting.entry(head.group).or_default().push(*head);
+        }
+        let waiting = waiting.into_iter().collect();
+        Box::new(Self { log, recovered, groups: BTreeMap::new(), waiting, under: None })
+    }
+
+    /// One step, of bounded work. With a device that completes at once a loop of turns finishes.
+    /// `machine` makes the empty machine of a group.
+    ///
+    /// # Errors
+    /// If the log can't go on.
+    pub fn turn<D: Device>(
+        mut self: Box<Self>,
+        now: Ticks,
+        device: &mut D,
+        machine: &mut impl FnMut(GroupId) -> Box<dyn StateMachine>,
+    ) -> Result<LoadStep, WalFatal> {
+        for _ in 0..CHUNKS_PER_TURN {
+            if self.under.is_none() {
+                let Some((group, heads)) = self.waiting.front() else {
+                    let Self { log, recovered, groups, .. } = *self;
+                    return Ok(LoadStep::Done(Box::new(Loaded { log, recovered, groups })));
+                };
+                let (group, head) = (*group, *heads.last().expect("there is one to load"));
+                self.under = Some(Under {
+                    head,
+                    machine: machine(group),
+                    sessions: Sessions::new(),
+                    pieces: Pieces::default(),
+                    sums: ChunkSums::default(),
+                    asked: 0,
+                    loaded: 0,
+                    arrived: BTreeMap::new(),
+                    failed: None,
+                });
+            }
+            if !self.load_on(device) {
+                break;
+            }
+        }
+        self.log.turn(now, device)?;
+        Ok(LoadStep::Working(self))
+    }
+
+    /// Asks for chunks and loads one; returns whether there may be more to do at once.
+    fn load_on<D: Device>(&mut self, device: &mut D) -> bool {
+        let under = self.under.as_mut().expect("a snapshot is being loaded");
+        while let Some(done) = self.log.take_chunk() {
+            under.arrived.insert(done.ticket, done);
+        }
+        let wanted = if under.failed.is_some() { under.asked } else { under.head.chunks };
+        while under.asked < wanted && under.asked < under.loaded + CHUNKS_AHEAD {
+            self.log.read_chunk(u64::from(under.asked), &under.head, under.asked);
+            under.asked += 1;
+        }
+        if under.loaded < under.asked {
+            let Some(done) = under.arrived.remove(&u64::from(under.loaded)) else { return false };
+            under.loaded += 1;
+            if under.failed.is_none() {
+                under.failed = under.take(done).err();
+            }
+            return true;
+        }
+        // Nothing of it is on its way any more.
+        if under.failed.is_none() {
+            under.failed = under.end().err();
+        }
+        let under = self.under.take().expect("just seen");
+        self.log.close_snapshot(device, under.head.number);
+        self.ended(under);
+        true
+    }
+
+    fn ended(&mut self, under: Under) {
+        let Under { head, machine, sessions, failed, .. } = under;
+        let group = self.groups.entry(head.group).or_default();
+        let (_, heads) = self.waiting.front_mut().expect("it was being loaded");
+        match failed {
+            None => {
+                group.state = Some(LoadedState { last: head.last, machine, sessions });
+                group.kept = std::mem::take(heads);
+            }
+            Some(why) => {
+                let _ = heads.pop();
+                group.failed.push((head.number, why));
+            }
+        }
+        if heads.is_empty() {
+            self.waiting.pop_front();
+        }
+    }
+}
+
+impl Under {
+    fn take(&mut self, done: ChunkDone) -> Result<(), LoadFailure> {
+        let (bytes, checksum) = done.result?;
+        self.sums.add(checksum);
+        let Self { machine, sessions, pieces, .. } = self;
+        pieces.feed(&bytes, |part, piece| match part {
+            Part::Machine => machine.load(piece),
+            Part::Sessions => sessions.load(piece),
+            Part::End => unreachable!("the end has no piece"),
+        })?;
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), LoadFailure> {
+        let error = |what| LoadError { at: 0, what };
+        if self.sums.sum() != self.head.sum {
+            return Err(error("the chunks aren't those of one snapshot").into());
+        }
+        if !self.pieces.is_whole() {
+            return Err(error("the end is missing").into());
+        }
+        self.machine.end_load()?;
+        self.sessions.end_load()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,312 @@
+//! Taking snapshots while writes go on: one group at a time, a slice per turn.
+//!
+//! A snapshot that is durable is named by a record of the log. Once that record is durable too, the
+//! log gives up what the oldest kept snapshot covers, and older files are removed: never before, so
+//! that a crash at any step leaves either the old state or the new one (S29).
+
+use std::collections::VecDeque;
+
+#[cfg(ringraft_plant)]
+use ringraft_types::plant::{Plant, planted};
+use ringraft_types::record::RecordKind;
+use ringraft_types::{Index, LogId, Sequence, Ticks};
+use ringraft_wal::device::Device;
+use ringraft_wal::{NamedSnapshot, SnapshotError, SnapshotHead};
+
+use super::SnapshotReason;
+use super::pieces::{HEAD_BYTES, Part, head};
+use crate::error::ShardError;
+use crate::event::ShardEvent;
+use crate::links::Links;
+use crate::shard::Shard;
+
+/// What one turn adds to the snapshot that is being taken, bytes, give or take one item. A turn of
+/// a shard without other work takes some ten microseconds for it.
+const SLICE_BYTES: usize = 32 << 10;
+/// After a snapshot failed: the time until the next attempt.
+const RETRY_AFTER: Ticks = Ticks::from_millis(5_000);
+/// How often it is looked whether a snapshot is due.
+const LOOK_EVERY: Ticks = Ticks::from_millis(100);
+
+/// The snapshot that is being taken.
+#[derive(Debug)]
+struct Taking {
+    slot: usize,
+    number: u64,
+    reason: SnapshotReason,
+    began: Ticks,
+    /// The newest entry in it.
+    last: Index,
+    /// What the next slice is of.
+    part: Part,
+    /// Nothing is missing but the head.
+    is_ended: bool,
+}
+
+/// A log that may give up entries once a record is durable.
+#[derive(Debug)]
+struct Release {
+    sequence: Sequence,
+    slot: usize,
+    named: NamedSnapshot,
+}
+
+/// The snapshots of a shard.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshots {
+    /// Groups to be taken, in their order.
+    wanted: VecDeque<(usize, SnapshotReason)>,
+    taking: Option<Taking>,
+    releases: VecDeque<Release>,
+    look_at: Ticks,
+    retry_at: Ticks,
+    piece: Vec<u8>,
+}
+
+impl Snapshots {
+    /// Whether one is being taken, or waits for its turn.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.taking.is_some() || !self.wanted.is_empty() || !self.releases.is_empty()
+    }
+}
+
+impl<D: Device, L: Links> Shard<D, L> {
+    /// Wants a snapshot of every group here, or of this one: of those that have applied anything
+    /// since their last. Returns how many.
+    pub fn want_snapshots(&mut self, reason: SnapshotReason) -> usize {
+        (0..self.groups.len()).filter(|&slot| self.want_snapshot(slot, reason)).count()
+    }
+
+    fn want_snapshot(&mut self, slot: usize, reason: SnapshotReason) -> bool {
+        let group = &self.groups[slot];
+        let is_due = group.applied > group.snapshot_index()
+            && group.halt.is_none()
+            && self.snapshots.wanted.iter().all(|&(wanted, _)| wanted != slot)
+            && self.snapshots.taking.as_ref().is_none_or(|taking| taking.slot != slot);
+        if is_due {
+            self.snapshots.wanted.push_back((slot, reason));
+        }
+        is_due
+    }
+
+    /// Goes on with the snapshots. Returns when it wants another turn.
+    pub(crate) fn take_snapshots(&mut self, now: Ticks) -> Result<Ticks, ShardError> {
+        while let Some(written) = self.log.take_snapshot_written() {
+            self.snapshot_written(now, written.number, written.head, written.result)?;
+        }
+        self.release();
+        if now >= self.snapshots.look_at {
+            self.snapshots.look_at = now.after(LOOK_EVERY);
+            self.look_for_snapshots(now);
+        }
+        let mut at = self.snapshots.look_at;
+        if self.snapshots.taking.is_none() && !self.snapshots.wanted.is_empty() {
+            if now >= self.snapshots.retry_at {
+                self.begin_snapshot(now);
+            } else {
+                at = at.min(self.snapshots.retry_at);
+            }
+        }
+        if self.take_slice() {
+            at = now;
+        }
+        Ok(at)
+    }
+
+    /// Looks which groups are due by the rules.
+    fn look_for_snapshots(&mut self, now: Ticks) {
+        let rules = self.settings.snapshots;
+        if rules.entries > 0 || rules.interval > Ticks::ZERO {
+            for slot in 0..self.groups.len() {
+                let group = &self.groups[slot];
+                let entries = group.applied.0.saturating_sub(group.snapshot_index().0);
+                if rules.entries > 0 && entries >= rules.entries {
+                    self.want_snapshot(slot, SnapshotReason::Entries);
+                } else if rules.interval > Ticks::ZERO
+                    && now.since(group.snapshot_at) >= rules.interval
+                {
+                    self.want_snapshot(slot, SnapshotReason::Interval);
+                }
+            }
+        }
+        let is_long = rules.log_bytes > 0 && self.log.used_bytes() > rules.log_bytes;
+        if is_long && !self.snapshots.is_busy() {
+            // One round of those that keep the oldest segment; the next look sees what it brought.
+            for group in self.log.oldest_pins() {
+                if let Some(&slot) = self.slots.get(&group) {
+                    self.want_snapshot(slot, SnapshotReason::LogBytes);
+                }
+            }
+        }
+    }
+
+    fn begin_snapshot(&mut self, now: Ticks) {
+        let Some((slot, reason)) = self.snapshots.wanted.pop_front() else { return };
+        let group = &mut self.groups[slot];
+        if group.applied <= group.snapshot_index() || group.halt.is_some() {
+            return;
+        }
+        let term = group.raft.term_at(group.applied).expect("what is applied is held, or its base");
+        let last = LogId::new(term, group.applied);
+        group.machine.begin_snapshot();
+        group.sessions.begin_snapshot();
+        let number = self.log.begin_snapshot(group.id, last);
+        self.snapshots.taking = Some(Taking {
+            slot,
+            number,
+            reason,
+            began: now,
+            last: last.index,
+            part: Part::Machine,
+            is_ended: false,
+        });
+    }
+
+    /// Adds a slice to the snapshot that is being taken. Returns whether the next may follow at
+    /// once.
+    fn take_slice(&mut self) -> bool {
+        let Self { snapshots, groups, log, .. } = self;
+        let Snapshots { taking, piece, .. } = snapshots;
+        let Some(taking) = taking else { return false };
+        let group = &mut groups[taking.slot];
+        if group.halt.is_some() {
+            log.drop_snapshot(taking.number);
+        }
+        if taking.part == Part::End {
+            // What others made durable may be applied before the own disk has it: no snapshot is
+            // ahead of its log.
+            let is_ahead = group.raft.persisted() < taking.last;
+            #[cfg(ringraft_plant)]
+            let is_ahead = is_ahead && !planted(Plant::SnapshotAhead);
+            if !taking.is_ended && !is_ahead {
+                taking.is_ended = true;
+                log.end_snapshot(taking.number);
+                return true;
+            }
+            return false;
+        }
+        if !log.snapshot_has_room(taking.number) {
+            return false;
+        }
+        piece.clear();
+        piece.resize(HEAD_BYTES, 0);
+        let part = taking.part;
+        match part {
+            Part::Machine => {
+                if group.machine.snapshot(SLICE_BYTES, piece) {
+                    group.machine.end_snapshot();
+                    taking.part = Part::Sessions;
+                }
+            }
+            Part::Sessions => {
+                if group.sessions.snapshot(SLICE_BYTES, piece) {
+                    group.sessions.end_snapshot();
+                    taking.part = Part::End;
+                }
+            }
+            Part::End => unreachable!("nothing follows the end"),
+        }
+        if piece.len() > HEAD_BYTES {
+            head(piece, part);
+            log.add_to_snapshot(taking.number, piece);
+        }
+        if taking.part == Part::End {
+            piece.clear();
+            piece.resize(HEAD_BYTES, 0);
+            head(piece, Part::End);
+            log.add_to_snapshot(taking.number, piece);
+        }
+        true
+    }
+
+    fn snapshot_written(
+        &mut self,
+        now: Ticks,
+        number: u64,
+        written: SnapshotHead,
+        result: Result<(), SnapshotError>,
+    ) -> Result<(), ShardError> {
+        let taking = self.snapshots.taking.take_if(|taking| taking.number == number);
+        let taking = taking.expect("a snapshot that was written was being taken");
+        let Taking { slot, reason, began, part, .. } = taking;
+        let group = &mut self.groups[slot];
+        if part == Part::Machine {
+            group.machine.end_snapshot();
+        }
+        if part != Part::End {
+            group.sessions.end_snapshot();
+        }
+        let (id, last, bytes) = (group.id, written.last.index, written.length);
+        if let Err(error) = result {
+            self.metrics.snapshots_failed += 1;
+            self.snapshots.retry_at = now.after(RETRY_AFTER);
+            self.events.push(ShardEvent::SnapshotFailed { group: id, error });
+            if self.groups[slot].halt.is_none() {
+                self.snapshots.wanted.push_back((slot, reason));
+            }
+            return Ok(());
+        }
+        let took = now.since(began);
+        self.metrics.snapshots_taken += 1;
+        self.metrics.snapshot_bytes += bytes;
+        self.events.push(ShardEvent::SnapshotTaken { group: id, last, bytes, took, reason });
+        group.snapshot_at = now;
+        group.kept.push(written);
+        for old in std::mem::take(&mut group.unreadable) {
+            self.log.remove_snapshot(&mut self.device, old);
+        }
+        self.log.close_snapshot(&mut self.device, number);
+        self.name_oldest(slot)
+    }
+
+    /// Names the oldest snapshot to be kept in the log, unless it is named already: what it covers
+    /// may go then.
+    pub(crate) fn name_oldest(&mut self, slot: usize) -> Result<(), ShardError> {
+        let kept_max = self.settings.snapshots.kept.max(1);
+        let group = &self.groups[slot];
+        let Some(at) = group.kept.len().checked_sub(kept_max) else { return Ok(()) };
+        if group.raft.voters() != [self.settings.identity.node] {
+            // Others may still need the entries.
+            for head in self.groups[slot].kept.drain(..at) {
+                self.log.remove_snapshot(&mut self.device, head.number);
+            }
+            return Ok(());
+        }
+        let SnapshotHead { last, number, .. } = group.kept[at];
+        let named = NamedSnapshot { last, number };
+        if group.named == Some(named) {
+            return Ok(());
+        }
+        let id = group.id;
+        self.groups[slot].named = Some(named);
+        let payload = number.to_le_bytes();
+        let sequence =
+            self.append_record(RecordKind::Snapshot, id, last.index, last.term, &payload)?;
+        self.snapshots.releases.push_back(Release { sequence, slot, named });
+        Ok(())
+    }
+
+    /// Gives up what durable records say is covered.
+    fn release(&mut self) {
+        let durable = self.log.durable();
+        #[cfg(ringraft_plant)]
+        let durable = if planted(Plant::ReleasedEarly) { Sequence(u64::MAX) } else { durable };
+        while let Some(release) = self.snapshots.releases.pop_front_if(|it| it.sequence <= durable)
+        {
+            let Release { slot, named, .. } = release;
+            let group = &mut self.groups[slot];
+            self.log.release(group.id, named.last.index);
+            let old = group.kept.iter().take_while(|head| head.number < named.number).count();
+            for head in group.kept.drain(..old) {
+                self.log.remove_snapshot(&mut self.device, head.number);
+            }
+        }
+    }
+}
+
+impl crate::group::Group {
+    /// The newest entry in a snapshot of it; zero if there is none.
+    pub(crate) fn snapshot_index(&self) -> Index {
+        self.kept.last().map_or(Index::ZERO, |head| head.last.index)
+    }
+}

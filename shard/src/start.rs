@@ -1,0 +1,171 @@
+//! What a group starts from: its snapshot and its log, as far as they go together.
+
+use ringraft_raft::LogShape;
+use ringraft_types::{Index, LogId, Term};
+use ringraft_wal::RecoveredGroup;
+use ringraft_wal::recovery::EntryRun;
+
+/// The log that a group starts with; what it must vote as if it held, if entries are missing; and
+/// from where on what the log holds must be removed before anything is appended.
+///
+/// The entries of a log that reaches back to the first one are all kept, for followers that lack
+/// them. Otherwise the log begins behind the snapshot: with what follows on it there, if the two
+/// agree at the snapshot's last entry, else with nothing: a log that ends before the snapshot does,
+/// or has another entry there, holds nothing that was ever committed and isn't in the snapshot.
+pub(crate) fn shape(
+    found: Option<&RecoveredGroup>,
+    snapshot: Option<LogId>,
+) -> (LogShape, Option<LogId>, Option<Index>) {
+    let behind = |last: LogId| LogShape { base: last, runs: Vec::new(), last: last.index };
+    let Some(found) = found else {
+        return (snapshot.map(behind).unwrap_or_default(), None, None);
+    };
+    let run = EntryRun { first: found.first, last: found.last, terms: found.runs.clone() };
+    let is_from_the_first = found.named.is_none() && found.first <= Index(1);
+    let newest = [Some(&run), found.tail.as_ref()].into_iter().flatten().filter_map(last_id).max();
+    let newest = newest.unwrap_or_default().max(found.damaged.unwrap_or_default());
+    let newest = newest.max(found.named.map_or(LogId::ZERO, |named| named.last));
+    let Some(snapshot) = snapshot else {
+        if is_from_the_first {
+            return (shape_of(&run), found.damaged, None);
+        }
+        // What the log was freed of isn't to be had any more.
+        return (LogShape::default(), Some(newest), None);
+    };
+    if is_from_the_first && term_at(&run, snapshot.index) == Some(snapshot.term) {
+        return (shape_of(&run), found.damaged, None);
+    }
+    // Behind the last hole everything is there, if the snapshot reaches up to it.
+    let tail = found.tail.as_ref().filter(|tail| tail.first <= snapshot.index.next());
+    match shape_of(tail.unwrap_or(&run)).after_snapshot(snapshot) {
+        Ok((shape, cut)) => {
+            let held = shape.runs.last().map_or(snapshot, |run| LogId::new(run.1, shape.last));
+            (shape, found.damaged.filter(|floor| *floor > held), cut)
+        }
+        Err(_) => (behind(snapshot), Some(newest), None),
+    }
+}
+
+/// Of a log that was read back only the index before its first entry is known.
+fn shape_of(run: &EntryRun) -> LogShape {
+    let base = LogId::new(Term::ZERO, run.first.previous());
+    LogShape { base, runs: run.terms.clone(), last: run.last }
+}
+
+/// Whether the log reaches back to the first entry, and doesn't lead up to this snapshot: rot took
+/// the end of it. Where others may need the entries, they are had again from them, and the snapshot
+/// is of no use.
+pub(crate) fn leads_past(found: &RecoveredGroup, snapshot: LogId) -> bool {
+    let run = EntryRun { first: found.first, last: found.last, terms: found.runs.clone() };
+    let is_from_the_first = found.named.is_none() && found.first <= Index(1);
+    is_from_the_first && term_at(&run, snapshot.index) != Some(snapshot.term)
+}
+
+fn term_at(run: &EntryRun, index: Index) -> Option<Term> {
+    if index < run.first || index > run.last {
+        return None;
+    }
+    run.terms.iter().rev().find(|(first, _)| *first <= index).map(|&(_, term)| term)
+}
+
+fn last_id(run: &EntryRun) -> Option<LogId> {
+    Some(LogId::new(term_at(run, run.last)?, run.last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringraft_wal::NamedSnapshot;
+
+    fn id(term: u64, index: u64) -> LogId {
+        LogId::new(Term(term), Index(index))
+    }
+
+    fn run(first: u64, terms: &[u64]) -> EntryRun {
+        let mut run = EntryRun { first: Index(first), last: Index(first - 1), terms: Vec::new() };
+        for &term in terms {
+            run.last = run.last.next();
+            if run.terms.last().is_none_or(|last| last.1 != Term(term)) {
+                run.terms.push((run.last, Term(term)));
+            }
+        }
+        run
+    }
+
+    fn found(first: u64, terms: &[u64], named: Option<LogId>) -> RecoveredGroup {
+        let EntryRun { first, last, terms } = run(first, terms);
+        let named = named.map(|last| NamedSnapshot { last, number: 1 });
+        RecoveredGroup { first, last, runs: terms, named, ..RecoveredGroup::default() }
+    }
+
+    fn held(shape: &LogShape) -> (LogId, Vec<u64>) {
+        let first = shape.base.index.next();
+        let run = EntryRun { first, last: shape.last, terms: shape.runs.clone() };
+        let terms = (first.0..=shape.last.0).map(|at| term_at(&run, Index(at)).expect("held").0);
+        (shape.base, terms.collect())
+    }
+
+    /// Every way in which a log and a snapshot can stand to each other.
+    #[test]
+    fn a_log_and_a_snapshot() {
+        let check = |found: Option<RecoveredGroup>, snapshot, base, terms: &[u64], floor| {
+            let (shape, found_floor, cut) = shape(found.as_ref(), snapshot);
+            let is_other = |found: &RecoveredGroup| {
+                let is_held = found.first <= Index(3) && found.last >= Index(3);
+                is_held && shape.last == Index(3) && found.last != Index(3)
+            };
+            // What the log holds from the snapshot's end on is another's.
+            let is_cut = snapshot.is_some() && found.as_ref().is_some_and(is_other);
+            assert_eq!(cut, is_cut.then_some(Index(3)), "{found:?} {snapshot:?}");
+            assert_eq!(held(&shape), (base, terms.to_vec()), "{found:?} {snapshot:?}");
+            assert_eq!(found_floor, floor, "{found:?} {snapshot:?}");
+        };
+        let zero = LogId::ZERO;
+        let at = Some(id(2, 3));
+        check(None, None, zero, &[], None);
+        check(None, at, id(2, 3), &[], None);
+        // The whole log stays, if it agrees.
+        check(Some(found(1, &[1, 1, 2, 2, 4], None)), None, zero, &[1, 1, 2, 2, 4], None);
+        check(Some(found(1, &[1, 1, 2, 2, 4], None)), at, zero, &[1, 1, 2, 2, 4], None);
+        check(Some(found(1, &[1, 1, 2], None)), at, zero, &[1, 1, 2], None);
+        // It ends before the snapshot, or differs there: it has nothing that counts.
+        check(Some(found(1, &[1, 1], None)), at, id(2, 3), &[], None);
+        check(Some(found(1, &[], None)), at, id(2, 3), &[], None);
+        check(Some(found(1, &[1, 1, 1, 1, 1], None)), at, id(2, 3), &[], None);
+        // It was freed: what follows on the snapshot stays.
+        check(Some(found(3, &[2, 2, 4], Some(id(1, 2)))), at, id(2, 3), &[2, 4], None);
+        check(Some(found(4, &[2, 4], at)), at, id(2, 3), &[2, 4], None);
+        check(Some(found(4, &[], at)), at, id(2, 3), &[], None);
+        check(Some(found(4, &[3, 3], None)), at, id(2, 3), &[3, 3], None);
+        // Entries, or the snapshot that covers them, are missing.
+        check(Some(found(5, &[2, 4], Some(id(2, 4)))), at, id(2, 3), &[], Some(id(4, 6)));
+        check(Some(found(4, &[2, 4], at)), None, zero, &[], Some(id(4, 5)));
+        check(Some(found(4, &[], at)), None, zero, &[], at);
+    }
+
+    /// A snapshot that reaches up to what lies behind the last hole heals it, unless more was held.
+    #[test]
+    fn a_snapshot_heals_a_hole() {
+        let damaged = |first: u64, tail: &[u64], floor| RecoveredGroup {
+            tail: Some(run(first, tail)),
+            damaged: Some(floor),
+            ..found(1, &[1, 1], None)
+        };
+        let heal = |found: &RecoveredGroup| {
+            let (shape, floor, _) = shape(Some(found), Some(id(2, 6)));
+            (held(&shape), floor)
+        };
+        let healed = ((id(2, 6), vec![2, 4]), None);
+        assert_eq!(heal(&damaged(5, &[2, 2, 2, 4], id(4, 8))), healed);
+        assert_eq!(heal(&damaged(7, &[2, 4], id(4, 8))), healed);
+        let owed = damaged(7, &[2, 4], id(4, 9));
+        assert_eq!(heal(&owed), ((id(2, 6), vec![2, 4]), Some(id(4, 9))));
+        // The tail begins farther on, or was another log's: it stays damaged.
+        assert_eq!(heal(&damaged(8, &[4], id(4, 8))), ((id(2, 6), vec![]), Some(id(4, 8))));
+        let other = damaged(5, &[3, 3, 3, 3], id(3, 8));
+        assert_eq!(heal(&other), ((id(2, 6), vec![]), Some(id(3, 8))));
+        let unknown = id(u64::MAX, u64::MAX);
+        let (_, floor) = heal(&damaged(7, &[2, 4], unknown));
+        assert_eq!(floor, Some(unknown));
+    }
+}

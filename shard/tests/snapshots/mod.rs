@@ -1,0 +1,240 @@
+//! Groups that are saved while they serve, and start from what was saved.
+
+use crate::world::{GROUP, World};
+use ringraft_shard::snapshots::LoadFailure;
+use ringraft_shard::{Halt, ShardEvent, SnapshotReason, SnapshotRules};
+use ringraft_types::{NodeId, Status, Ticks};
+use ringraft_wal::device::memory::{Effect, Fault, OperationKind};
+use ringraft_wal::device::{FileId, FileKind};
+use ringraft_wal::snapshot::HEAD_BYTES;
+
+/// "No space left on device".
+const ENOSPC: i32 = 28;
+/// Nothing is taken by itself; the log is freed behind the newest.
+const BY_HAND: SnapshotRules =
+    SnapshotRules { log_bytes: 0, entries: 0, interval: Ticks::ZERO, on_stop: false, kept: 1 };
+
+/// A cluster that leads, and where.
+fn cluster(seed: u64, nodes: u32, rules: SnapshotRules) -> (World, NodeId) {
+    let mut world = World::with_rules(seed, nodes, 1, rules);
+    let leader = world.elect();
+    (world, leader)
+}
+
+/// Puts these values, one after the other, under numbers of one session.
+fn fill(world: &mut World, to: NodeId, numbers: std::ops::RangeInclusive<u64>, bytes: usize) {
+    for number in numbers {
+        let key = format!("key-{}", number % 40);
+        let value = vec![number as u8; bytes];
+        assert_eq!(world.put(to, 9, number, key.as_bytes(), &value).status, Status::Ok);
+    }
+}
+
+/// Takes a snapshot of every group of a node, and waits for it.
+fn take(world: &mut World, node: NodeId) -> ShardEvent {
+    assert_eq!(world.shard(node).want_snapshots(SnapshotReason::Asked), 1);
+    for _ in 0..1_000 {
+        world.run_for(Ticks::from_millis(1));
+        let taken = |event: &ShardEvent| matches!(event, ShardEvent::SnapshotTaken { .. });
+        if let Some(event) = world.events(node).into_iter().find(taken) {
+            return event;
+        }
+    }
+    panic!("no snapshot within a second");
+}
+
+fn files(world: &World, node: NodeId, kind: FileKind) -> Vec<FileId> {
+    let files = world.files(node).into_iter().map(|(file, _)| file);
+    files.filter(|file| file.kind == kind).collect()
+}
+
+/// Goal: every node starts from its snapshot and what followed it, with the same state as before,
+/// sessions included; nothing that the snapshot holds is applied again.
+#[test]
+fn a_node_starts_from_its_snapshot() {
+    let (mut world, leader) = cluster(1, 3, BY_HAND);
+    fill(&mut world, leader, 1..=60, 100);
+    world.run_for(Ticks::from_millis(500));
+    for node in world.nodes() {
+        take(&mut world, node);
+    }
+    fill(&mut world, leader, 61..=70, 100);
+    world.run_for(Ticks::from_millis(500));
+    let state = world.group(leader).state_hash;
+    for node in world.nodes() {
+        world.kill(node, |_| false);
+    }
+    for node in world.nodes() {
+        world.start(node);
+        assert!(world.group(node).applied.0 > 60, "it begins where the snapshot ends");
+    }
+    let leader = world.elect();
+    world.run_for(Ticks::from_millis(500));
+    world.assert_converged();
+    assert_eq!(world.group(leader).state_hash, state);
+    for node in world.nodes() {
+        assert!(world.shard(node).metrics().entries_applied < 20);
+    }
+    let again = world.put(leader, 9, 70, b"key-30", &[70; 100]);
+    assert_eq!((again.status, again.revision.0), (Status::Ok, 70), "a retry is applied once");
+}
+
+/// Goal: a snapshot holds the state at one entry, however much is written while it is taken, and
+/// writes are answered meanwhile (SN-10, A21).
+#[test]
+fn writes_go_on_while_a_snapshot_is_taken() {
+    let (mut world, leader) = cluster(2, 1, BY_HAND);
+    fill(&mut world, leader, 1..=40, 200_000);
+    world.shard(leader).want_snapshots(SnapshotReason::Asked);
+    let mut calls = Vec::new();
+    let last = loop {
+        let (number, value) = (41 + calls.len() as u64, vec![1; 10_000]);
+        let key = format!("key-{}", number % 40);
+        calls.push(world.send_put(leader, 9, number, key.as_bytes(), &value));
+        world.run_for(Ticks(2));
+        let taken = world.events(leader).into_iter().find_map(|event| match event {
+            ShardEvent::SnapshotTaken { last, bytes, .. } => Some((last, bytes)),
+            _ => None,
+        });
+        if let Some((last, bytes)) = taken {
+            assert!(bytes > 40 * 200_000 / 2, "{bytes} bytes");
+            break last;
+        }
+        assert!(calls.len() < 400, "it ends");
+    };
+    assert!(calls.len() > 3, "there were writes meanwhile, {} of them", calls.len());
+    for call in calls {
+        assert_eq!(world.await_answer(leader, call).status, Status::Ok);
+    }
+    assert!(last < world.group(leader).applied, "it is of an entry before them");
+    let state = world.group(leader).state_hash;
+    world.kill(leader, |_| false);
+    world.start(leader);
+    world.elect();
+    assert_eq!(world.group(leader).state_hash, state);
+}
+
+/// Goal: a log that nobody else needs is freed behind the snapshot, again and again, and the disk
+/// holds no more than the rules say (LG-09, U1).
+#[test]
+fn a_log_ends() {
+    let segment = 8 << 20;
+    let rules = SnapshotRules { log_bytes: 2 * segment, ..BY_HAND };
+    let (mut world, leader) = cluster(3, 1, rules);
+    let mut removed = 0;
+    for round in 0..12u64 {
+        fill(&mut world, leader, round * 40 + 1..=round * 40 + 40, 100_000);
+        world.run_for(Ticks::from_millis(500));
+        let segments = files(&world, leader, FileKind::Segment);
+        assert!(segments.len() <= 5, "round {round}: {} segments", segments.len());
+        assert_eq!(files(&world, leader, FileKind::Snapshot).len(), usize::from(round > 3));
+        removed = segments.iter().map(|file| file.number).min().expect("there is one");
+    }
+    assert!(removed > 4, "segments before {removed} are gone");
+    let state = world.group(leader).state_hash;
+    world.kill(leader, |_| false);
+    world.start(leader);
+    world.elect();
+    assert_eq!(world.group(leader).state_hash, state);
+    fill(&mut world, leader, 481..=482, 100);
+}
+
+/// Goal: a snapshot that can't be read back is never taken for one: with an older one and the rest
+/// of the log the state is the same, without any the group refuses to serve (S30).
+#[test]
+fn an_older_snapshot_takes_the_place_of_a_rotten_one() {
+    for rotten in 1..=2 {
+        let (mut world, leader) = cluster(4, 1, SnapshotRules { kept: 2, ..BY_HAND });
+        let mut last = Vec::new();
+        for round in 0..3 {
+            fill(&mut world, leader, round * 10 + 1..=round * 10 + 10, 100);
+            let ShardEvent::SnapshotTaken { last: at, .. } = take(&mut world, leader) else {
+                unreachable!("that is what is waited for")
+            };
+            last.push(at);
+        }
+        world.run_for(Ticks::from_millis(100));
+        let state = world.group(leader).state_hash;
+        let kept = files(&world, leader, FileKind::Snapshot);
+        assert_eq!(kept.len(), 2, "as many as the rules say");
+        world.kill(leader, |_| false);
+        for file in kept.iter().rev().take(rotten) {
+            world.disk(leader).flip_bit(*file, (HEAD_BYTES as u64 + 100) * 8);
+        }
+        world.start(leader);
+        let said = world.events(leader);
+        for file in kept.iter().rev().take(rotten) {
+            let is_told = said.iter().any(|event| {
+                matches!(event, ShardEvent::SnapshotUnreadable { number, error: LoadFailure::Chunk(_), .. }
+                    if *number == file.number)
+            });
+            assert!(is_told, "{said:?}");
+        }
+        if rotten == 1 {
+            world.elect();
+            assert_eq!(world.group(leader).state_hash, state);
+            let again = world.put(leader, 9, 30, b"key-30", &[30; 100]);
+            assert_eq!((again.status, again.revision.0), (Status::Ok, 30));
+            fill(&mut world, leader, 31..=40, 100);
+            take(&mut world, leader);
+            world.run_for(Ticks::from_millis(100));
+            let files = files(&world, leader, FileKind::Snapshot);
+            assert!(!files.contains(&kept[1]), "the rotten one is gone: {files:?}");
+        } else {
+            world.run_for(Ticks::from_millis(2_000));
+            assert!(world.group(leader).damaged);
+            assert_eq!(world.get(leader, b"key-30").0, Status::Damaged);
+            let said = world.events(leader);
+            let halted = ShardEvent::Halted { group: GROUP, halt: Halt::Damaged };
+            assert!(said.contains(&halted), "{said:?}");
+        }
+    }
+}
+
+/// Goal: a disk that refuses a snapshot costs the snapshot, not the group, which is told and tried
+/// again (S23).
+#[test]
+fn a_snapshot_that_fails_is_tried_again() {
+    let (mut world, leader) = cluster(5, 1, BY_HAND);
+    fill(&mut world, leader, 1..=10, 100);
+    let effect = Effect::Errno(ENOSPC);
+    let fault = Fault { on: OperationKind::Create, after: 0, count: 1, effect };
+    world.shard(leader).device.inject(fault);
+    world.shard(leader).want_snapshots(SnapshotReason::Asked);
+    world.run_for(Ticks::from_millis(100));
+    let said = world.events(leader);
+    assert!(said.iter().any(|event| matches!(event, ShardEvent::SnapshotFailed { .. })));
+    fill(&mut world, leader, 11..=20, 100);
+    world.run_for(Ticks::from_millis(10_000));
+    let said = world.events(leader);
+    assert!(said.iter().any(|event| matches!(event, ShardEvent::SnapshotTaken { .. })), "{said:?}");
+    assert_eq!(files(&world, leader, FileKind::Snapshot).len(), 1);
+}
+
+/// Goal: by entries and by time, and never without anything new to save.
+#[test]
+fn snapshots_are_taken_by_the_rules() {
+    let by_entries = SnapshotRules { entries: 20, ..BY_HAND };
+    let by_time = SnapshotRules { interval: Ticks::from_millis(1_000), ..BY_HAND };
+    for (rules, reason) in
+        [(by_entries, SnapshotReason::Entries), (by_time, SnapshotReason::Interval)]
+    {
+        let (mut world, leader) = cluster(6, 3, rules);
+        let mut taken = 0;
+        for round in 0..4 {
+            fill(&mut world, leader, round * 25 + 1..=round * 25 + 25, 10);
+            world.run_for(Ticks::from_millis(1_500));
+            for event in world.events(leader) {
+                if let ShardEvent::SnapshotTaken { reason: why, .. } = event {
+                    assert_eq!(why, reason);
+                    taken += 1;
+                }
+            }
+        }
+        assert!((4..=6).contains(&taken), "{reason:?}: {taken}");
+        world.run_for(Ticks::from_millis(5_000));
+        let more = world.events(leader);
+        let more = more.iter().filter(|it| matches!(it, ShardEvent::SnapshotTaken { .. }));
+        assert_eq!(more.count(), 0, "{reason:?}: nothing new, nothing taken");
+    }
+}
