@@ -1,14 +1,13 @@
 //! Reading old entries back, for followers that lag. A block is read whole and verified again
 //! before a byte of it leaves (V13).
 
-use crate::block::{Block, carried};
+use crate::block::{Block, walk};
 use crate::buffer::Buffer;
 use crate::device::{Completion, Device, Operation};
 use crate::error::ReadError;
-use crate::format::Identity;
+use crate::format::{Directory, Identity};
 use crate::index::Span;
 use crate::log::{ATTEMPTS_MAX, Log, Purpose};
-use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, Index};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -214,26 +213,26 @@ fn extract(bytes: &[u8], wanted: &Wanted) -> Option<Vec<(Index, Range<usize>)>> 
         return None;
     }
     let mut found: Vec<(Index, Range<usize>)> = Vec::new();
-    let mut at = header.head();
-    let end = header.directory_at as usize;
-    while at < end {
-        let record = record::decode(&bytes[at..end]).ok()?;
-        let next = at + record.bytes.len();
-        if record.header.group == wanted.group {
-            if record.header.kind.is_entry() {
-                while found.last().is_some_and(|(last, _)| *last >= record.header.index) {
-                    found.pop();
-                }
-                found.push((record.header.index, at..next));
-            } else if record.header.kind == RecordKind::Carried {
-                let inner = carried(&record).ok()?;
-                if inner.header.kind.is_entry() {
-                    let start = at + (record.bytes.len() - record.payload.len());
-                    found.push((inner.header.index, start..start + inner.bytes.len()));
-                }
-            }
+    let place = |bytes_of: &[u8]| {
+        let start = bytes_of.as_ptr() as usize - bytes.as_ptr() as usize;
+        start..start + bytes_of.len()
+    };
+    // As recovery judges it: a rotten record of another group is no loss of this one's.
+    let result = walk(&block, &mut Directory::default(), |record, inner| {
+        if record.header.group != wanted.group {
+            return;
         }
-        at = next;
+        if let Some(inner) = inner.filter(|inner| inner.header.kind.is_entry()) {
+            found.push((inner.header.index, place(inner.bytes)));
+        } else if record.header.kind.is_entry() {
+            while found.last().is_some_and(|(last, _)| *last >= record.header.index) {
+                found.pop();
+            }
+            found.push((record.header.index, place(record.bytes)));
+        }
+    });
+    if result.damaged.iter().any(|item| item.group == wanted.group) {
+        return None;
     }
     found.retain(|(index, _)| (wanted.span.first..=wanted.span.last).contains(index));
     found.sort_by_key(|(index, _)| *index);

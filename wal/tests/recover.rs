@@ -115,7 +115,7 @@ fn without_a_seal_the_last_block_counts_as_torn() {
 }
 
 /// A rotten record under an intact header: only its group is damaged, its neighbours in the same
-/// block aren't, and a hard state that was lost is reported with its term.
+/// block aren't and can be read back, and a hard state that was lost is reported with its term.
 #[test]
 fn a_rotten_record_damages_only_its_group() {
     for hit in 0..4u64 {
@@ -140,7 +140,7 @@ fn a_rotten_record_damages_only_its_group() {
             copy.kill();
             let at = block.offset + starts[hit as usize] + byte;
             copy.flip_bit(block.file, at * 8);
-            let (_, recovered) = recover(&mut copy);
+            let (mut log, recovered) = recover(&mut copy);
             assert_eq!(kinds(&recovered), [RotKind::Records]);
             for group in 1..=3u64 {
                 let found = &recovered.groups[&GroupId(group)];
@@ -148,6 +148,8 @@ fn a_rotten_record_damages_only_its_group() {
                     assert_eq!(found.damaged, Some(LogId::new(Term(1), Index(2))));
                 } else if byte == 44 {
                     assert_eq!((found.damaged, found.last), (None, Index(2)), "group {group}");
+                    let records = read(&mut log, &mut copy, group, 1, 2);
+                    assert_eq!(records, Ok(run(group, 1, 2, 1, 100)), "and can be read back");
                 }
             }
             let lost = recovered.groups[&GroupId(4)].hard_lost;
