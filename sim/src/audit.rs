@@ -8,14 +8,17 @@ use ringraft_types::command::{Command, Envelope};
 use ringraft_types::limits::BLOCK_ALIGN_MIN;
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, Index, Met, NodeId, Term, Ticks};
+use ringraft_wal::SnapshotHead;
 use ringraft_wal::block::Block;
+use ringraft_wal::device::FileKind;
 use ringraft_wal::device::memory::MemoryDevice;
 use ringraft_wal::format::SEGMENT_HEADER_BYTES;
+use ringraft_wal::snapshot::HEAD_BYTES;
 use ringraft_wal::{
     Log, LogSettings, ReadRequest, Recovered, RecoveredGroup, Recovery, RecoveryStep, WalError,
 };
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::checker::{Applied, Dump};
 use crate::witness::Step;
@@ -136,6 +139,22 @@ impl Found {
         }
         Dump { node, group, applied }
     }
+}
+
+/// What the snapshot of a group at this entry says, as a hash: its bytes as they lie there now.
+pub(crate) fn saved_hash(disk: &MemoryDevice, group: GroupId, last: Index) -> Option<u64> {
+    let files = disk.files().into_iter();
+    for (file, length) in files.filter(|(file, _)| file.kind == FileKind::Snapshot) {
+        let content = disk.content(file);
+        let head = content.get(..HEAD_BYTES).map(|head| SnapshotHead::decode(head, file, length));
+        let Some(Ok(head)) = head else { continue };
+        if (head.group, head.last.index) == (group, last) {
+            let chunks = (0..head.chunks).map(|chunk| head.used(chunk));
+            let chunks = chunks.map(|(at, bytes)| &content[at as usize..at as usize + bytes]);
+            return Some(chunks.fold(0, |hash, chunk| xxh3_64_with_seed(chunk, hash)));
+        }
+    }
+    None
 }
 
 /// The records of entries that a disk ever held.

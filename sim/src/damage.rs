@@ -10,10 +10,12 @@ use std::fmt;
 
 use ringraft_types::Sequence;
 use ringraft_types::limits::BLOCK_ALIGN_MIN;
+use ringraft_wal::SnapshotHead;
 use ringraft_wal::block::Block;
-use ringraft_wal::device::FileId;
 use ringraft_wal::device::memory::{MemoryDevice, SECTOR_BYTES};
+use ringraft_wal::device::{FileId, FileKind};
 use ringraft_wal::format::SEGMENT_HEADER_BYTES;
+use ringraft_wal::snapshot::HEAD_BYTES;
 
 use crate::disk::SimDisk;
 use crate::faults::FaultKind;
@@ -30,7 +32,7 @@ struct Part {
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, offset, bytes } = self;
-        write!(f, "{bytes} bytes at {offset} of segment {}", file.number)
+        write!(f, "{bytes} bytes at {offset} of {:?} {}", file.kind, file.number)
     }
 }
 
@@ -75,7 +77,13 @@ pub(crate) fn inflict(disk: &mut SimDisk, kind: FaultKind, random: &mut Random) 
     if parts.is_empty() {
         return None;
     }
-    let part = random.pick(&parts);
+    // There are many more blocks than chunks: each third time it is a chunk, if there is one.
+    let chunks = snapshots(&flushed);
+    let part = if kind == FaultKind::BitRot && !chunks.is_empty() && random.below(3) == 0 {
+        random.pick(&chunks)
+    } else {
+        random.pick(&parts)
+    };
     let Part { file, offset, bytes } = part;
     let memory = disk.memory_mut();
     match kind {
@@ -115,7 +123,8 @@ pub(crate) fn empty(disk: &mut SimDisk) {
 /// where it is.
 fn blocks(flushed: &MemoryDevice) -> Vec<(Sequence, Sequence, Part)> {
     let mut blocks = Vec::new();
-    for (file, _) in flushed.files() {
+    let files = flushed.files().into_iter();
+    for (file, _) in files.filter(|(file, _)| file.kind == FileKind::Segment) {
         let content = flushed.content(file);
         let mut at = SEGMENT_HEADER_BYTES;
         while at < content.len() {
@@ -148,5 +157,22 @@ fn parts(flushed: &MemoryDevice) -> Vec<Part> {
     let Some(&(newest, durable, _)) = newest else { return Vec::new() };
     let is_proven = |sequence: Sequence| sequence < newest && sequence <= durable;
     parts.extend(blocks.iter().filter(|block| is_proven(block.0)).map(|block| block.2));
+    parts.extend(snapshots(flushed));
+    parts
+}
+
+/// The chunks of snapshots that are finished.
+fn snapshots(flushed: &MemoryDevice) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let files = flushed.files().into_iter();
+    for (file, length) in files.filter(|(file, _)| file.kind == FileKind::Snapshot) {
+        let content = flushed.content(file);
+        let head = content.get(..HEAD_BYTES).map(|head| SnapshotHead::decode(head, file, length));
+        let Some(Ok(head)) = head else { continue };
+        for chunk in 0..head.chunks {
+            let (offset, bytes) = head.used(chunk);
+            parts.push(Part { file, offset, bytes });
+        }
+    }
     parts
 }

@@ -140,6 +140,11 @@ impl SimDisk {
         }
     }
 
+    /// What lies on it, flushed or not.
+    pub(crate) fn memory(&self) -> &MemoryDevice {
+        &self.memory
+    }
+
     /// What lies on it, to be changed behind everyone's back.
     pub(crate) fn memory_mut(&mut self) -> &mut MemoryDevice {
         &mut self.memory

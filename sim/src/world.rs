@@ -68,6 +68,8 @@ pub(crate) struct World {
     snoop: Snoop,
     /// By node and group: what its machine applied in this life.
     steps: BTreeMap<(usize, GroupId), Steps>,
+    /// Hashes of what snapshots said when they were taken: by node, lane, group and newest entry.
+    saved: BTreeMap<(usize, usize, GroupId, Index), u64>,
     /// By node: commit and applied index of its groups, in this life.
     seen: BTreeMap<(usize, u64, GroupId), (Index, Index)>,
 }
@@ -126,6 +128,7 @@ impl World {
             ledger: Rc::new(RefCell::new(Ledger::default())),
             snoop,
             steps: BTreeMap::new(),
+            saved: BTreeMap::new(),
             seen: BTreeMap::new(),
         }
     }

@@ -6,8 +6,6 @@
 
 use std::collections::VecDeque;
 
-#[cfg(ringraft_plant)]
-use ringraft_types::plant::{Plant, planted};
 use ringraft_types::record::RecordKind;
 use ringraft_types::{Index, LogId, Sequence, Ticks};
 use ringraft_wal::device::Device;
@@ -175,10 +173,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         if taking.part == Part::End {
             // What others made durable may be applied before the own disk has it: no snapshot is
             // ahead of its log.
-            let is_ahead = group.raft.persisted() < taking.last;
-            #[cfg(ringraft_plant)]
-            let is_ahead = is_ahead && !planted(Plant::SnapshotAhead);
-            if !taking.is_ended && !is_ahead {
+            if !taking.is_ended && group.raft.persisted() >= taking.last {
                 taking.is_ended = true;
                 log.end_snapshot(taking.number);
                 return true;
@@ -289,8 +284,6 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// Gives up what durable records say is covered.
     fn release(&mut self) {
         let durable = self.log.durable();
-        #[cfg(ringraft_plant)]
-        let durable = if planted(Plant::ReleasedEarly) { Sequence(u64::MAX) } else { durable };
         while let Some(release) = self.snapshots.releases.pop_front_if(|it| it.sequence <= durable)
         {
             let Release { slot, named, .. } = release;

@@ -122,14 +122,10 @@ plants! {
     RollbackUnchecked,
     /// The head of a snapshot is written without waiting for what it is the head of.
     SnapshotHeadEarly,
-    /// A log is freed before it is durable that a snapshot takes its place.
-    ReleasedEarly,
     /// A key that is changed while a snapshot is taken is saved as it is then.
     SnapshotUnsaved,
     /// A snapshot is loaded without the sessions.
     SessionsUnloaded,
-    /// A snapshot may be ahead of its log.
-    SnapshotAhead,
     /// A chunk of a snapshot is believed whatever its checksum.
     ChunkUnchecked,
     /// The client forgets that a write was sent when its connection is lost.

@@ -92,6 +92,10 @@ impl World {
                     let text = format!("node {id} has a snapshot of group {group} at {last}");
                     trace::note(now, What::Text(format!("{text}, {bytes} bytes")));
                     self.base.count("snapshots taken");
+                    let hash = audit::saved_hash(running.shard.device.memory(), group, last);
+                    let place = (node, lane, group, last);
+                    self.saved
+                        .insert(place, hash.expect("S29: a snapshot that was taken is there"));
                 }
                 ShardEvent::SnapshotFailed { .. } => self.base.count("snapshots that failed"),
                 ShardEvent::SnapshotUnreadable { group, number, error } => {
@@ -149,6 +153,14 @@ impl World {
                 last.index
             );
             *self.steps[&(node, group)].borrow_mut() = before;
+            let now = audit::saved_hash(self.nodes[node].disk(lane).memory(), group, last.index);
+            let then = self.saved.get(&(node, lane, group, last.index)).copied();
+            assert!(
+                then.is_none() || now == then,
+                "V13: node {id} loads a snapshot of group {group} at entry {} that isn't what it \
+                 saved",
+                last.index
+            );
             self.base.count("snapshots loaded");
         }
         if torn > 0 {

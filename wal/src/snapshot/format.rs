@@ -128,6 +128,11 @@ impl SnapshotHead {
         (offset, round_up(CHUNK_HEAD_BYTES + self.chunk_room(chunk), align))
     }
 
+    /// Where a chunk lies in the file, and how many bytes of it say anything: the rest is padding.
+    pub fn used(&self, chunk: u32) -> (u64, usize) {
+        (self.place(chunk).0, CHUNK_HEAD_BYTES + self.chunk_room(chunk))
+    }
+
     /// Writes the head to zeroed bytes.
     pub(crate) fn encode(&self, out: &mut [u8]) {
         assert!(out.len() >= HEAD_BYTES, "a head takes a unit of its own");
