@@ -141,8 +141,10 @@ impl Found {
     }
 }
 
-/// What the snapshot of a group at this entry says, as a hash: its bytes as they lie there now.
-pub(crate) fn saved_hash(disk: &MemoryDevice, group: GroupId, last: Index) -> Option<u64> {
+/// The newest snapshot of a group at this entry: the file's number, and a hash of its bytes as they
+/// lie there now.
+pub(crate) fn saved_hash(disk: &MemoryDevice, group: GroupId, last: Index) -> Option<(u64, u64)> {
+    let mut newest = None;
     let files = disk.files().into_iter();
     for (file, length) in files.filter(|(file, _)| file.kind == FileKind::Snapshot) {
         let content = disk.content(file);
@@ -151,10 +153,11 @@ pub(crate) fn saved_hash(disk: &MemoryDevice, group: GroupId, last: Index) -> Op
         if (head.group, head.last.index) == (group, last) {
             let chunks = (0..head.chunks).map(|chunk| head.used(chunk));
             let chunks = chunks.map(|(at, bytes)| &content[at as usize..at as usize + bytes]);
-            return Some(chunks.fold(0, |hash, chunk| xxh3_64_with_seed(chunk, hash)));
+            let hash = chunks.fold(0, |hash, chunk| xxh3_64_with_seed(chunk, hash));
+            newest = newest.max(Some((head.number, hash)));
         }
     }
-    None
+    newest
 }
 
 /// The records of entries that a disk ever held.

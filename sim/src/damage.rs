@@ -59,7 +59,10 @@ fn spoil(disk: &mut SimDisk, Part { file, offset, bytes }: Part, random: &mut Ra
 /// Damages a disk; what was done, or `None` if there is nothing yet whose loss could be noticed.
 pub(crate) fn inflict(disk: &mut SimDisk, kind: FaultKind, random: &mut Random) -> Option<String> {
     let flushed = disk.flushed();
-    let parts = match kind {
+    // A removal that isn't flushed would be undone by a power cut; until then the file is gone.
+    let there: Vec<FileId> = disk.memory().files().into_iter().map(|(file, _)| file).collect();
+    let is_there = |part: &Part| there.contains(&part.file);
+    let mut parts = match kind {
         // What can't be read is noticed wherever it is, the newest block included; and a segment
         // without a block must not be taken for one with it.
         FaultKind::BadSector if !disk.is_damaged => {
@@ -74,11 +77,13 @@ pub(crate) fn inflict(disk: &mut SimDisk, kind: FaultKind, random: &mut Random) 
         }
         _ => parts(&flushed),
     };
+    parts.retain(is_there);
     if parts.is_empty() {
         return None;
     }
     // There are many more blocks than chunks: each third time it is a chunk, if there is one.
-    let chunks = snapshots(&flushed);
+    let mut chunks = snapshots(&flushed);
+    chunks.retain(is_there);
     let part = if kind == FaultKind::BitRot && !chunks.is_empty() && random.below(3) == 0 {
         random.pick(&chunks)
     } else {

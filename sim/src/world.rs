@@ -68,8 +68,9 @@ pub(crate) struct World {
     snoop: Snoop,
     /// By node and group: what its machine applied in this life.
     steps: BTreeMap<(usize, GroupId), Steps>,
-    /// Hashes of what snapshots said when they were taken: by node, lane, group and newest entry.
-    saved: BTreeMap<(usize, usize, GroupId, Index), u64>,
+    /// What snapshots were when they were taken, by node, lane and number: group, newest entry, and
+    /// a hash of what they said.
+    saved: BTreeMap<(usize, usize, u64), (GroupId, Index, u64)>,
     /// By node: commit and applied index of its groups, in this life.
     seen: BTreeMap<(usize, u64, GroupId), (Index, Index)>,
 }
