@@ -123,6 +123,10 @@ impl World {
             let Some(running) = node.lane(lane) else {
                 return Some(format!("node {} doesn't serve, and only lost entries", node.id));
             };
+            if !running.shard.is_quiet() {
+                // It may have applied what its own disk doesn't hold yet.
+                return Some(format!("node {} is still writing", node.id));
+            }
             for group in running.shard.status(now).groups {
                 if self.is_excused(at, group.group) {
                     continue;
