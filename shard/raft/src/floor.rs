@@ -20,8 +20,8 @@ use ringraft_types::LogId;
 pub(crate) enum Floor {
     /// The log ends before what is lost: a leader sends it again.
     Lost(LogId),
-    /// The log goes on over what can't be read: nobody knows that it is wanted, so nobody sends it,
-    /// and a log that grows proves nothing.
+    /// The log goes on over what can't be read: no leader knows that it is wanted, so none sends it,
+    /// and a log that grows proves nothing. Only the owner knows when it can read all again.
     Unreadable(LogId),
 }
 

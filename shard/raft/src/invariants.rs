@@ -2,6 +2,7 @@
 //! time always, by walking in debug builds.
 
 use crate::floor::Floor;
+use crate::input::Input;
 use crate::message::Message;
 use crate::output::{Output, RoleKind};
 use crate::raft::Raft;
@@ -18,10 +19,12 @@ pub(crate) struct Before {
     role: RoleKind,
     leader: Option<NodeId>,
     floor: Option<Floor>,
+    /// The owner says, or a snapshot proves, that nothing unreadable is needed any more.
+    may_be_read: bool,
 }
 
 impl Before {
-    pub(crate) fn of(raft: &Raft) -> Self {
+    pub(crate) fn of(raft: &Raft, input: &Input<'_>) -> Self {
         Self {
             term: raft.term(),
             vote: raft.vote(),
@@ -31,6 +34,7 @@ impl Before {
             role: raft.role(),
             leader: raft.leader(),
             floor: raft.replica.floor,
+            may_be_read: matches!(input, Input::Mended | Input::Installed { .. }),
         }
     }
 
@@ -70,11 +74,14 @@ impl Before {
             }
         }
         // I-13: a floor is never lowered, and lifted only when the step says so. What was lost and
-        // comes back can be proven; what can't be read can't.
+        // comes back can be proven; what can't be read can't: the owner has to say it.
         let (floor, before) = (raft.replica.floor, self.floor);
         assert_eq!(out.repaired, before.is_some() && floor.is_none());
         if let (Some(before), Some(now)) = (before, floor) {
             assert!(now.id() >= before.id());
+        }
+        if matches!(before, Some(Floor::Unreadable(_))) && !self.may_be_read {
+            assert!(matches!(floor, Some(Floor::Unreadable(_))));
         }
         // Thesis 3.4: a leader of a term was its candidate.
         if raft.role() == RoleKind::Leader && self.role != RoleKind::Leader {

@@ -139,7 +139,7 @@ pub struct Output {
     pub refused: Option<Refusal>,
     /// The role, term or known leader changed in this step.
     pub role_changed: bool,
-    /// The vote floor that it was booted with is met, durably, and lifted: what rot took is there
+    /// The vote floor is met, durably, and lifted: what rot took is there
     /// again, and the group may serve (decision 0013).
     pub repaired: bool,
 }

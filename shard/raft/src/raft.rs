@@ -48,7 +48,7 @@ impl Raft {
         assert!(now >= self.now, "time goes back from {} to {now}", self.now);
         assert!(out.token.is_none(), "the output of the last step was not cleared");
         self.now = now;
-        let before = Before::of(self);
+        let before = Before::of(self, &input);
         match input {
             Input::Tick => self.on_tick(out),
             Input::Message { from, message, heads } => self.on_message(from, message, heads, out),
@@ -94,6 +94,7 @@ impl Raft {
             Input::DiskStuck(is_stuck) => self.on_disk_stuck(is_stuck, out),
             Input::Resigned(node) => self.on_resigned(node),
             Input::Damaged => self.on_damaged(out),
+            Input::Mended => self.replica.mend(out),
         }
         self.replica.finish(out);
         before.check(self, out);

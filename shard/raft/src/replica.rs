@@ -244,6 +244,15 @@ impl Replica {
         LogId::new(term, persisted)
     }
 
+    /// What couldn't be read is there again. The log was never cut, so its floor is that of entries
+    /// which were lost and came again: mostly it is met at once.
+    pub(crate) fn mend(&mut self, out: &mut Output) {
+        if let Some(Floor::Unreadable(id)) = self.floor {
+            self.floor = Some(Floor::Lost(id));
+            self.lift_floor(out);
+        }
+    }
+
     /// Lifts the vote floor if what is durable meets it: from then on this node votes and stands
     /// as any other.
     fn lift_floor(&mut self, out: &mut Output) {
