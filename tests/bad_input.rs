@@ -309,6 +309,8 @@ fn wrong_frames_close_their_connection() {
         Kind::AppendReplies,
         Kind::Ballot,
         Kind::Install,
+        Kind::RepairAsk,
+        Kind::RepairAnswer,
     ] {
         cases.push(("a peer's frame", frame(kind, GROUP, &[0; 60])));
     }

@@ -48,6 +48,10 @@ pub enum Kind {
     Ballot = 5,
     /// A leader's log begins later than a follower's ends (`wire::InstallItem`).
     Install = 6,
+    /// Entries that can't be read here, asked of a peer (`wire::RepairAsk`).
+    RepairAsk = 7,
+    /// Its answer: a head (`wire::RepairAnswer`), then records.
+    RepairAnswer = 8,
     /// A client's writes to one group (`client_wire::Writes`).
     Writes = 16,
     /// A client's reads of one group (`client_wire::Reads`).
@@ -76,6 +80,8 @@ impl Kind {
             4 => Self::AppendReplies,
             5 => Self::Ballot,
             6 => Self::Install,
+            7 => Self::RepairAsk,
+            8 => Self::RepairAnswer,
             16 => Self::Writes,
             17 => Self::Reads,
             18 => Self::Replies,
@@ -89,11 +95,16 @@ impl Kind {
     }
 
     /// Whether frames of this kind go before those that wait (`outbox.rs`): all between peers but
-    /// appends. They keep their order among themselves.
+    /// appends and what is like them, records asked for. They keep their order among themselves.
     pub(crate) const fn is_urgent(self) -> bool {
         matches!(
             self,
-            Self::Beats | Self::BeatReplies | Self::AppendReplies | Self::Ballot | Self::Install
+            Self::Beats
+                | Self::BeatReplies
+                | Self::AppendReplies
+                | Self::Ballot
+                | Self::Install
+                | Self::RepairAsk
         )
     }
 
@@ -104,11 +115,13 @@ impl Kind {
             | Self::BeatReplies
             | Self::Append
             | Self::AppendReplies
+            | Self::RepairAnswer
             | Self::Writes
             | Self::Reads
             | Self::Replies
             | Self::StatusReply => FRAME_BODY_BYTES_MAX,
             Self::Ballot | Self::Install => 64,
+            Self::RepairAsk => 2 << 10,
             Self::Locate | Self::Status => 0,
             Self::LocateReply => 8 << 10,
             Self::Error => 1 << 10,

@@ -150,6 +150,12 @@ fixed! {
     }
 }
 
+mod repair;
+
+pub use repair::{
+    ASK_RUNS_MAX, AnswerState, RepairAnswer, RepairAsk, RunItem, repair_answer, repair_ask,
+};
+
 /// Declares a frame of many items with one number before them: for how long the sending shard's
 /// disk has held its oldest write.
 macro_rules! many {
@@ -421,6 +427,9 @@ pub const fn layout_hash() -> u64 {
         AppendReplyItem::LAYOUT,
         BallotItem::LAYOUT,
         InstallItem::LAYOUT,
+        repair::LAYOUTS[0],
+        repair::LAYOUTS[1],
+        repair::LAYOUTS[2],
         "Beats,BeatReplies,AppendReplies=disk_wait:u64,items:vec32@end",
     ];
     // FNV-1a, 64 bits.

@@ -3,12 +3,21 @@
 use proptest::prelude::*;
 use ringraft_net::frame::FrameHeader;
 use ringraft_net::wire::{self, AppendHead, AppendReplyItem, Ballot, BallotKind, InstallItem};
+use ringraft_net::wire::{AnswerState, RepairAnswer, RepairAsk, RunItem};
 use ringraft_net::wire::{AppendReplies, BeatItem, BeatReplies, BeatReplyItem, Beats};
 use ringraft_net::{Frame, Identity, Inbox, Kind, Outbox, WireError};
 use ringraft_types::{ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Term, Ticks};
 
 const SENDER: Identity =
     Identity { cluster: ClusterId(0xc1), incarnation: Incarnation(0x1c), node: NodeId(3) };
+
+const ASK: RepairAsk = RepairAsk { round: 7, last: Index(9) };
+const RUNS: [RunItem; 2] =
+    [RunItem { first: Index(3), term: Term(1) }, RunItem { first: Index(5), term: Term(2) }];
+
+fn answer(state: AnswerState, count: u32) -> RepairAnswer {
+    RepairAnswer { round: 7, first: Index(3), count, state }
+}
 
 /// Carries what waits into an inbox.
 fn carry(outbox: &mut Outbox) -> Inbox {
@@ -81,11 +90,18 @@ fn round_trips() {
     let vote = Ballot { kind: BallotKind::Vote, term: Term(5), last, granted: false };
     vote.write(&mut outbox, GroupId(6), SENDER);
     install().write(&mut outbox, GroupId(7), SENDER);
+    ASK.write(&mut outbox, GroupId(8), SENDER, &RUNS);
+    answer(AnswerState::Here, 2).write(&mut outbox, GroupId(8), SENDER, b"records");
+    answer(AnswerState::Lacks, 0).write(&mut outbox, GroupId(8), SENDER, b"");
 
     let mut inbox = carry(&mut outbox);
     let frame = inbox.next_frame().expect("intact").expect("whole");
     assert_eq!(frame.header.group, GroupId(5));
     assert_eq!(wire::append(&frame), Ok((head, &b"firstsecond"[..])));
+    let frame = inbox.next_frame().expect("intact").expect("whole");
+    assert_eq!(wire::repair_answer(&frame), Ok((answer(AnswerState::Here, 2), &b"records"[..])));
+    let frame = inbox.next_frame().expect("intact").expect("whole");
+    assert_eq!(wire::repair_answer(&frame), Ok((answer(AnswerState::Lacks, 0), &b""[..])));
     let frame = inbox.next_frame().expect("intact").expect("whole");
     let view = wire::beats(&frame).expect("beats");
     assert_eq!(view.disk_wait(), Ticks(77));
@@ -102,6 +118,9 @@ fn round_trips() {
     assert_eq!((frame.header.group, wire::ballot(&frame)), (GroupId(6), Ok(vote)));
     let frame = inbox.next_frame().expect("intact").expect("whole");
     assert_eq!((frame.header.group, wire::install(&frame)), (GroupId(7), Ok(install())));
+    let frame = inbox.next_frame().expect("intact").expect("whole");
+    let asked = wire::repair_ask(&frame).expect("a question");
+    assert_eq!((frame.header.group, asked), (GroupId(8), (ASK, RUNS.to_vec())));
     assert_eq!(inbox.next_frame(), Ok(None));
 }
 
@@ -138,6 +157,8 @@ fn golden_bytes() {
     let ballot = Ballot { kind: BallotKind::PreVoteReply, term: Term(5), last, granted: true };
     ballot.write(&mut outbox, GroupId(1), SENDER);
     install().write(&mut outbox, GroupId(1), SENDER);
+    ASK.write(&mut outbox, GroupId(1), SENDER, &RUNS);
+    answer(AnswerState::Here, 1).write(&mut outbox, GroupId(1), SENDER, b"r");
     let mut inbox = carry(&mut outbox);
     let mut next = || hex(inbox.next_frame().expect("intact").expect("whole").body);
     assert_eq!(
@@ -145,6 +166,7 @@ fn golden_bytes() {
         "01000000000000000200000000000000030000000000000004000000000000000500000000000000\
          72"
     );
+    assert_eq!(next(), "07000000000000000300000000000000010000000100000072");
     assert_eq!(
         next(),
         "0100000000000000020000000000000003000000000000000400000000000000\
@@ -158,7 +180,12 @@ fn golden_bytes() {
     );
     assert_eq!(next(), "0200000001050000000000000003000000000000000400000000000000");
     assert_eq!(next(), "0500000000000000040000000000000003000000000000000600000000000000");
-    assert_eq!(wire::layout_hash(), 3_978_549_848_444_553_116);
+    assert_eq!(
+        next(),
+        "07000000000000000900000000000000\
+         0300000000000000010000000000000005000000000000000200000000000000"
+    );
+    assert_eq!(wire::layout_hash(), 16_022_490_358_771_422_445);
 }
 
 /// Bodies that are no archives are refused with the kind, whatever their length.
@@ -172,6 +199,8 @@ fn wrong_bodies_are_refused() {
         assert!(wire::ballot(&frame_of(Kind::Ballot, &body)).is_err());
         // Any 32 bytes are four numbers: the protocol judges them.
         assert_eq!(wire::install(&frame_of(Kind::Install, &body)).is_ok(), length == 32);
+        assert_eq!(wire::repair_ask(&frame_of(Kind::RepairAsk, &body)).is_ok(), length == 32);
+        assert!(wire::repair_answer(&frame_of(Kind::RepairAnswer, &body)).is_err());
         if length < 40 {
             let error = wire::append(&frame_of(Kind::Append, &body)).expect_err("too short");
             assert!(matches!(error, WireError::Short { kind: Kind::Append, .. }));
@@ -187,6 +216,34 @@ fn wrong_bodies_are_refused() {
     assert!(matches!(error, WireError::Field { field: "granted", value: 2, .. }));
 }
 
+/// A question names runs that ascend, and an answer holds records or says why not.
+#[test]
+fn questions_and_answers_that_contradict_themselves_are_refused() {
+    let run = |first| RunItem { first: Index(first), term: Term(1) };
+    let many: Vec<RunItem> = (1..=65).map(run).collect();
+    for (last, runs) in [(9, &[run(3), run(3)][..]), (2, &[run(3)]), (9, &[run(0)]), (99, &many)] {
+        let mut body = [7u64.to_le_bytes(), u64::to_le_bytes(last)].concat();
+        for run in runs {
+            body.extend_from_slice(&run.first.0.to_le_bytes());
+            body.extend_from_slice(&run.term.0.to_le_bytes());
+        }
+        let error = wire::repair_ask(&frame_of(Kind::RepairAsk, &body)).expect_err("no question");
+        assert!(matches!(error, WireError::Field { .. }), "{error}");
+        let cut = &body[..body.len() - 1];
+        assert!(wire::repair_ask(&frame_of(Kind::RepairAsk, cut)).is_err());
+    }
+    for (count, state, records) in
+        [(0, 1, &b""[..]), (1, 1, b""), (1, 2, b"r"), (0, 3, b"r"), (0, 4, b"")]
+    {
+        let mut body = [7u64.to_le_bytes(), 3u64.to_le_bytes()].concat();
+        body.extend_from_slice(&u32::to_le_bytes(count));
+        body.extend_from_slice(&u32::to_le_bytes(state));
+        body.extend_from_slice(records);
+        let answer = wire::repair_answer(&frame_of(Kind::RepairAnswer, &body));
+        assert!(answer.is_err(), "{answer:?}");
+    }
+}
+
 proptest! {
     /// Random bodies never panic, and what passes is readable to its end.
     #[test]
@@ -199,6 +256,8 @@ proptest! {
         }
         let _ = wire::ballot(&frame_of(Kind::Ballot, &body));
         let _ = wire::install(&frame_of(Kind::Install, &body));
+        let _ = wire::repair_ask(&frame_of(Kind::RepairAsk, &body));
+        let _ = wire::repair_answer(&frame_of(Kind::RepairAnswer, &body));
         let _ = wire::append(&frame_of(Kind::Append, &body));
     }
 }

@@ -184,6 +184,8 @@ impl<D: Device, L: Links> Shard<D, L> {
                 return self.message(now, from, frame.header.group, message);
             }
             Kind::Append => return self.append_frame(now, from, frame),
+            // Nobody asks yet.
+            Kind::RepairAsk | Kind::RepairAnswer => {}
             kind => return Ok(Err(FrameRefusal::WrongPort { kind })),
         }
         Ok(Ok(()))

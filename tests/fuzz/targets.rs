@@ -118,6 +118,13 @@ fn decode(frame: &Frame<'_>) {
         }
         Kind::Ballot => drop(black_box(wire::ballot(frame))),
         Kind::Install => drop(black_box(wire::install(frame))),
+        Kind::RepairAsk => drop(black_box(wire::repair_ask(frame))),
+        Kind::RepairAnswer => {
+            if let Ok((head, entries)) = wire::repair_answer(frame) {
+                black_box(head);
+                records(entries);
+            }
+        }
         Kind::LocateReply => drop(black_box(LocateReply::read(frame))),
         Kind::StatusReply => drop(black_box(NodeStatus::read(frame))),
         Kind::Error => drop(black_box(client_wire::ErrorFrame::read(frame))),
