@@ -144,6 +144,9 @@ pub struct Log {
     pub(crate) durable: Sequence,
     pub(crate) submitted: Sequence,
     pub(crate) oldest: Sequence,
+    /// This block is the oldest that is needed, once the second one is durable: what was moved out
+    /// of those before it is durable then.
+    pub(crate) oldest_next: Option<(Sequence, Sequence)>,
     /// Removals wait until this block is durable: it says that they may.
     pub(crate) purge_after: Option<Sequence>,
     pub(crate) purge_asked: bool,
@@ -201,6 +204,7 @@ impl Log {
             durable: start.last.sequence,
             submitted: start.last.sequence,
             oldest: start.oldest,
+            oldest_next: None,
             purge_after: None,
             purge_asked: false,
             keeps_all: start.keeps_all,

@@ -355,3 +355,40 @@ fn every_sector_zeroed_or_misplaced() {
         }
     }
 }
+
+/// A segment is given up only when what was moved out of it is durable: a block that says so, and is
+/// durable before that is, would disown the old place while the new one can still be lost.
+#[test]
+fn what_is_moved_is_durable_before_its_old_place_is_given_up() {
+    for finished in 0..8 {
+        let mut bench = Bench::new(settings());
+        bench.append(&hard(9, 5, 1, 0));
+        let mut index = 1;
+        while bench.log.segments() < 4 {
+            bench.block(1, index, index + 9, 1);
+            index += 10;
+        }
+        bench.settle();
+        bench.device.hold(true);
+        // The first is in flight, and three wait behind it: what is moved comes after those.
+        for _ in 0..4 {
+            bench.append_run(1, index, index + 9, 1, 1_300);
+            bench.log.turn(bench.now, &mut bench.device).expect("goes on");
+            index += 10;
+        }
+        bench.log.release(GroupId(1), Index(index - 41));
+        for _ in 0..finished {
+            bench.turn();
+            bench.turn();
+            if !bench.device.held().is_empty() {
+                bench.device.finish(0);
+            }
+        }
+        bench.turn();
+        bench.device.power_cut(|_| false);
+        bench.device.hold(false);
+        let recovered = bench.restart();
+        let found = recovered.groups.get(&GroupId(9)).and_then(|group| group.hard);
+        assert_eq!(found, Some((Term(5), 1, Index(0))), "after {finished} operations");
+    }
+}

@@ -94,6 +94,17 @@ impl Log {
             self.purge_after = None;
             self.remove_old(device);
         }
+        if let Some((oldest, after)) = self.oldest_next {
+            if self.durable < after {
+                return;
+            }
+            self.oldest_next = None;
+            self.oldest = oldest;
+            // The next block says it; if there is none, a seal does.
+            self.purge_after = Some(self.submitted.next());
+            self.needs_seal = true;
+            return;
+        }
         if !self.life_begun || (!self.purge_asked && self.leftovers.is_empty()) {
             return;
         }
@@ -128,11 +139,17 @@ impl Log {
             oldest = next.expect("a segment in use holds a block");
         }
         if oldest > self.oldest {
-            self.oldest = oldest;
-            // The next block says it; if there is none, a seal does.
-            self.purge_after = Some(self.submitted.next());
-            self.needs_seal = true;
+            // A block that says so before what was moved is durable would disown the old place of
+            // it while the new one can still be lost.
+            self.oldest_next = Some((oldest, self.newest_block()));
         }
+    }
+
+    /// The newest block with something in it, durable or not.
+    fn newest_block(&self) -> Sequence {
+        let filling = self.filling.as_ref().filter(|filling| !filling.is_empty());
+        let queued = || self.queue.back().map(|sealed| sealed.sequence);
+        filling.map(|filling| filling.sequence).or_else(queued).unwrap_or(self.submitted)
     }
 
     fn remove_old<D: Device>(&mut self, device: &mut D) {
