@@ -89,7 +89,7 @@
 //! written can't be told from a torn write.
 
 use ringraft_types::bytes::{u16_at, u32_at, u64_at, u128_at};
-use ringraft_types::limits::{BLOCK_ALIGN_MIN, BLOCK_BYTES_MAX, RECORD_BYTES_MAX};
+use ringraft_types::limits::{BLOCK_ALIGN_MIN, BLOCK_BYTES_MAX, CARRIED_BYTES_MAX};
 use ringraft_types::record::{RecordHeader, RecordKind};
 use ringraft_types::{ClusterId, GroupId, Incarnation, Index, NodeId, Sequence, Term};
 use std::collections::HashMap;
@@ -131,7 +131,7 @@ const SEGMENT_HEAD_BYTES: usize = 80;
 
 // The largest record fits a block beside a full directory and a full repeated one.
 const _: () = assert!(
-    RECORD_BYTES_MAX + BLOCK_HEADER_BYTES + 2 * BLOCK_ITEMS_MAX * ITEM_BYTES <= BLOCK_BYTES_MAX
+    CARRIED_BYTES_MAX + BLOCK_HEADER_BYTES + 2 * BLOCK_ITEMS_MAX * ITEM_BYTES <= BLOCK_BYTES_MAX
 );
 const _: () = assert!(BLOCK_HEADER_BYTES.is_multiple_of(8) && ITEM_BYTES.is_multiple_of(8));
 

@@ -122,6 +122,17 @@ impl GroupIndex {
         spans.get(at).copied().filter(|span| span.first <= index)
     }
 
+    /// The spans of a group that lie in this block, ascending.
+    pub(crate) fn within(
+        &self,
+        group: GroupId,
+        sequence: Sequence,
+    ) -> impl Iterator<Item = (Index, Index)> + '_ {
+        let spans = self.groups.get(&group).into_iter().flat_map(|spans| &spans.spans);
+        let here = spans.filter(move |span| span.sequence == sequence);
+        here.map(|span| (span.first, span.last))
+    }
+
     /// How often entries of this group were removed.
     pub(crate) fn removals(&self, group: GroupId) -> u64 {
         self.groups.get(&group).map_or(0, |spans| spans.removals)

@@ -6,6 +6,7 @@
 //! While a block is in flight the next one fills: that is group commit. A log does nothing by
 //! itself; [`Log::turn`] does it all, and never waits.
 
+mod carry;
 mod make;
 mod purge;
 mod write;

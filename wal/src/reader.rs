@@ -167,6 +167,11 @@ impl Log {
             return;
         }
         let Some(found) = found else {
+            if self.index.find(job.request.group, job.next) != Some(span) {
+                // Carried meanwhile: it is read from its new place.
+                (job.is_second_try, job.attempts) = (false, 0);
+                return;
+            }
             // A misdirected or stale read is cured by the next one; rot isn't.
             if std::mem::replace(&mut job.is_second_try, true) {
                 let sequence = span.sequence;
@@ -213,6 +218,7 @@ fn extract(bytes: &[u8], wanted: &Wanted) -> Option<Vec<(Index, Range<usize>)>> 
         return None;
     }
     let mut found: Vec<(Index, Range<usize>)> = Vec::new();
+    let mut newest = Index::ZERO;
     let place = |bytes_of: &[u8]| {
         let start = bytes_of.as_ptr() as usize - bytes.as_ptr() as usize;
         start..start + bytes_of.len()
@@ -222,13 +228,21 @@ fn extract(bytes: &[u8], wanted: &Wanted) -> Option<Vec<(Index, Range<usize>)>> 
         if record.header.group != wanted.group {
             return;
         }
+        // An entry takes the place of all from its index on, a carried one that of its own.
         if let Some(inner) = inner.filter(|inner| inner.header.kind.is_entry()) {
-            found.push((inner.header.index, place(inner.bytes)));
-        } else if record.header.kind.is_entry() {
-            while found.last().is_some_and(|(last, _)| *last >= record.header.index) {
-                found.pop();
+            let index = inner.header.index;
+            if newest >= index {
+                found.retain(|(at, _)| *at != index);
             }
-            found.push((record.header.index, place(record.bytes)));
+            newest = newest.max(index);
+            found.push((index, place(inner.bytes)));
+        } else if record.header.kind.is_entry() {
+            let index = record.header.index;
+            if newest >= index {
+                found.retain(|(at, _)| *at < index);
+            }
+            newest = index;
+            found.push((index, place(record.bytes)));
         }
     });
     if result.damaged.iter().any(|item| item.group == wanted.group) {

@@ -14,6 +14,8 @@ pub const PAYLOAD_BYTES_MAX: usize = ENVELOPE_BYTES + COMMAND_BYTES_MAX;
 pub const RECORD_HEADER_BYTES: usize = 40;
 /// The longest record as it lies on disk and on the wire, padding included, bytes.
 pub const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + PAYLOAD_BYTES_MAX;
+/// The longest record that carries another one, bytes: of the log only, it never travels.
+pub const CARRIED_BYTES_MAX: usize = RECORD_HEADER_BYTES + RECORD_BYTES_MAX;
 /// The header before each frame's body, bytes.
 pub const FRAME_HEADER_BYTES: usize = 64;
 /// The longest body of a frame, bytes. Checked before a buffer is reserved.
@@ -37,7 +39,7 @@ pub const SHARDS_MAX: usize = 256;
 // The largest value with the largest key fits a command.
 const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX + 64 <= COMMAND_BYTES_MAX);
 // The largest record fits a block with its header and directory, or it could never be persisted.
-const _: () = assert!(RECORD_BYTES_MAX + 64 * 1024 <= BLOCK_BYTES_MAX);
+const _: () = assert!(CARRIED_BYTES_MAX + 64 * 1024 <= BLOCK_BYTES_MAX);
 // The largest record fits an append frame, or it could never be replicated.
 const _: () = assert!(RECORD_BYTES_MAX + 4096 <= FRAME_BODY_BYTES_MAX);
 // Records are padded to eight bytes, so the maximum must be a multiple of it.

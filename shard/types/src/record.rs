@@ -18,7 +18,7 @@
 
 use crate::bytes::{u32_at, u64_at};
 use crate::ids::{GroupId, Index, Term};
-use crate::limits::{PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES};
+use crate::limits::{PAYLOAD_BYTES_MAX, RECORD_BYTES_MAX, RECORD_HEADER_BYTES};
 #[cfg(ringraft_plant)]
 use crate::plant::{Plant, planted};
 
@@ -113,10 +113,12 @@ pub enum RecordError {
         need: usize,
     },
     /// The length is over the limit.
-    #[error("record claims {length} payload bytes, the limit is {PAYLOAD_BYTES_MAX}")]
+    #[error("record claims {length} payload bytes, the limit is {limit}")]
     TooLong {
         /// What the header says.
         length: u32,
+        /// For its kind.
+        limit: usize,
     },
     /// The checksum doesn't match.
     #[error("record checksum is {found:#010x}, its bytes give {computed:#010x}")]
@@ -137,6 +139,11 @@ pub enum RecordError {
     Reserved,
 }
 
+/// The longest payload of a record of this kind: one that carries another is longer by a header.
+const fn payload_bytes_max(kind: u8) -> usize {
+    if kind == RecordKind::Carried as u8 { RECORD_BYTES_MAX } else { PAYLOAD_BYTES_MAX }
+}
+
 /// Bytes a record with this payload takes on disk and on the wire, padding included.
 #[inline]
 pub const fn encoded_bytes(payload_bytes: usize) -> usize {
@@ -146,7 +153,7 @@ pub const fn encoded_bytes(payload_bytes: usize) -> usize {
 /// Appends a record to `out`; the payload is given in two parts, either may be empty.
 ///
 /// # Panics
-/// If the payload is over [`PAYLOAD_BYTES_MAX`]: the caller checks limits where bytes enter.
+/// If the payload is over [`PAYLOAD_BYTES_MAX`] (a carried one: [`RECORD_BYTES_MAX`]): the caller checks limits where bytes enter.
 pub fn encode(
     out: &mut Vec<u8>,
     kind: RecordKind,
@@ -156,7 +163,8 @@ pub fn encode(
     payload: [&[u8]; 2],
 ) {
     let length = payload[0].len() + payload[1].len();
-    assert!(length <= PAYLOAD_BYTES_MAX, "payload of {length} bytes is over the limit");
+    let limit = payload_bytes_max(kind as u8);
+    assert!(length <= limit, "payload of {length} bytes is over the limit of {limit}");
     let start = out.len();
     out.reserve(encoded_bytes(length));
     let mut header = [0u8; RECORD_HEADER_BYTES];
@@ -179,8 +187,9 @@ fn measure(bytes: &[u8]) -> Result<u32, RecordError> {
         return Err(RecordError::Short { have: bytes.len(), need: RECORD_HEADER_BYTES });
     }
     let length = u32_at(bytes, 4);
-    if length as usize > PAYLOAD_BYTES_MAX {
-        return Err(RecordError::TooLong { length });
+    let limit = payload_bytes_max(bytes[8]);
+    if length as usize > limit {
+        return Err(RecordError::TooLong { length, limit });
     }
     let need = encoded_bytes(length as usize);
     if bytes.len() < need {
@@ -246,6 +255,20 @@ mod tests {
             assert_eq!((record.header.group, record.header.index), (GroupId(3), Index(4)));
             assert_eq!(record.header, peek(&bytes).expect("just encoded"));
         }
+    }
+
+    /// The longest entry there may be can be carried.
+    #[test]
+    fn the_longest_entry_is_carried() {
+        let (mut inner, mut bytes) = (Vec::new(), Vec::new());
+        let (group, index, term) = (GroupId(3), Index(4), Term(5));
+        let payload = vec![7; PAYLOAD_BYTES_MAX];
+        encode(&mut inner, RecordKind::Command, group, index, term, [&payload, b""]);
+        encode(&mut bytes, RecordKind::Carried, group, index, term, [&inner, b""]);
+        assert_eq!(decode(&bytes).expect("just encoded").payload, inner);
+        bytes[8] = RecordKind::Command as u8;
+        let too_long = decode(&bytes).expect_err("no command is that long");
+        assert!(matches!(too_long, RecordError::TooLong { limit: PAYLOAD_BYTES_MAX, .. }));
     }
 
     /// Every single-bit flip is noticed, and none panics.
