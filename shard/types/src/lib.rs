@@ -6,6 +6,7 @@
 
 pub mod bytes;
 pub mod command;
+pub mod configuration;
 pub mod ids;
 pub mod limits;
 #[cfg(ringraft_plant)]
@@ -16,6 +17,7 @@ pub mod start;
 pub mod status;
 pub mod tag;
 
+pub use configuration::{Configuration, ConfigurationError, Phase};
 pub use ids::{
     ClientId, ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Revision, Sequence, ShardId,
     Term, Ticks,

@@ -31,8 +31,12 @@ pub const SESSION_UNANSWERED_MAX: usize = 1024;
 pub const SESSIONS_PER_GROUP_MAX: usize = 65_536;
 /// Revisions of history that a group keeps unless its log says otherwise.
 pub const HISTORY_REVISIONS_DEFAULT: u64 = 10_000;
-/// Nodes in a cluster.
+/// Nodes in a cluster, and so voters of a group.
 pub const NODES_MAX: usize = 15;
+/// Learners of a group.
+pub const LEARNERS_MAX: usize = 32;
+/// An address of a member in a configuration: a name and a port, bytes.
+pub const ADDRESS_BYTES_MAX: usize = 512;
 /// Shards in a node.
 pub const SHARDS_MAX: usize = 256;
 
@@ -42,5 +46,7 @@ const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX + 64 <= COMMAND_BYTES_MAX)
 const _: () = assert!(CARRIED_BYTES_MAX + 64 * 1024 <= BLOCK_BYTES_MAX);
 // The largest record fits an append frame, or it could never be replicated.
 const _: () = assert!(RECORD_BYTES_MAX + 4096 <= FRAME_BODY_BYTES_MAX);
+// What a change of all voters brings in may stay as learners when it is aborted.
+const _: () = assert!(NODES_MAX <= LEARNERS_MAX);
 // Records are padded to eight bytes, so the maximum must be a multiple of it.
 const _: () = assert!(RECORD_BYTES_MAX.is_multiple_of(8));

@@ -32,6 +32,8 @@ pub enum RecordKind {
     NewTerm = 2,
     /// A setting of the group, replicated.
     Setting = 3,
+    /// A configuration of the group (`configuration.rs`). Replicated.
+    Configuration = 4,
     /// Term, vote and commit of a group: `term` and `index` (the commit index) of the header, the
     /// vote as a u32 of payload (zero: none), then a u32 of zeros. Local.
     HardState = 16,
@@ -58,6 +60,7 @@ impl RecordKind {
             1 => Self::Command,
             2 => Self::NewTerm,
             3 => Self::Setting,
+            4 => Self::Configuration,
             16 => Self::HardState,
             17 => Self::Truncate,
             18 => Self::Carried,
@@ -71,7 +74,7 @@ impl RecordKind {
 
     /// Whether the record is an entry of a group's log: replicated, and indexed by `index`.
     pub const fn is_entry(self) -> bool {
-        matches!(self, Self::Command | Self::NewTerm | Self::Setting)
+        matches!(self, Self::Command | Self::NewTerm | Self::Setting | Self::Configuration)
     }
 }
 
