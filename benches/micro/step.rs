@@ -4,10 +4,10 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringraft_raft::{
-    Append, AppendOutcome, Boot, EntryHead, HardState, Input, LogShape, Message, Output, Raft,
-    RoleKind, Settings,
+    Append, AppendOutcome, Boot, Configured, Entries, EntryHead, HardState, Input, LogShape,
+    Message, Output, Raft, RoleKind, Settings,
 };
-use ringraft_types::{Index, LogId, NodeId, Term, Ticks};
+use ringraft_types::{Configuration, Index, LogId, NodeId, Term, Ticks};
 
 const ENTRIES: usize = 1_000;
 const RECORD_BYTES: u32 = 232;
@@ -25,9 +25,12 @@ fn settings() -> Settings {
 }
 
 fn boot(id: u32) -> Boot {
+    let configuration = Configuration::first((1..=3).map(NodeId).collect(), Vec::new());
+    let configuration = configuration.expect("three voters");
     Boot {
         id: NodeId(id),
-        voters: (1..=3).map(NodeId).collect(),
+        configuration: Configured { index: Index::ZERO, configuration },
+        logged: Vec::new(),
         hard_state: HardState::default(),
         log: LogShape::default(),
         vote_floor: None,
@@ -54,7 +57,8 @@ impl Node {
     }
 
     fn message(&mut self, from: u32, message: Message, heads: &[EntryHead]) {
-        self.step(Input::Message { from: NodeId(from), message, heads });
+        let entries = Entries { heads, configurations: &[] };
+        self.step(Input::Message { from: NodeId(from), message, entries });
     }
 
     fn persist(&mut self) {

@@ -8,8 +8,11 @@ use ringraft_net::wire::{
 };
 use ringraft_net::{Frame, Kind};
 use ringraft_raft::output::Envelope;
-use ringraft_raft::{Append, AppendOutcome, Breach, EntryHead, Input, Message, NUMBER_MAX, Span};
-use ringraft_types::{GroupId, Index, LogId, NodeId, Ticks, record};
+use ringraft_raft::{
+    Append, AppendOutcome, Breach, Configured, Entries, EntryHead, Input, Message, NUMBER_MAX, Span,
+};
+use ringraft_types::record::{self, RecordKind};
+use ringraft_types::{Configuration, GroupId, Index, LogId, NodeId, Ticks};
 use ringraft_wal::device::Device;
 
 /// Where the bytes of entries are while a step's output is carried out.
@@ -39,9 +42,11 @@ fn scan(
     first: Index,
     records: &[u8],
     heads: &mut Vec<EntryHead>,
+    configurations: &mut Vec<Configured>,
     offsets: &mut Vec<u32>,
 ) -> Result<(), String> {
     heads.clear();
+    configurations.clear();
     offsets.clear();
     let mut at = 0;
     let mut index = first;
@@ -54,6 +59,11 @@ fn scan(
                 "{:?} {} of group {} where entry {index} is expected",
                 header.kind, header.index, header.group
             ));
+        }
+        if header.kind == RecordKind::Configuration {
+            let decoded = Configuration::decode(record.payload);
+            let (configuration, _) = decoded.map_err(|error| error.to_string())?;
+            configurations.push(Configured { index, configuration });
         }
         let bytes = record.bytes.len();
         heads.push(EntryHead { term: header.term, bytes: bytes as u32 });
@@ -201,10 +211,10 @@ impl<D: Device, L: Links> Shard<D, L> {
         message: Message,
     ) -> Result<Result<(), FrameRefusal>, ShardError> {
         let Some(&slot) = self.slots.get(&group) else { return Ok(Ok(())) };
-        if let Err(breach) = self.groups[slot].raft.judge(from, &message, &[]) {
+        if let Err(breach) = self.groups[slot].raft.judge(from, &message, Entries::default()) {
             return Ok(Err(FrameRefusal::Breach { group, breach }));
         }
-        let input = Input::Message { from, message, heads: &[] };
+        let input = Input::Message { from, message, entries: Entries::default() };
         self.step(now, slot, input, Carried::Cache).map(Ok)
     }
 
@@ -230,7 +240,9 @@ impl<D: Device, L: Links> Shard<D, L> {
         let mut heads = std::mem::take(&mut self.scratch.heads);
         let mut offsets = std::mem::take(&mut self.scratch.offsets);
         let first = head.prev_index.next();
-        let mut scanned = scan(group, first, records, &mut heads, &mut offsets);
+        let mut configurations = std::mem::take(&mut self.scratch.configurations);
+        let mut scanned =
+            scan(group, first, records, &mut heads, &mut configurations, &mut offsets);
         if scanned.is_ok() && heads.len() != head.count as usize {
             scanned = Err(format!("{} records where {} are promised", heads.len(), head.count));
         }
@@ -240,17 +252,19 @@ impl<D: Device, L: Links> Shard<D, L> {
             commit: head.commit,
             count: head.count,
         });
-        let judged = self.groups[slot].raft.judge(from, &message, &heads);
+        let entries = Entries { heads: &heads, configurations: &configurations };
+        let judged = self.groups[slot].raft.judge(from, &message, entries);
         let result = match (scanned, judged) {
             (Err(what), _) => Ok(Err(FrameRefusal::Record { group, what })),
             (Ok(()), Err(breach)) => Ok(Err(FrameRefusal::Breach { group, breach })),
             (Ok(()), Ok(())) => {
-                let input = Input::Message { from, message, heads: &heads };
+                let input = Input::Message { from, message, entries };
                 let carried = Carried::Records { first, offsets: &offsets, bytes: records };
                 self.step(now, slot, input, carried).map(Ok)
             }
         };
         self.scratch.heads = heads;
+        self.scratch.configurations = configurations;
         self.scratch.offsets = offsets;
         result
     }
@@ -267,7 +281,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         let mut heads = std::mem::take(&mut self.scratch.heads);
         let mut offsets = std::mem::take(&mut self.scratch.offsets);
         let group = self.groups[slot].id;
-        if scan(group, first, records, &mut heads, &mut offsets).is_err() {
+        let mut configurations = std::mem::take(&mut self.scratch.configurations);
+        if scan(group, first, records, &mut heads, &mut configurations, &mut offsets).is_err() {
             heads.clear();
             offsets.clear();
         }
@@ -275,6 +290,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let carried = Carried::Records { first, offsets: &offsets, bytes: records };
         let result = self.step(now, slot, input, carried);
         self.scratch.heads = heads;
+        self.scratch.configurations = configurations;
         self.scratch.offsets = offsets;
         result
     }

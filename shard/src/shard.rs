@@ -23,11 +23,13 @@ use crate::stages::Leaving;
 use crate::start;
 use crate::watch::DiskWatch;
 use ringraft_net::Identity;
-use ringraft_raft::{Boot, HardState, Output, Raft, Settings};
+use ringraft_raft::{Boot, Configured, HardState, Output, Raft, Settings};
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
 use ringraft_types::record::{self, RecordKind};
-use ringraft_types::{GroupId, Index, Met, NodeId, Sequence, ShardId, Starts, Term, Ticks};
+use ringraft_types::{
+    Configuration, GroupId, Index, Met, NodeId, Sequence, ShardId, Starts, Term, Ticks,
+};
 use ringraft_wal::Log;
 use ringraft_wal::device::Device;
 use std::collections::BTreeMap;
@@ -159,6 +161,7 @@ pub struct Shard<D: Device, L: Links> {
 pub(crate) struct Scratch {
     pub(crate) output: Output,
     pub(crate) heads: Vec<ringraft_raft::EntryHead>,
+    pub(crate) configurations: Vec<Configured>,
     pub(crate) offsets: Vec<u32>,
     pub(crate) record: Vec<u8>,
     pub(crate) reply: Vec<u8>,
@@ -330,7 +333,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
         let boot = Boot {
             id: self.settings.identity.node,
-            voters: self.settings.members.iter().map(|member| member.node).collect(),
+            configuration: self.first_configuration(),
+            logged: Vec::new(),
             hard_state,
             log: shape,
             vote_floor: floor,
@@ -414,6 +418,14 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// What happened since the last call that people may want to read.
     pub fn take_events(&mut self) -> Vec<ShardEvent> {
         std::mem::take(&mut self.events)
+    }
+
+    /// What every group begins with: the members that the settings name.
+    fn first_configuration(&self) -> Configured {
+        let voters = self.settings.members.iter().map(|member| member.node).collect();
+        let configuration = Configuration::first(voters, Vec::new());
+        let configuration = configuration.expect("members were checked where they were read");
+        Configured { index: Index::ZERO, configuration }
     }
 
     /// What a group's leader counts of every other voter in this term: up to where its log agrees,

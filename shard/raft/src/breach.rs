@@ -5,7 +5,8 @@
 //! What can't be told from a sound message by one node alone (a false acknowledgement of an entry
 //! that exists, a false vote) passes.
 
-use crate::input::EntryHead;
+use crate::change;
+use crate::input::{Entries, EntryHead};
 use crate::message::{Append, AppendOutcome, Message};
 use crate::raft::Raft;
 use crate::role::Role;
@@ -60,6 +61,12 @@ pub enum Breach {
         /// What it says is committed.
         commit: Index,
     },
+    /// One change at a time, each from the configuration before it (V6).
+    #[error("the configuration of entry {index} can't follow the one before it")]
+    WrongConfiguration {
+        /// The entry.
+        index: Index,
+    },
     /// An acknowledgement of what was never sent.
     #[error("it acknowledges entry {matched}, the newest is {last}")]
     NeverSent {
@@ -79,7 +86,7 @@ pub enum Breach {
 }
 
 impl Raft {
-    /// Whether a message may be stepped; `heads` are its entries. The owner asks before it steps
+    /// Whether a message may be stepped; `entries` are an append's. The owner asks before it steps
     /// anything that another node said, and closes the link to one who breaks its promises.
     ///
     /// # Errors
@@ -88,7 +95,7 @@ impl Raft {
         &self,
         from: NodeId,
         message: &Message,
-        heads: &[EntryHead],
+        entries: Entries<'_>,
     ) -> Result<(), Breach> {
         let term = match *message {
             Message::PreVote { term, .. }
@@ -117,8 +124,9 @@ impl Raft {
             Message::Heartbeat { term, .. } => self.judge_leader(from, term),
             Message::Append(append) => {
                 self.judge_leader(from, append.term)?;
-                judge_entries(&append, heads)?;
-                self.judge_history(append.term, append.prev, heads)
+                judge_entries(&append, entries.heads)?;
+                self.judge_history(append.term, append.prev, entries.heads)?;
+                self.judge_configurations(&append, entries)
             }
             Message::Install { term, base, commit } => {
                 self.judge_leader(from, term)?;
@@ -178,6 +186,27 @@ impl Raft {
             if committed.contains(&index) && log.term_at(Index(index)) != Some(head.term) {
                 return Err(Breach::LacksCommitted { index: Index(index) });
             }
+        }
+        Ok(())
+    }
+}
+
+impl Raft {
+    /// The configurations of an append follow each other, and the one that is in force before them
+    /// in the leader's log, if this node knows it from a log or a snapshot.
+    fn judge_configurations(&self, append: &Append, entries: Entries<'_>) -> Result<(), Breach> {
+        let Append { term, prev, .. } = *append;
+        let held = self.commit().max(prev.index);
+        let agrees = held > prev.index || self.term_at(prev.index) == Some(prev.term);
+        if entries.configurations.is_empty() || term < self.term() || !agrees {
+            return Ok(());
+        }
+        let mut before = self.replica.membership.at(held);
+        for next in entries.configurations.iter().filter(|one| one.index > self.commit()) {
+            if before.index > Index::ZERO && !change::follows(&next.configuration, before) {
+                return Err(Breach::WrongConfiguration { index: next.index });
+            }
+            before = next;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! A follower takes the leader's entries and word, and answers once its own disk is done.
 
-use crate::input::EntryHead;
+use crate::input::{Entries, EntryHead};
 use crate::log::Log;
 use crate::message::{Append, AppendOutcome, Message};
 use crate::output::{Envelope, Gated, Install, Output};
@@ -58,10 +58,11 @@ pub(crate) fn take_append(
     replica: &mut Replica,
     from: NodeId,
     append: Append,
-    heads: &[EntryHead],
+    entries: Entries<'_>,
     out: &mut Output,
 ) {
     let Append { term, prev, commit, .. } = append;
+    let heads = entries.heads;
     assert_eq!(term, replica.term());
     let log = replica.log();
     // Below the base everything is committed: the same in every log.
@@ -81,7 +82,7 @@ pub(crate) fn take_append(
             replica.truncate_from(missing, out);
         }
         assert_eq!(missing, replica.log().last().next(), "no gap in a log");
-        replica.append_heads(&heads[(missing.0 - prev.index.0 - 1) as usize..], out);
+        replica.append_entries(entries.since(prev.index.next(), missing), out);
     }
     #[cfg(ringraft_plant)]
     if planted(Plant::TailTruncated) && missing > matched {

@@ -1,7 +1,8 @@
 //! Everything that can happen to a group.
 
+use crate::settings::Configured;
 use crate::{message::Message, output::Token};
-use ringraft_types::{Index, LogId, NodeId, Term};
+use ringraft_types::{Configuration, Index, LogId, NodeId, Term};
 
 /// What the protocol needs to know of an entry's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,26 +13,54 @@ pub struct EntryHead {
     pub bytes: u32,
 }
 
+/// What an append carries.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Entries<'a> {
+    /// Each entry, `prev.index + 1` first.
+    pub heads: &'a [EntryHead],
+    /// What those that are configurations say, ascending. Mostly nothing.
+    pub configurations: &'a [Configured],
+}
+
+impl<'a> Entries<'a> {
+    /// Those from `index` on; the first is `first`.
+    pub(crate) fn since(self, first: Index, index: Index) -> Self {
+        let held = self.configurations.iter().take_while(|one| one.index < index).count();
+        Self {
+            heads: &self.heads[(index.0 - first.0) as usize..],
+            configurations: &self.configurations[held..],
+        }
+    }
+}
+
 /// One thing that happened.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
     /// Time passed.
     Tick,
-    /// A message arrived from the same group on another node. `heads` are the entries of an
-    /// append, one each, `prev.index + 1` first; empty for every other message.
+    /// A message arrived from the same group on another node.
     Message {
         /// Who sent it.
         from: NodeId,
         /// What it says.
         message: Message,
-        /// The entries carried.
-        heads: &'a [EntryHead],
+        /// The entries of an append; none for every other message.
+        entries: Entries<'a>,
     },
     /// New entries, already encoded by the owner under this group's current term at the indexes
     /// after [`crate::Raft::last`]. Only for a leader; refused otherwise (`Output::refused`).
     Propose {
         /// Each record's bytes.
         bytes: &'a [u32],
+    },
+    /// A new entry that holds this configuration, encoded as for [`Input::Propose`]: what
+    /// [`crate::Raft::plan`] or [`crate::Raft::completion`] answered, with no step in between.
+    /// Refused if it can't follow the one in force.
+    Configure {
+        /// What it says.
+        configuration: &'a Configuration,
+        /// The record's bytes.
+        bytes: u32,
     },
     /// The batch of this token, and all before it, are durable.
     Persisted {
@@ -70,6 +99,8 @@ pub enum Input<'a> {
     Installed {
         /// The last entry that the snapshot covers.
         last: LogId,
+        /// The configuration in force there, as the snapshot says.
+        configuration: &'a Configured,
     },
     /// The connection to a node is up.
     LinkUp(NodeId),

@@ -47,6 +47,7 @@ impl Before {
         self.check_step(raft, out);
         check_output(raft, out);
         debug_assert!(raft.replica.log().is_sound());
+        debug_assert!(raft.replica.membership.is_sound(raft.commit(), raft.last()));
         if let Role::Leader(leader) = &raft.role {
             debug_assert!(leader.peers().iter().all(|peer| peer.is_sound(&raft.replica)));
         }

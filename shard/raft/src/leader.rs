@@ -1,5 +1,7 @@
 //! A leader replicates its log, commits what a majority holds durably, and answers reads.
 //!
+//! `members` is what it does about configurations.
+//!
 //! Nothing here asks whether a term is newer: by the time a message comes here it is this term's.
 
 use crate::input::EntryHead;
@@ -12,6 +14,8 @@ use crate::replica::Replica;
 use ringraft_types::plant::{Plant, planted};
 use ringraft_types::{Index, NodeId, Ticks, record};
 
+mod members;
+
 /// The record of a new leader's first entry: a header without payload.
 const NEW_TERM_BYTES: u32 = record::encoded_bytes(0) as u32;
 
@@ -19,12 +23,14 @@ const NEW_TERM_BYTES: u32 = record::encoded_bytes(0) as u32;
 pub(crate) struct Leader {
     /// The first entry of the own term; from here on entries are committed by counting.
     term_first: Index,
-    /// The other voters, ascending.
+    /// The other members, ascending, and those who left and may not know yet.
     peers: Vec<Progress>,
     /// When the next heartbeats are due: a multiple of their interval.
     heartbeat_at: Ticks,
     /// When to look whether a majority is still heard.
     quorum_at: Ticks,
+    /// The committed configuration leaves this leader out: until when it leads.
+    resigns_at: Option<Ticks>,
     reads: Reads,
 }
 
@@ -33,16 +39,17 @@ impl Leader {
     pub(crate) fn begin(replica: &mut Replica, now: Ticks, out: &mut Output) -> Self {
         let next = replica.log().last().next();
         let settings = replica.settings;
-        let peers = replica.others().map(|id| Progress::new(id, now, next)).collect();
         replica.append_own(&[NEW_TERM_BYTES], out);
         out.new_term_entry = Some(replica.term());
         let mut leader = Self {
             term_first: next,
-            peers,
+            peers: Vec::new(),
             heartbeat_at: next_beat(now, settings.heartbeat_interval),
             quorum_at: now.after(settings.election_timeout),
+            resigns_at: None,
             reads: Reads::default(),
         };
+        leader.meet_members(replica, now, next);
         leader.feed_all(replica, now, out);
         leader
     }
@@ -57,7 +64,11 @@ impl Leader {
     }
 
     pub(crate) fn wake_at(&self) -> Ticks {
-        if self.peers.is_empty() { Ticks::NEVER } else { self.heartbeat_at.min(self.quorum_at) }
+        if self.peers.is_empty() {
+            return Ticks::NEVER;
+        }
+        let resigns_at = self.resigns_at.unwrap_or(Ticks::NEVER);
+        self.heartbeat_at.min(self.quorum_at).min(resigns_at)
     }
 
     /// Whether an entry of the own term is committed: before, it doesn't know what is (6.4).
@@ -89,7 +100,9 @@ impl Leader {
         if now >= self.heartbeat_at {
             if self.reads.is_waiting() && self.is_ready(replica) {
                 self.reads.begin(replica.commit());
+                self.confirm_reads(replica, out);
             }
+            self.part(replica, now);
             self.send_heartbeats(replica, now, out);
             for peer in &mut self.peers {
                 peer.recover(&replica.settings, now);
@@ -160,13 +173,21 @@ impl Leader {
         peer.commit = peer.commit.max(commit);
         if round > peer.round {
             peer.round = round;
-            let agreed =
-                replica.membership.agreed(|id| self.peer(id).map_or(u64::MAX, |peer| peer.round));
-            self.reads.confirm(agreed, out);
+            self.confirm_reads(replica, out);
         }
         let peer = &mut self.peers[position];
         peer.recover(&replica.settings, now);
         peer.feed(replica, now, out);
+        if !peer.is_member() {
+            self.part(replica, now);
+        }
+    }
+
+    /// Answers the reads whose round a majority has answered.
+    fn confirm_reads(&mut self, replica: &Replica, out: &mut Output) {
+        let agreed =
+            replica.membership.agreed(|id| self.peer(id).map_or(u64::MAX, |peer| peer.round));
+        self.reads.confirm(agreed, out);
     }
 
     pub(crate) fn read(&mut self, replica: &Replica, ticket: u64, out: &mut Output) {
@@ -183,7 +204,7 @@ impl Leader {
             return;
         }
         self.reads.begin(replica.commit());
-        let is_alone = self.peers.is_empty();
+        let is_alone = replica.membership.is_alone(replica.id);
         #[cfg(ringraft_plant)]
         let is_alone = is_alone || planted(Plant::ReadUnconfirmed);
         if is_alone {
@@ -220,11 +241,13 @@ impl Leader {
         self.feed_all(replica, now, out);
     }
 
-    /// The first entry that some peer which was heard of late may still need from this log: what
-    /// follows what it holds, or what follows the base if it is told to install.
+    /// The first entry that some member which was heard of late may still need from this log: what
+    /// follows what it holds, or what follows the base if it is told to install. Learners count:
+    /// one that is told to install again and again never catches up.
     pub(crate) fn needed_from(&self, replica: &Replica, now: Ticks) -> Index {
-        let is_heard =
-            |peer: &&Progress| now.since(peer.heard_at) < replica.settings.election_timeout;
+        let is_heard = |peer: &&Progress| {
+            peer.is_member() && now.since(peer.heard_at) < replica.settings.election_timeout
+        };
         let needed = self.peers.iter().filter(is_heard).map(|peer| peer.matched.next()).min();
         let after_last = replica.log().last().next();
         needed.unwrap_or(after_last).max(replica.log().base().index.next())
@@ -256,6 +279,7 @@ impl Leader {
 
     /// Commits what a majority holds durably, if it is of the own term (thesis 3.6.2): older
     /// entries are committed along with it, never by counting.
+    #[inline]
     fn advance_commit(&mut self, replica: &mut Replica, now: Ticks, out: &mut Output) {
         let persisted = replica.durable().persisted();
         #[cfg(ringraft_plant)]
@@ -263,6 +287,17 @@ impl Leader {
             if planted(Plant::SelfCountedEarly) { replica.log().last() } else { persisted };
         let agreed =
             replica.membership.agreed(|id| self.peer(id).map_or(persisted, |peer| peer.matched));
+        #[cfg(ringraft_plant)]
+        let agreed = if planted(Plant::RemovedLeaderCounted) {
+            let stand_in = replica.membership.in_force().configuration.voters()[0];
+            let of = |id| self.peer(id).map_or(persisted, |peer| peer.matched);
+            let is_left_out = self.resigns_at.is_none()
+                && !replica.membership.in_force().configuration.is_voter(replica.id);
+            let own = |id| if is_left_out && id == stand_in { persisted } else { of(id) };
+            replica.membership.agreed(own)
+        } else {
+            agreed
+        };
         let is_own = agreed >= self.term_first;
         #[cfg(ringraft_plant)]
         let is_own = is_own || planted(Plant::OldTermCounted);

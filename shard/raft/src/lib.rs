@@ -43,6 +43,7 @@ pub mod settings;
 
 mod breach;
 mod candidate;
+mod change;
 mod durable;
 mod floor;
 mod follower;
@@ -58,10 +59,11 @@ mod replica;
 mod role;
 
 pub use breach::{Breach, NUMBER_MAX};
-pub use input::{EntryHead, Input};
+pub use change::{Allow, CAUGHT_UP_ENTRIES, Change, ChangeRefused, Plan};
+pub use input::{Entries, EntryHead, Input};
 pub use message::{Append, AppendOutcome, Message};
 pub use output::{
     Envelope, Fetch, Gated, Install, Output, ReadReady, Refusal, RoleKind, Span, Token,
 };
 pub use raft::Raft;
-pub use settings::{Boot, EntriesMissing, HardState, LogShape, Settings};
+pub use settings::{Boot, Configured, EntriesMissing, HardState, LogShape, Settings};

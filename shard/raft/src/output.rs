@@ -77,13 +77,15 @@ pub struct ReadReady {
     pub index: Index,
 }
 
-/// Why a proposal or a read was not taken. Nothing was changed by it.
+/// Why a proposal, a read or a configuration was not taken. Nothing was changed by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// Another node leads, or none; the hint is the leader if known.
     NotLeader(Option<NodeId>),
     /// Too many are waiting.
     Busy,
+    /// The configuration can't follow the one in force, or not yet: [`crate::Raft::plan`] says why.
+    NotNow,
 }
 
 /// A role, without its contents.
@@ -135,8 +137,11 @@ pub struct Output {
     pub fetch: Vec<Fetch>,
     /// A snapshot is wanted from the leader, or from whoever has one that is new enough.
     pub install: Option<Install>,
-    /// The proposal or read of this step was not taken.
+    /// The proposal, read or configuration of this step was not taken.
     pub refused: Option<Refusal>,
+    /// A joint configuration is committed and this leader is to go on from it: the owner encodes
+    /// [`crate::Raft::completion`] and steps `Input::Configure`. Said by every step until it does.
+    pub completes: bool,
     /// The role, term or known leader changed in this step.
     pub role_changed: bool,
     /// The vote floor is met, durably, and lifted: what rot took is there
@@ -162,6 +167,7 @@ impl Output {
             fetch,
             install,
             refused,
+            completes,
             role_changed,
             repaired,
         } = self;
@@ -179,6 +185,7 @@ impl Output {
         fetch.clear();
         *install = None;
         *refused = None;
+        *completes = false;
         *role_changed = false;
         *repaired = false;
     }

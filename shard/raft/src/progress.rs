@@ -52,6 +52,9 @@ pub(crate) struct Progress {
     pub(crate) matched: Index,
     /// What the follower said of its commit index last.
     pub(crate) commit: Index,
+    /// It isn't a member any more: until when it is sent to, for ever while the configuration that
+    /// leaves it out isn't committed. `None`: a member.
+    pub(crate) leaves_at: Option<Ticks>,
     /// When it last answered in this term.
     pub(crate) heard_at: Ticks,
     /// The newest read round that it answered.
@@ -76,6 +79,7 @@ impl Progress {
             id,
             matched: Index::ZERO,
             commit: Index::ZERO,
+            leaves_at: None,
             heard_at: now,
             round: 0,
             next,
@@ -86,6 +90,11 @@ impl Progress {
             inflight_bytes: 0,
             waiting_since: now,
         }
+    }
+
+    /// Whether the configuration in force names it.
+    pub(crate) fn is_member(&self) -> bool {
+        self.leaves_at.is_none()
     }
 
     /// Sends whatever may leave now.
@@ -110,6 +119,12 @@ impl Progress {
 
     /// Says what the log doesn't hold any more; enters Install if it isn't there.
     fn offer(&mut self, replica: &Replica, now: Ticks, out: &mut Output) {
+        if !self.is_member() {
+            // Nobody installs a snapshot to learn that it left.
+            self.leaves_at = Some(Ticks::ZERO);
+            self.enter_probe(Some(now), true);
+            return;
+        }
         let base = replica.log().base();
         if !matches!(self.flow, Flow::Install { .. }) {
             self.enter_probe(None, false);

@@ -1,19 +1,21 @@
 //! One group on one node: what happens goes in, what to do comes out.
 
 use crate::candidate::{Candidate, Stage};
+use crate::change::{Change, ChangeRefused, Plan};
 use crate::floor::Floor;
 use crate::follower::{self, Follower};
-use crate::input::{EntryHead, Input};
+use crate::input::{Entries, Input};
 use crate::invariants::Before;
 use crate::leader::Leader;
 use crate::message::{Append, Message};
 use crate::output::{Output, Refusal, RoleKind};
+use crate::progress::Progress;
 use crate::replica::Replica;
 use crate::role::Role;
-use crate::settings::{Boot, Settings};
+use crate::settings::{Boot, Configured, Settings};
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
-use ringraft_types::{Index, LogId, NodeId, Term, Ticks};
+use ringraft_types::{Configuration, Index, LogId, NodeId, Term, Ticks};
 
 /// One group on one node. See the crate's documentation for the contract with its owner.
 #[derive(Debug)]
@@ -51,9 +53,17 @@ impl Raft {
         let before = Before::of(self, &input);
         match input {
             Input::Tick => self.on_tick(out),
-            Input::Message { from, message, heads } => self.on_message(from, message, heads, out),
+            Input::Message { from, message, entries } => {
+                self.on_message(from, message, entries, out);
+            }
             Input::Propose { bytes } => match &mut self.role {
                 Role::Leader(leader) => leader.propose(&mut self.replica, now, bytes, out),
+                _ => out.refused = Some(Refusal::NotLeader(self.leader())),
+            },
+            Input::Configure { configuration, bytes } => match &mut self.role {
+                Role::Leader(leader) => {
+                    leader.configure(&mut self.replica, now, configuration, bytes, out);
+                }
                 _ => out.refused = Some(Refusal::NotLeader(self.leader())),
             },
             Input::Persisted { token } => {
@@ -80,7 +90,9 @@ impl Raft {
                     leader.on_released(&self.replica, now, out);
                 }
             }
-            Input::Installed { last } => self.on_installed(last, out),
+            Input::Installed { last, configuration } => {
+                self.on_installed(last, configuration, out);
+            }
             Input::LinkUp(node) => {
                 if let Role::Leader(leader) = &mut self.role {
                     leader.on_link_up(&self.replica, now, node, out);
@@ -95,6 +107,9 @@ impl Raft {
             Input::Resigned(node) => self.on_resigned(node),
             Input::Damaged => self.on_damaged(out),
             Input::Mended => self.replica.mend(out),
+        }
+        if self.replica.membership.is_moving() {
+            self.look_after_members(out);
         }
         self.replica.finish(out);
         before.check(self, out);
@@ -173,29 +188,64 @@ impl Raft {
         self.replica.floor.map(Floor::id)
     }
 
-    /// The voters, ascending.
+    /// Who votes, ascending; of a joint configuration, who will.
     pub fn voters(&self) -> &[NodeId] {
-        self.replica.membership.voters()
+        self.configuration().voters()
     }
 
-    /// Of every other voter, as the leader knows it: up to where its log is known to agree
+    /// The configuration in force: the newest in the log, committed or not.
+    pub fn configuration(&self) -> &Configuration {
+        &self.replica.membership.in_force().configuration
+    }
+
+    /// The entry that holds the configuration in force; zero: the group began with it.
+    pub fn configuration_index(&self) -> Index {
+        self.replica.membership.in_force().index
+    }
+
+    /// Whether the configuration in force is committed, as far as this node knows.
+    pub fn is_configuration_committed(&self) -> bool {
+        self.replica.membership.is_settled()
+    }
+
+    /// What this leader would append for a change that is meant for the configuration of entry
+    /// `expected`. What it would append is to be stepped ([`Input::Configure`]) before all else.
+    ///
+    /// # Errors
+    /// Why the change isn't made.
+    pub fn plan(&self, expected: Index, change: Change<'_>) -> Result<Plan, ChangeRefused> {
+        match &self.role {
+            Role::Leader(leader) => leader.plan(&self.replica, self.now, expected, change),
+            _ => Err(ChangeRefused::NotLeader(self.leader())),
+        }
+    }
+
+    /// What this leader is to append now that a joint configuration is committed; `None`: nothing.
+    pub fn completion(&self) -> Option<Configuration> {
+        match &self.role {
+            Role::Leader(leader) => leader.completion(&self.replica),
+            _ => None,
+        }
+    }
+
+    /// Of every other member, as the leader knows it: up to where its log is known to agree
     /// durably, and its commit index (RP-13). Nothing if this node doesn't lead.
     pub fn peers_progress(&self) -> impl Iterator<Item = (NodeId, Index, Index)> + '_ {
-        let peers = match &self.role {
-            Role::Leader(leader) => leader.peers(),
-            _ => &[],
-        };
-        peers.iter().map(|peer| (peer.id, peer.matched, peer.commit))
+        self.peers().map(|peer| (peer.id, peer.matched, peer.commit))
     }
 
-    /// Of every other voter, what the leader counts of it in this term: up to where its log agrees,
+    /// Of every other member, what the leader counts of it in this term: up to where its log agrees,
     /// and the newest read round that it answered. Nothing if this node doesn't lead.
     pub fn peers_counted(&self) -> impl Iterator<Item = (NodeId, Index, u64)> + '_ {
+        self.peers().map(|peer| (peer.id, peer.matched, peer.round))
+    }
+
+    fn peers(&self) -> impl Iterator<Item = &Progress> {
         let peers = match &self.role {
             Role::Leader(leader) => leader.peers(),
             _ => &[],
         };
-        peers.iter().map(|peer| (peer.id, peer.matched, peer.round))
+        peers.iter().filter(|peer| peer.is_member())
     }
 
     /// Whether a snapshot that ends with this entry may be reported by [`Input::Installed`]: it
@@ -208,7 +258,7 @@ impl Raft {
     }
 
     /// The first entry that this leader should keep for the sake of others: the lowest that some
-    /// voter needs which was heard of late, from what it holds or from what it was told to install.
+    /// member needs which was heard of late, from what it holds or from what it was told to install.
     /// The one after [`Raft::last`] if nobody needs any, or another node leads.
     pub fn needed_from(&self) -> Index {
         match &self.role {
@@ -245,10 +295,10 @@ impl Raft {
 
     /// A leader that can't persist must not keep those from leading who can (S26).
     fn on_disk_stuck(&mut self, is_stuck: bool, out: &mut Output) {
+        self.replica.is_stuck = is_stuck;
         if self.replica.membership.is_alone(self.replica.id) {
             return;
         }
-        self.replica.is_stuck = is_stuck;
         match &mut self.role {
             // It had no part in elections: it waits as if it had just come.
             Role::Follower(follower) if !is_stuck => {
@@ -267,6 +317,33 @@ impl Raft {
         }
     }
 
+    /// The configuration changed, or is about to.
+    fn look_after_members(&mut self, out: &mut Output) {
+        let is_leader = matches!(self.role, Role::Leader(_));
+        let is_leaving = is_leader && !self.configuration().is_voter(self.replica.id);
+        let (is_new, is_committed) = self.replica.membership.look(is_leaving);
+        if let Role::Leader(leader) = &mut self.role
+            && is_committed
+        {
+            leader.on_settled(&self.replica, self.now, out);
+        }
+        let is_alone = self.replica.membership.is_alone(self.replica.id);
+        let must_yield = match &self.role {
+            Role::Follower(_) => false,
+            // Its votes were those of others.
+            Role::Candidate(_) => is_new,
+            Role::Leader(leader) => {
+                // Somebody else can lead now; or has to.
+                is_new && self.replica.is_stuck && !is_alone
+                    || leader.has_left(&self.replica, self.now)
+            }
+        };
+        if must_yield {
+            self.step_down(out);
+        }
+        out.completes = self.completion().is_some();
+    }
+
     /// Who holds more than this floor takes over; the entries themselves stay acknowledged.
     fn on_damaged(&mut self, out: &mut Output) {
         if !matches!(self.replica.floor, Some(Floor::Unreadable(_))) {
@@ -278,7 +355,7 @@ impl Raft {
     }
 
     /// A snapshot was loaded: the log begins after it now, and so does what this node says of it.
-    fn on_installed(&mut self, last: LogId, out: &mut Output) {
+    fn on_installed(&mut self, last: LogId, configuration: &Configured, out: &mut Output) {
         assert!(
             self.may_install(last),
             "a {:?} has no use for a snapshot up to {last}",
@@ -286,7 +363,8 @@ impl Raft {
         );
         // From another node that is further than the leader that asked for it.
         self.adopt(last.term, out);
-        if self.replica.install(last, out) && matches!(self.role, Role::Candidate(_)) {
+        if self.replica.install(last, configuration, out) && matches!(self.role, Role::Candidate(_))
+        {
             // It asked for votes as the one that held what it gave up.
             self.step_down(out);
         }
@@ -297,7 +375,7 @@ impl Raft {
         &mut self,
         from: NodeId,
         message: Message,
-        heads: &[EntryHead],
+        entries: Entries<'_>,
         out: &mut Output,
     ) {
         assert_ne!(from, self.replica.id, "a message from itself");
@@ -310,14 +388,14 @@ impl Raft {
                 }
             }
             Message::PreVoteReply { term, granted: false } => {
-                self.adopt(term, out);
+                self.adopt_of(from, term, out);
             }
             Message::VoteReply { term, granted } => {
-                if !self.adopt(term, out) && granted && term == self.term() {
+                if !self.adopt_of(from, term, out) && granted && term == self.term() {
                     self.on_grant(from, Stage::Standing, out);
                 }
             }
-            Message::Append(append) => self.on_append(from, append, heads, out),
+            Message::Append(append) => self.on_append(from, append, entries, out),
             Message::Install { term, base, commit: _ } => {
                 if self.follow(from, term, out) {
                     follower::take_install(&mut self.replica, from, base, out);
@@ -347,7 +425,7 @@ impl Raft {
                 #[cfg(ringraft_plant)]
                 let append_term =
                     if planted(Plant::OldAckCounted) { self.term() } else { append_term };
-                if self.adopt(term, out) || append_term != self.term() {
+                if self.adopt_of(from, term, out) || append_term != self.term() {
                     return;
                 }
                 if let Role::Leader(leader) = &mut self.role {
@@ -356,7 +434,7 @@ impl Raft {
                 }
             }
             Message::HeartbeatReply { term, round, commit } => {
-                if self.adopt(term, out) || term != self.term() {
+                if self.adopt_of(from, term, out) || term != self.term() {
                     return;
                 }
                 if let Role::Leader(leader) = &mut self.role {
@@ -369,27 +447,27 @@ impl Raft {
 
     /// Answers whether it would vote for `from`; changes nothing (thesis 9.6).
     fn on_pre_vote(&mut self, from: NodeId, term: Term, last: LogId, out: &mut Output) {
-        let is_voter = self.replica.membership.contains(from);
-        if is_voter && term > self.term() && self.sticks_against(from) {
+        if term > self.term() && self.sticks_against(from) {
+            self.on_outsider(from, last, out);
             return;
         }
         let is_free = term > self.term() || term == self.term() && self.may_vote_for(from);
         let is_complete = last >= self.replica.vote_last();
         #[cfg(ringraft_plant)]
         let is_complete = is_complete || planted(Plant::ShorterLogElected);
-        let is_able = is_voter && !self.replica.is_stuck;
+        let is_able = !self.replica.is_stuck;
         let granted = is_able && is_free && is_complete;
         let term = if granted { term } else { self.term() };
         let reply = Message::PreVoteReply { term, granted };
         self.replica.send_gated(from, reply, Index::ZERO, out);
     }
 
-    /// Gives or refuses the term's vote (thesis 3.4 and 3.6.1). Outsiders are refused, and don't
-    /// raise the term (EL-06).
+    /// Gives or refuses the term's vote (thesis 3.4 and 3.6.1). Also to a node that isn't a voter as
+    /// far as this one knows, and if this one is none: either may not know yet (4.2.2).
     fn on_vote(&mut self, from: NodeId, term: Term, last: LogId, out: &mut Output) {
-        let is_voter = self.replica.membership.contains(from);
-        if is_voter && term > self.term() {
+        if term > self.term() {
             if self.sticks_against(from) {
+                self.on_outsider(from, last, out);
                 return;
             }
             self.adopt(term, out);
@@ -397,7 +475,7 @@ impl Raft {
         let is_complete = last >= self.replica.vote_last();
         #[cfg(ringraft_plant)]
         let is_complete = is_complete || planted(Plant::ShorterLogElected);
-        let granted = is_voter && term == self.term() && self.may_vote_for(from) && is_complete;
+        let granted = term == self.term() && self.may_vote_for(from) && is_complete;
         if granted && self.vote().is_none() {
             self.replica.set_hard_state(term, Some(from), out);
             let election_at = self.replica.next_election(self.now);
@@ -411,8 +489,23 @@ impl Raft {
         self.replica.send_gated(from, reply, Index::ZERO, out);
     }
 
-    fn on_append(&mut self, from: NodeId, append: Append, heads: &[EntryHead], out: &mut Output) {
+    /// A node asks for votes though there is a leader: if it was removed, it should know.
+    fn on_outsider(&mut self, from: NodeId, last: LogId, out: &mut Output) {
+        let is_outside = !self.replica.membership.is_known(from);
+        if let Role::Leader(leader) = &mut self.role
+            && is_outside
+        {
+            leader.on_outsider(&self.replica, self.now, from, last, out);
+        }
+    }
+
+    fn on_append(&mut self, from: NodeId, append: Append, entries: Entries<'_>, out: &mut Output) {
+        let Entries { heads, configurations } = entries;
         assert_eq!(heads.len(), append.count as usize, "an append comes with its entries");
+        if let (Some(first), Some(last)) = (configurations.first(), configurations.last()) {
+            assert!(first.index > append.prev.index, "a configuration of an append is in it");
+            assert!(last.index.0 <= append.prev.index.0 + heads.len() as u64);
+        }
         #[cfg(ringraft_plant)]
         let append = if planted(Plant::OldAppendTaken)
             && matches!(self.role, Role::Follower(_))
@@ -423,7 +516,7 @@ impl Raft {
             append
         };
         if self.follow(from, append.term, out) {
-            follower::take_append(&mut self.replica, from, append, heads, out);
+            follower::take_append(&mut self.replica, from, append, entries, out);
         } else {
             // Tells a deposed leader of the newer term.
             let Append { term, prev, .. } = append;
@@ -489,6 +582,18 @@ impl Raft {
         self.replica.set_hard_state(term, None, out);
         self.step_down(out);
         true
+    }
+
+    /// The same for what a node answered. A higher term of one that isn't a member deposes nobody:
+    /// it was removed, or nobody asked it (thesis 4.2.3).
+    fn adopt_of(&mut self, from: NodeId, term: Term, out: &mut Output) -> bool {
+        if term <= self.term() {
+            return false;
+        }
+        let is_known = self.replica.membership.is_known(from);
+        #[cfg(ringraft_plant)]
+        let is_known = is_known || planted(Plant::OutsiderDeposes);
+        is_known && self.adopt(term, out)
     }
 
     /// Becomes a follower of nobody. The time to the next election runs on, except for a leader:

@@ -3,16 +3,16 @@
 
 use crate::durable::Durable;
 use crate::floor::Floor;
-use crate::input::EntryHead;
+use crate::input::Entries;
 use crate::jitter::Jitter;
 use crate::log::Log;
 use crate::membership::Membership;
 use crate::message::Message;
 use crate::output::{Envelope, Gated, Output, Span, Token};
-use crate::settings::{Boot, HardState, Settings};
+use crate::settings::{Boot, Configured, HardState, Settings};
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
-use ringraft_types::{Index, LogId, NodeId, Term, Ticks};
+use ringraft_types::{Configuration, Index, LogId, NodeId, Term, Ticks};
 
 #[derive(Debug)]
 pub(crate) struct Replica {
@@ -43,9 +43,11 @@ pub(crate) struct Replica {
 
 impl Replica {
     pub(crate) fn new(settings: Settings, boot: Boot) -> Self {
-        let Boot { id, voters, hard_state, log, vote_floor, seed } = boot;
+        let Boot { id, configuration, mut logged, hard_state, log, vote_floor, seed } = boot;
         let log = Log::new(log);
         let (base, last) = (log.base(), log.last_id());
+        assert!(configuration.index <= base.index, "the log's own configurations are in the log");
+        logged.retain(|one| one.index > base.index && one.index <= last.index);
         // A snapshot may have been stored before the term in which it came: the term is known by
         // it all the same, and nobody was voted for in it.
         let is_term_owed = hard_state.term < base.term;
@@ -56,10 +58,12 @@ impl Replica {
         assert!(last.term <= term, "an entry's term is durable no later than it (V4)");
         // With a rotten tail the log may end before the commit index.
         let commit = hard_state.commit.min(last.index).max(base.index);
+        let mut membership = Membership::new(configuration, logged);
+        membership.commit_to(commit);
         Self {
             id,
             settings,
-            membership: Membership::new(voters),
+            membership,
             floor: vote_floor.map(Floor::Lost).filter(|floor| !floor.is_covered(base)),
             is_stuck: false,
             resigned: Term::ZERO,
@@ -105,12 +109,14 @@ impl Replica {
 
     /// Whether this node may stand for election.
     pub(crate) fn may_campaign(&self) -> bool {
-        self.floor.is_none() && !self.is_stuck && self.membership.contains(self.id)
+        let is_stuck = self.is_stuck && !self.membership.is_alone(self.id);
+        self.floor.is_none() && !is_stuck && self.membership.may_stand(self.id)
     }
 
     /// All voters but this node.
     pub(crate) fn others(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.membership.voters().iter().copied().filter(|&voter| voter != self.id)
+        let configuration = &self.membership.in_force().configuration;
+        configuration.all_voters().filter(|&voter| voter != self.id)
     }
 
     /// When to stand for election if nothing is heard from now on (thesis 3.4).
@@ -121,9 +127,9 @@ impl Replica {
     /// When to stand if the leader of this term said that it leads no more: one voter after the
     /// other, so that they don't split the votes; who begins changes with the term.
     pub(crate) fn early_election(&self, now: Ticks, resigned: NodeId) -> Ticks {
-        let voters = self.membership.voters();
-        let before = voters.iter().filter(|&&id| id < self.id && id != resigned).count() as u64;
-        let rank = (before + self.term.0) % voters.len().saturating_sub(1).max(1) as u64;
+        let voters = || self.membership.in_force().configuration.all_voters();
+        let before = voters().filter(|&id| id < self.id && id != resigned).count() as u64;
+        let rank = (before + self.term.0) % voters().count().saturating_sub(1).max(1) as u64;
         now.after(Ticks(self.settings.election_timeout.0 / 8 * rank.min(6)))
     }
 
@@ -145,17 +151,32 @@ impl Replica {
     }
 
     /// Appends entries of this term, as a leader.
+    #[inline]
     pub(crate) fn append_own(&mut self, bytes: &[u32], out: &mut Output) {
         let first = self.log.last().next();
         self.log.append_run(self.term, bytes);
         self.cover_append(first, out);
     }
 
-    /// Appends a leader's entries.
-    pub(crate) fn append_heads(&mut self, heads: &[EntryHead], out: &mut Output) {
+    /// Appends a configuration of this term, as a leader; it is in force at once.
+    pub(crate) fn append_configuration(
+        &mut self,
+        bytes: u32,
+        configuration: Configuration,
+        out: &mut Output,
+    ) {
+        self.append_own(&[bytes], out);
+        self.membership.append(Configured { index: self.log.last(), configuration });
+    }
+
+    /// Appends a leader's entries, and has the configurations among them in force.
+    pub(crate) fn append_entries(&mut self, entries: Entries<'_>, out: &mut Output) {
         let first = self.log.last().next();
-        self.log.append_heads(heads);
+        self.log.append_heads(entries.heads);
         self.cover_append(first, out);
+        for one in entries.configurations {
+            self.membership.append(one.clone());
+        }
     }
 
     fn cover_append(&mut self, first: Index, out: &mut Output) {
@@ -169,6 +190,7 @@ impl Replica {
         assert!(index > self.commit, "committed entries are never removed (I-02)");
         assert!(out.truncate_from.is_none());
         self.log.truncate_from(index);
+        self.membership.truncate_from(index);
         self.durable.truncate_from(index);
         out.truncate_from = Some(index);
         self.durable.cover(self.log.last(), out);
@@ -195,7 +217,12 @@ impl Replica {
     /// A durable snapshot took the place of everything up to `last`; says whether the whole log
     /// was given up for it. Whatever was promised of the log is still held: by the snapshot, or it
     /// never was committed.
-    pub(crate) fn install(&mut self, last: LogId, out: &mut Output) -> bool {
+    pub(crate) fn install(
+        &mut self,
+        last: LogId,
+        configured: &Configured,
+        out: &mut Output,
+    ) -> bool {
         assert!(last.index > self.commit, "a snapshot brings what is committed and lacks here");
         assert!(last.term <= self.term);
         let is_emptied = self.log.term_at(last.index) != Some(last.term);
@@ -204,6 +231,7 @@ impl Replica {
             out.emptied = Some(last);
             self.durable.truncate_from(last.index.next());
         }
+        self.membership.install(last.index, configured, self.log.last());
         self.durable.release(last.index);
         self.durable.cover(self.log.last(), out);
         self.commit_to(last.index, out);
@@ -227,6 +255,7 @@ impl Replica {
         if index > self.commit {
             assert!(index <= self.log.last(), "only what is held is committed (I-01)");
             self.commit = index;
+            self.membership.commit_to(index);
             out.committed = Some(index);
         }
     }

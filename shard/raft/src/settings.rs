@@ -1,7 +1,7 @@
 //! What a group is started with.
 
 use crate::log::Log;
-use ringraft_types::{Index, LogId, NodeId, Term, Ticks};
+use ringraft_types::{Configuration, Index, LogId, NodeId, Term, Ticks};
 
 /// Timing and limits of one group. Relations are checked where the configuration is read.
 #[derive(Clone, Copy, Debug)]
@@ -87,13 +87,27 @@ impl LogShape {
     }
 }
 
+/// A configuration and the entry that holds it; zero: the group began with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Configured {
+    /// The entry's index.
+    pub index: Index,
+    /// What it says.
+    pub configuration: Configuration,
+}
+
 /// What a group starts from.
 #[derive(Clone, Debug)]
 pub struct Boot {
     /// This node.
     pub id: NodeId,
-    /// The voters, this node among them or not, ascending.
-    pub voters: Vec<NodeId>,
+    /// The configuration in force at the log's base: the snapshot's, or the one that the group
+    /// began with. Nobody's ([`Configuration::none`]) on a node that is to join, whatever a file
+    /// says: nodes that believe different beginnings could elect each their own leader.
+    pub configuration: Configured,
+    /// Those in the log's entries, ascending. What the log begins after, or ends before, isn't
+    /// looked at.
+    pub logged: Vec<Configured>,
     /// As found in the log; the default for a new group.
     pub hard_state: HardState,
     /// As found in the log; all of it is durable. Behind a snapshot, which the owner has loaded,

@@ -6,10 +6,10 @@ mod random;
 
 use random::Random;
 use ringraft_raft::{
-    Append, AppendOutcome, Boot, Breach, EntryHead, HardState, Input, Install, LogShape, Message,
-    Output, Raft, RoleKind, Settings,
+    Append, AppendOutcome, Boot, Breach, Configured, Entries, EntryHead, HardState, Input, Install,
+    LogShape, Message, Output, Raft, RoleKind, Settings,
 };
-use ringraft_types::{Index, LogId, NodeId, Term, Ticks};
+use ringraft_types::{Configuration, Index, LogId, NodeId, Term, Ticks};
 use std::collections::BTreeMap;
 
 const SEEDS: u64 = 2_000;
@@ -40,10 +40,16 @@ fn settings() -> Settings {
     }
 }
 
+fn first() -> Configured {
+    let configuration = Configuration::first((1..=3).map(NodeId).collect(), Vec::new());
+    Configured { index: Index::ZERO, configuration: configuration.expect("three voters") }
+}
+
 fn boot(seed: u64) -> Raft {
     let boot = Boot {
         id: OWN,
-        voters: (1..=3).map(NodeId).collect(),
+        configuration: first(),
+        logged: Vec::new(),
         hard_state: HardState::default(),
         log: LogShape::default(),
         vote_floor: None,
@@ -136,6 +142,7 @@ fn name(breach: Breach) -> &'static str {
         Breach::SecondLeader { .. } => "second leader",
         Breach::LacksCommitted { .. } => "lacks committed",
         Breach::BaseUncommitted { .. } => "base uncommitted",
+        Breach::WrongConfiguration { .. } => "wrong configuration",
         Breach::NeverSent { .. } => "never sent",
         Breach::NeverAsked { .. } => "never asked",
     }
@@ -187,16 +194,18 @@ fn run(seed: u64, reached: &mut Reached) {
                 let last = LogId::new(Term(base.term.0 + more / 2), Index(base.index.0 + more));
                 if raft.may_install(last) {
                     reached.installed += 1;
-                    raft.step(now, Input::Installed { last }, &mut out);
+                    let configuration = &first();
+                    raft.step(now, Input::Installed { last, configuration }, &mut out);
                 }
             }
             _ => {
                 let message = message(&mut random, &raft, &mut heads);
-                if let Err(breach) = raft.judge(from, &message, &heads) {
+                let entries = Entries { heads: &heads, configurations: &[] };
+                if let Err(breach) = raft.judge(from, &message, entries) {
                     *reached.breaches.entry(name(breach)).or_default() += 1;
                     continue;
                 }
-                raft.step(now, Input::Message { from, message, heads: &heads }, &mut out);
+                raft.step(now, Input::Message { from, message, entries }, &mut out);
             }
         }
         tokens.extend(out.token);
@@ -222,7 +231,8 @@ fn offers_are_judged() {
     let runs = vec![(Index(1), Term(2)), (Index(4), Term(5))];
     let boot = Boot {
         id: OWN,
-        voters: (1..=3).map(NodeId).collect(),
+        configuration: first(),
+        logged: Vec::new(),
         hard_state: HardState { term: Term(7), vote: None, commit: Index(5) },
         log: LogShape { base: LogId::ZERO, runs, last: Index(9) },
         vote_floor: None,
@@ -231,7 +241,7 @@ fn offers_are_judged() {
     let raft = Raft::new(Ticks(1_000), settings(), boot);
     let judge = |term, base, commit| {
         let message = Message::Install { term: Term(term), base, commit: Index(commit) };
-        raft.judge(NodeId(2), &message, &[])
+        raft.judge(NodeId(2), &message, Entries::default())
     };
     for (term, base, commit) in [
         (7, id(2, 3), 3),

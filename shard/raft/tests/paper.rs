@@ -202,16 +202,43 @@ fn a_vote_raises_the_term_and_a_pre_vote_does_not() {
     assert_eq!(cluster.raft(1).term(), Term(9));
 }
 
-/// A candidate outside the configuration is refused, and its term is ignored. (EL-06)
+/// A candidate outside the configuration gets a vote like any other: the voter may not know yet
+/// that it is a member. (4.2.2) While there is a leader it gets no answer. (4.2.3, EL-06)
 #[test]
-fn outsiders_get_no_vote() {
-    let mut cluster = Cluster::started(&ALL);
-    let reply = ask(&mut cluster, &vote(9, 1, 7, id(6, 6)));
-    assert_eq!(reply, Message::VoteReply { term: Term(0), granted: false });
-    let pre_vote = Message::PreVote { term: Term(7), last: id(6, 6) };
-    let reply = ask(&mut cluster, &mail(9, 1, pre_vote));
-    assert_eq!(reply, Message::PreVoteReply { term: Term(0), granted: false });
-    assert_eq!(cluster.raft(1).term(), Term(0));
+fn outsiders_are_judged_by_their_logs() {
+    let mut cluster = Cluster::new(&ALL);
+    cluster.boot(1, 3, None, 0, &[3, 3]);
+    let pre_vote = |last| mail(9, 1, Message::PreVote { term: Term(7), last });
+    let reply = ask(&mut cluster, &pre_vote(id(3, 2)));
+    assert_eq!(reply, Message::PreVoteReply { term: Term(7), granted: true });
+    let reply = ask(&mut cluster, &pre_vote(id(3, 1)));
+    assert_eq!(reply, Message::PreVoteReply { term: Term(3), granted: false });
+    assert!(is_vote(ask(&mut cluster, &vote(9, 1, 4, id(3, 1))), false));
+    assert!(is_vote(ask(&mut cluster, &vote(9, 1, 5, id(3, 2))), true));
+    let mut cluster = led();
+    for node in [1, 2] {
+        let term = cluster.raft(node).term();
+        cluster.hand(&vote(9, node, 7, id(6, 6)));
+        assert!(cluster.out.send_now.is_empty() && cluster.out.send_after_persist.is_empty());
+        assert_eq!(cluster.raft(node).term(), term);
+    }
+}
+
+/// What an outsider answers deposes nobody, whatever its term. (4.2.3, M06)
+#[test]
+fn outsiders_depose_nobody() {
+    let reply = AppendOutcome::Rejected { prev: Index(1), hint: LogId::ZERO };
+    let (term, commit) = (Term(8), Index(0));
+    for message in [
+        Message::PreVoteReply { term, granted: false },
+        Message::VoteReply { term, granted: false },
+        Message::AppendReply { term, append_term: Term(1), outcome: reply, commit },
+        Message::HeartbeatReply { term, round: 0, commit },
+    ] {
+        let mut cluster = led();
+        cluster.hand(&mail(9, 1, message));
+        assert_eq!((cluster.raft(1).role(), cluster.raft(1).term()), (RoleKind::Leader, Term(1)));
+    }
 }
 
 // ---- Figure 2, "Rules for Servers" ----

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! nodes 1 2 3 [entries=4 bytes=1000 appends=2 window=10000]   boots new nodes
+//!   [learners=4] [joins=5]    a learner from the beginning; a node that knows of nobody
 //! boot 1 voters=1,2,3 term=2 vote=1 commit=3 log=1,1,2 [floor=2.5] [snapshot=1,1]
 //! crash 1                     loses what isn't durable, starts from the disk
 //! advance 50                  milliseconds
@@ -20,6 +21,9 @@
 //! install 3 1 5               3 loads 1's snapshot up to 5
 //! needed 1                    what 1's owner should keep
 //! linkup 1 2 / linkdown 1 2 / trim 1 5 / fetched 1 [n]   (the newest fetch)
+//! members 1 at=3 voters=1,2,4 [learners=3,5] [held] [allow=majority,unready] [unfit=4]
+//! commit 1 at=5 / abort 1 at=5                   a held change
+//! complete 1                                     goes on from a joint configuration
 //! elect 1 by 1,2 / settle 1,2 / beat 1 by 1,2    quiet
 //! state
 //! ```
@@ -27,11 +31,12 @@
 #[allow(dead_code, reason = "each test uses its part")]
 mod cluster;
 
-use cluster::{Cluster, Mail, heads};
+use cluster::{Cluster, Mail, heads, nodes};
 use ringraft_raft::{
-    Append, AppendOutcome, Envelope, HardState, Input, Message, Output, Refusal, RoleKind, Token,
+    Allow, Append, AppendOutcome, Change, Envelope, HardState, Input, Message, Output, Raft,
+    Refusal, RoleKind, Token,
 };
-use ringraft_types::{Index, LogId, NodeId, Term};
+use ringraft_types::{Configuration, Index, LogId, NodeId, Term};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -62,6 +67,25 @@ fn show_message(message: Message) -> String {
             format!("heartbeat-reply t{term} round={round} commit={commit}")
         }
     }
+}
+
+/// The configuration in force, if it isn't the one that the group began with: its entry, with a
+/// question mark while it isn't known to be committed; voters, outgoing voters, learners.
+fn show_members(raft: &Raft) -> String {
+    let (index, members) = (raft.configuration_index(), raft.configuration());
+    if index == Index::ZERO {
+        return String::new();
+    }
+    let list = |nodes: &[NodeId]| nodes.iter().map(|node| format!(" {node}")).collect::<String>();
+    let mut text = list(members.voters());
+    if members.is_joint() {
+        text += &format!(" /{}", list(members.outgoing()));
+    }
+    if !members.learners().is_empty() {
+        text += &format!(" +{}", list(members.learners()));
+    }
+    let mark = if raft.is_configuration_committed() { "" } else { "?" };
+    format!(" members@{index}{mark} {:?}{text}", members.phase())
 }
 
 fn show_hard_state(hard_state: HardState) -> String {
@@ -98,6 +122,9 @@ fn show_output(id: u32, role: RoleKind, out: &Output) -> String {
         parts.push(format!("{role:?}"));
     }
     parts.extend(out.committed.map(|index| format!("commit {index}")));
+    if out.completes {
+        parts.push("to complete".into());
+    }
     if out.repaired {
         parts.push("repaired".into());
     }
@@ -111,6 +138,7 @@ fn show_output(id: u32, role: RoleKind, out: &Output) -> String {
     parts.extend(out.install.map(|install| format!("wants {} of {}", install.base, install.from)));
     parts.extend(out.refused.map(|refusal| match refusal {
         Refusal::Busy => "busy".into(),
+        Refusal::NotNow => "not now".into(),
         Refusal::NotLeader(hint) => {
             format!("not leader, hint={}", hint.map_or("-".into(), |id| id.to_string()))
         }
@@ -157,9 +185,9 @@ impl Runner {
     }
 
     fn nodes(&mut self, words: &[&str]) {
-        let (ids, options): (Vec<&str>, Vec<&str>) =
+        let (named, options): (Vec<&str>, Vec<&str>) =
             words.iter().copied().partition(|word| !word.contains('='));
-        let voters: Vec<u32> = ids.into_iter().map(number).collect();
+        let voters: Vec<u32> = named.into_iter().map(number).collect();
         let mut cluster = Cluster::new(&voters);
         for option in options {
             let (key, value) = option.split_once('=').expect("it has one");
@@ -168,10 +196,18 @@ impl Runner {
                 "bytes" => cluster.settings.append_bytes_max = number(value),
                 "appends" => cluster.settings.inflight_appends_max = number(value),
                 "window" => cluster.settings.inflight_bytes_max = number(value),
+                "learners" => {
+                    let (voters, learners) = (nodes(&voters), nodes(&ids(value)));
+                    cluster.first = Configuration::first(voters, learners).expect("sound");
+                }
+                "joins" => cluster.joins = ids(value),
                 _ => panic!("no option {key}"),
             }
         }
-        for &id in &voters {
+        let learners = cluster.first.learners().iter().map(|node| node.0);
+        for id in
+            voters.into_iter().chain(learners).chain(cluster.joins.clone()).collect::<Vec<_>>()
+        {
             cluster.boot(id, 0, None, 0, &[]);
         }
         self.cluster = Some(cluster);
@@ -201,6 +237,38 @@ impl Runner {
             }
         }
         self.cluster().boot_with(id, hard_state, &log, &snapshot, floor);
+    }
+
+    /// Asks for a change of members, and shows what becomes of it.
+    fn change(&mut self, id: u32, words: &[&str]) {
+        let (mut at, mut is_held, mut allow) = (0, false, Allow::default());
+        let (mut voters, mut learners, mut unfit) = (Vec::new(), Vec::new(), Vec::new());
+        for word in &words[1..] {
+            match word.split_once('=').unwrap_or((word, "")) {
+                ("at", value) => at = number(value),
+                ("voters", value) => voters = nodes(&ids(value)),
+                ("learners", value) => learners = nodes(&ids(value)),
+                ("unfit", value) => unfit = nodes(&ids(value)),
+                ("allow", value) => {
+                    allow.majority = value.contains("majority");
+                    allow.unready = value.contains("unready");
+                }
+                ("held", "") => is_held = true,
+                _ => panic!("no option {word}"),
+            }
+        }
+        let change = match words[0] {
+            "commit" => Change::Commit,
+            "abort" => Change::Abort,
+            _ => Change::To { voters: &voters, learners: &learners, is_held, allow, unfit: &unfit },
+        };
+        match self.cluster().change(id, at, change) {
+            Ok(()) if self.cluster().out.append.is_none() => {
+                self.shown += &format!("{id}: done already\n");
+            }
+            Ok(()) => self.show(id),
+            Err(refused) => self.shown += &format!("{id}: refused, {refused}\n"),
+        }
     }
 
     fn command(&mut self, line: &str) {
@@ -297,6 +365,17 @@ impl Runner {
                 let (peer, first) = (fetch.peer, fetch.first);
                 self.step(id, Input::Fetched { peer, first, heads: &heads });
             }
+            "members" | "commit" | "abort" => {
+                let words: Vec<&str> = [&words[..1], &words[2..]].concat();
+                self.change(number(line.split_whitespace().nth(1).expect("a node")), &words);
+            }
+            "complete" => {
+                let id = number(words[1]);
+                match self.cluster().complete(id) {
+                    true => self.show(id),
+                    false => self.shown += &format!("{id}: nothing to complete\n"),
+                }
+            }
             "elect" => self.cluster().elect(number(words[1]), &ids(words[3])),
             "settle" => self.cluster().settle(&ids(words[1])),
             "beat" => self.cluster().beat(number(words[1]), &ids(words[3])),
@@ -317,12 +396,13 @@ impl Runner {
                 base => format!(" base={base}"),
             };
             let line = format!(
-                "{id}: {:?} t{} leader={leader} commit={} persisted={}{base} log=[{}]\n",
+                "{id}: {:?} t{} leader={leader} commit={} persisted={}{base} log=[{}]{}\n",
                 raft.role(),
                 raft.term(),
                 raft.commit(),
                 raft.persisted(),
                 log.join(" "),
+                show_members(raft),
             );
             self.shown += &line;
         }

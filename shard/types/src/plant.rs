@@ -128,6 +128,30 @@ plants! {
     SessionsUnloaded,
     /// A chunk of a snapshot is believed whatever its checksum.
     ChunkUnchecked,
+    /// Of a joint configuration the new voters' majority decides alone.
+    NewMajorityOnly,
+    /// Of a joint configuration the old voters' majority decides alone.
+    OldMajorityOnly,
+    /// A configuration stays in force when its entry is removed.
+    ConfigurationKept,
+    /// A configuration is in force when it is committed, and not before.
+    ConfigurationWhenCommitted,
+    /// A snapshot is loaded without its configuration.
+    SnapshotConfigurationIgnored,
+    /// A leader changes the configuration before an entry of its own term is committed.
+    ChangeBeforeCommit,
+    /// A leader appends a configuration before the one in force is committed.
+    TwoChanges,
+    /// A leader goes on from a joint configuration before it is committed.
+    JointLeftEarly,
+    /// A joint configuration stays when its leader is lost.
+    JointStuck,
+    /// A learner's copy counts.
+    LearnerCounted,
+    /// A leader that the configuration leaves out counts its own copy.
+    RemovedLeaderCounted,
+    /// A higher term of a node that was removed deposes a leader.
+    OutsiderDeposes,
     /// The client forgets that a write was sent when its connection is lost.
     DoubtForgotten,
     /// The client gives the number of a write that it gave up to the next.

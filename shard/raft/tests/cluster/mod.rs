@@ -1,10 +1,10 @@
 //! A few cores, driven by hand: every delivery, completion and tick is a call.
 
 use ringraft_raft::{
-    Boot, EntryHead, Envelope, Fetch, HardState, Input, LogShape, Message, Output, Raft, Settings,
-    Token,
+    Boot, Change, ChangeRefused, Configured, Entries, EntryHead, Envelope, Fetch, HardState, Input,
+    LogShape, Message, Output, Plan, Raft, Settings, Token,
 };
-use ringraft_types::{Index, LogId, NodeId, Term, Ticks};
+use ringraft_types::{Configuration, Index, LogId, NodeId, Term, Ticks};
 use std::collections::{BTreeMap, VecDeque};
 
 /// A message under way, with the entries it carries.
@@ -28,12 +28,19 @@ pub(crate) struct Node {
     pub(crate) batches: VecDeque<(Token, HardState, Vec<EntryHead>)>,
     pub(crate) gated: Vec<(Token, Envelope)>,
     pub(crate) fetch: VecDeque<Fetch>,
+    /// It is to go on from a joint configuration.
+    pub(crate) completes: bool,
 }
 
 pub(crate) struct Cluster {
     pub(crate) now: Ticks,
     pub(crate) settings: Settings,
-    pub(crate) voters: Vec<NodeId>,
+    /// What the group begins with.
+    pub(crate) first: Configuration,
+    /// Those that join later: they know of nobody.
+    pub(crate) joins: Vec<u32>,
+    /// What entries say that are configurations.
+    pub(crate) configurations: BTreeMap<LogId, Configuration>,
     pub(crate) nodes: BTreeMap<u32, Node>,
     pub(crate) links: BTreeMap<(u32, u32), VecDeque<Mail>>,
     /// The output of the last step.
@@ -43,6 +50,10 @@ pub(crate) struct Cluster {
 /// Terms of a log, one per entry, as heads of 48 bytes each.
 pub(crate) fn heads(terms: &[u64]) -> Vec<EntryHead> {
     terms.iter().map(|&term| EntryHead { term: Term(term), bytes: 48 }).collect()
+}
+
+pub(crate) fn nodes(ids: &[u32]) -> Vec<NodeId> {
+    ids.iter().copied().map(NodeId).collect()
 }
 
 fn end_of(snapshot: &[EntryHead]) -> LogId {
@@ -63,7 +74,9 @@ impl Cluster {
                 inflight_bytes_max: 10_000,
                 reads_waiting_max: 4,
             },
-            voters: voters.iter().copied().map(NodeId).collect(),
+            first: Configuration::first(nodes(voters), Vec::new()).expect("sound"),
+            joins: Vec::new(),
+            configurations: BTreeMap::new(),
             nodes: BTreeMap::new(),
             links: BTreeMap::new(),
             out: Output::default(),
@@ -115,7 +128,8 @@ impl Cluster {
         whole.truncate(shape.last.0 as usize);
         let boot = Boot {
             id: NodeId(id),
-            voters: self.voters.clone(),
+            configuration: self.configuration_at(id, snapshot),
+            logged: self.configurations_of(Index(1), &whole),
             hard_state,
             log: shape,
             vote_floor,
@@ -130,8 +144,55 @@ impl Cluster {
             batches: VecDeque::new(),
             gated: Vec::new(),
             fetch: VecDeque::new(),
+            completes: false,
         };
         self.nodes.insert(id, node);
+    }
+
+    /// What these entries say that are configurations; the first entry's index is `first`.
+    pub(crate) fn configurations_of(&self, first: Index, log: &[EntryHead]) -> Vec<Configured> {
+        let ids = (first.0..).zip(log).map(|(index, head)| LogId::new(head.term, Index(index)));
+        let configured = ids.filter_map(|id| {
+            let configuration = self.configurations.get(&id)?.clone();
+            Some(Configured { index: id.index, configuration })
+        });
+        configured.collect()
+    }
+
+    /// The configuration in force where this log ends.
+    fn configuration_at(&self, id: u32, log: &[EntryHead]) -> Configured {
+        let first = match self.joins.contains(&id) {
+            true => Configuration::none(),
+            false => self.first.clone(),
+        };
+        let first = Configured { index: Index::ZERO, configuration: first };
+        self.configurations_of(Index(1), log).pop().unwrap_or(first)
+    }
+
+    /// Asks for a change, and makes it.
+    pub(crate) fn change(
+        &mut self,
+        id: u32,
+        expected: u64,
+        change: Change<'_>,
+    ) -> Result<(), ChangeRefused> {
+        self.out.clear();
+        if let Plan::Append(next) = self.raft(id).plan(Index(expected), change)? {
+            self.configure(id, &next);
+            assert_eq!(self.out.refused, None);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn configure(&mut self, id: u32, configuration: &Configuration) {
+        self.step(id, Input::Configure { configuration, bytes: 96 });
+    }
+
+    /// Goes on from a joint configuration, if it is to.
+    pub(crate) fn complete(&mut self, id: u32) -> bool {
+        let next = self.raft(id).completion();
+        self.nodes.get_mut(&id).expect("booted").completes = false;
+        next.inspect(|next| self.configure(id, next)).is_some()
     }
 
     /// Loses what isn't durable and starts from the disk.
@@ -154,8 +215,9 @@ impl Cluster {
         let last = end_of(&snapshot);
         let node = self.nodes.get_mut(&id).expect("booted");
         assert!(node.raft.may_install(last), "it is of no use");
-        node.snapshot = snapshot;
-        self.step(id, Input::Installed { last });
+        node.snapshot = snapshot.clone();
+        let configuration = &self.configuration_at(from, &snapshot);
+        self.step(id, Input::Installed { last, configuration });
         let node = &self.nodes[&id];
         assert_eq!(node.log[..through as usize], node.snapshot, "the snapshot is what it holds");
     }
@@ -169,8 +231,8 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).expect("booted");
         node.raft.step(self.now, input, &mut self.out);
         let carried = match input {
-            Input::Message { message: Message::Append(append), heads, .. } => {
-                Some((append.prev.index.next(), heads))
+            Input::Message { message: Message::Append(append), entries, .. } => {
+                Some((append.prev.index.next(), entries.heads))
             }
             _ => None,
         };
@@ -179,6 +241,7 @@ impl Cluster {
                 let term = node.raft.term();
                 bytes.iter().map(|&bytes| EntryHead { term, bytes }).collect()
             }
+            Input::Configure { bytes, .. } => vec![EntryHead { term: node.raft.term(), bytes }],
             _ => Vec::new(),
         };
         let fetched = match input {
@@ -200,7 +263,13 @@ impl Cluster {
                 (None, None) => node.log.extend(proposed),
             }
             assert_eq!(span.last.0 as usize, node.log.len());
+            if let Input::Configure { configuration, .. } = input {
+                let id = LogId::new(node.raft.term(), span.last);
+                let was = self.configurations.insert(id, configuration.clone());
+                assert_eq!(was, None);
+            }
         }
+        node.completes |= self.out.completes;
         if let Some(token) = self.out.token {
             let newest = node.batches.back().map_or(node.disk.0, |batch| batch.1);
             let hard_state = self.out.hard_state.unwrap_or(newest);
@@ -288,7 +357,13 @@ impl Cluster {
     pub(crate) fn hand(&mut self, mail: &Mail) {
         let Mail { from, to, message, heads } = mail;
         let from = NodeId(*from);
-        self.step(*to, Input::Message { from, message: *message, heads });
+        let configurations = match message {
+            Message::Append(append) => self.configurations_of(append.prev.index.next(), heads),
+            _ => Vec::new(),
+        };
+        let entries = Entries { heads, configurations: &configurations };
+        assert_eq!(self.raft(*to).judge(from, message, entries), Ok(()));
+        self.step(*to, Input::Message { from, message: *message, entries });
     }
 
     /// Delivers what is under way on a link, in order.
@@ -316,6 +391,9 @@ impl Cluster {
             let mut is_quiet = true;
             for &id in ids {
                 while self.persist_one(id) {
+                    is_quiet = false;
+                }
+                if self.nodes[&id].completes && self.complete(id) {
                     is_quiet = false;
                 }
             }

@@ -1,8 +1,8 @@
 //! One node: the core, what its owner remembers, and its disk.
 
 use crate::disk::{Batch, Disk, end_of};
-use ringraft_raft::{Boot, Envelope, Raft, Settings, Token};
-use ringraft_types::{Index, NodeId, Term, Ticks};
+use ringraft_raft::{Boot, Configured, Envelope, Raft, Settings, Token};
+use ringraft_types::{Configuration, Index, NodeId, Term, Ticks};
 use std::collections::VecDeque;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +64,11 @@ impl Node {
         let token = Token::default();
         let cut = |_| Batch { token, truncate_from, append: None, hard_state: None };
         self.batches.extend(truncate_from.map(cut));
+        let configuration = Configuration::first(voters.to_vec(), Vec::new()).expect("sound");
         let boot = Boot {
             id: self.id,
-            voters: voters.to_vec(),
+            configuration: Configured { index: Index::ZERO, configuration },
+            logged: Vec::new(),
             hard_state: self.disk.hard_state,
             log,
             vote_floor: (!self.disk.lost.is_empty()).then(|| end_of(&self.disk.lost)),

@@ -104,7 +104,8 @@ impl World {
             return;
         }
         let (held, was) = (raft.term_at(last.index), raft.last());
-        self.step(node, Input::Installed { last }, &[]);
+        let configuration = &self.configured();
+        self.step(node, Input::Installed { last, configuration }, &[]);
         let own = &self.nodes[node];
         assert!(own.log.starts_with(&own.disk.snapshot), "the log holds what the snapshot does");
         self.reached.installs += 1;

@@ -4,9 +4,10 @@ use crate::disk::{Batch, end_of};
 use crate::node::{Entry, Node};
 use crate::random::Random;
 use ringraft_raft::{
-    AppendOutcome, EntryHead, Envelope, Input, Message, Output, Raft, RoleKind, Settings, Token,
+    AppendOutcome, Configured, Entries, EntryHead, Envelope, Input, Message, Output, Raft,
+    RoleKind, Settings, Token,
 };
-use ringraft_types::{Index, NodeId, Term, Ticks};
+use ringraft_types::{Configuration, Index, NodeId, Term, Ticks};
 use std::collections::BTreeMap;
 
 pub(crate) enum Event {
@@ -141,6 +142,11 @@ impl World {
         world
     }
 
+    pub(crate) fn configured(&self) -> Configured {
+        let configuration = Configuration::first(self.voters.clone(), Vec::new()).expect("sound");
+        Configured { index: Index::ZERO, configuration }
+    }
+
     fn boot(&mut self, node: usize) {
         if self.nodes[node].raft.is_some() {
             return;
@@ -177,9 +183,10 @@ impl World {
                     let heads = heads(&entries);
                     let from = self.nodes[from].id;
                     let raft = self.nodes[to].raft.as_ref().expect("just seen");
-                    let judged = raft.judge(from, &message, &heads);
+                    let entries_of = Entries { heads: &heads, configurations: &[] };
+                    let judged = raft.judge(from, &message, entries_of);
                     assert_eq!(judged, Ok(()), "a sound node is never refused: {message:?}");
-                    self.step(to, Input::Message { from, message, heads: &heads }, &entries);
+                    self.step(to, Input::Message { from, message, entries: entries_of }, &entries);
                 }
             }
             Event::Tick { node, life } => {
