@@ -23,6 +23,18 @@ pub struct FileId {
     pub number: u64,
 }
 
+impl FileId {
+    /// A segment of a log.
+    pub const fn segment(owner: u64, number: u64) -> Self {
+        Self { kind: FileKind::Segment, owner, number }
+    }
+
+    /// A snapshot of a log.
+    pub const fn snapshot(owner: u64, number: u64) -> Self {
+        Self { kind: FileKind::Snapshot, owner, number }
+    }
+}
+
 /// The kinds of file that pass the disk door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FileKind {

@@ -504,7 +504,7 @@ impl Recovery {
         // blocks must not be written to it before both are.
         for &number in &spares {
             waiting += 1;
-            let file = FileId { kind: FileKind::Segment, owner: self.settings.log_id, number };
+            let file = FileId::segment(self.settings.log_id, number);
             self.operations.submit(device, Purpose::Sync(Some(file)), Operation::Sync(file));
         }
         // The same of a snapshot that no record names yet: its head or its name.
@@ -550,8 +550,7 @@ impl Recovery {
             if is_named || is_unknown {
                 lost.push(number);
             } else {
-                let owner = self.settings.log_id;
-                unfinished.push(FileId { kind: FileKind::Snapshot, owner, number });
+                unfinished.push(FileId::snapshot(self.settings.log_id, number));
             }
         }
         (unfinished, lost)

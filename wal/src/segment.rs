@@ -3,7 +3,7 @@
 //! A segment is made in the background, in chunks, and is zero-filled and synced before its
 //! header is written, so that a crash at any step leaves a file that is told from a used one.
 
-use crate::device::{FileId, FileKind};
+use crate::device::FileId;
 use ringraft_types::{Sequence, Ticks};
 use std::collections::VecDeque;
 
@@ -82,7 +82,7 @@ pub(crate) struct Segments {
 
 impl Segments {
     pub(crate) fn file(&self, number: u64) -> FileId {
-        FileId { kind: FileKind::Segment, owner: self.log_id, number }
+        FileId::segment(self.log_id, number)
     }
 
     /// Reserves the place of a block: segment and offset. `None`: a segment must be made first.

@@ -16,7 +16,7 @@ mod format;
 mod read;
 mod write;
 
-use crate::device::{FileId, FileKind};
+use crate::device::FileId;
 pub use format::{CHUNK_BYTES, CHUNK_HEAD_BYTES, HEAD_BYTES, SnapshotHead, SnapshotHeadError};
 pub(crate) use format::{decode_chunk, first_offset};
 pub use read::{ChunkDone, ChunkError, ChunkSums};
@@ -57,6 +57,6 @@ impl Snapshots {
     }
 
     fn file(&self, number: u64) -> FileId {
-        FileId { kind: FileKind::Snapshot, owner: self.log_id, number }
+        FileId::snapshot(self.log_id, number)
     }
 }

@@ -23,7 +23,7 @@ fn bytes(count: usize, seed: usize) -> Vec<u8> {
 }
 
 fn file(number: u64) -> FileId {
-    FileId { kind: FileKind::Snapshot, owner: 3, number }
+    FileId::snapshot(3, number)
 }
 
 /// Turns until a snapshot came to its end.
@@ -52,7 +52,7 @@ fn write(bench: &mut Bench, index: u64, content: &[u8]) -> SnapshotWritten {
     let number = bench.log.begin_snapshot(GROUP, last(index));
     give(bench, number, content, 10_000);
     let written = written(bench);
-    assert_eq!(written.number, number);
+    assert_eq!(written.head.number, number);
     written
 }
 
@@ -254,7 +254,7 @@ fn rot_is_noticed() {
     let content = bytes(ROOM + 5_000, 1);
     let mut bench = Bench::new(settings());
     let done = write(&mut bench, 9, &content);
-    let name = record(RecordKind::Snapshot, 7, 9, 2, &done.number.to_le_bytes());
+    let name = record(RecordKind::Snapshot, 7, 9, 2, &done.head.number.to_le_bytes());
     let second = HEAD_BYTES + CHUNK_BYTES;
     let places = [HEAD_BYTES, HEAD_BYTES + 63, HEAD_BYTES + 64, second - 1, second + 5_000];
     for place in places {
@@ -301,7 +301,7 @@ fn a_log_begins_behind_its_snapshot() {
     let before = bench.log.segments();
     assert!(before > 5);
     let done = write(&mut bench, 395, b"state");
-    bench.append(&record(RecordKind::Snapshot, 7, 395, 2, &done.number.to_le_bytes()));
+    bench.append(&record(RecordKind::Snapshot, 7, 395, 2, &done.head.number.to_le_bytes()));
     bench.flush();
     bench.log.release(GROUP, Index(395));
     bench.settle();
@@ -310,7 +310,7 @@ fn a_log_begins_behind_its_snapshot() {
     let (log, recovered) = recover(&mut bench.device);
     let group = &recovered.groups[&GROUP];
     assert_eq!((group.first, group.last), (Index(396), Index(400)));
-    assert_eq!(group.named.map(|named| (named.last, named.number)), Some((last(395), done.number)));
+    assert_eq!(group.named.map(|named| (named.last, named.number)), Some((last(395), done.head.number)));
     assert_eq!((group.damaged, recovered.rot), (None, vec![]));
     bench.log = log;
     bench.settle();
@@ -325,7 +325,7 @@ fn a_log_begins_behind_its_snapshot() {
         next += 10;
     }
     let (_, recovered) = recover(&mut bench.device);
-    assert_eq!(recovered.groups[&GROUP].named.map(|named| named.number), Some(done.number));
+    assert_eq!(recovered.groups[&GROUP].named.map(|named| named.number), Some(done.head.number));
 }
 
 /// A log that begins anew below its snapshot's end, because the snapshot was lost, still owes what

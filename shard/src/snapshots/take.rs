@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use ringraft_types::record::RecordKind;
 use ringraft_types::{Index, LogId, Sequence, Ticks};
 use ringraft_wal::device::Device;
-use ringraft_wal::{NamedSnapshot, SnapshotError, SnapshotHead};
+use ringraft_wal::{NamedSnapshot, SnapshotHead, SnapshotWritten};
 
 use super::SnapshotReason;
 use super::pieces::{HEAD_BYTES, Part, head};
@@ -90,7 +90,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// Goes on with the snapshots. Returns when it wants another turn.
     pub(crate) fn take_snapshots(&mut self, now: Ticks) -> Result<Ticks, ShardError> {
         while let Some(written) = self.log.take_snapshot_written() {
-            self.snapshot_written(now, written.number, written.head, written.result)?;
+            self.snapshot_written(now, written)?;
         }
         self.release();
         if now >= self.snapshots.look_at {
@@ -217,11 +217,9 @@ impl<D: Device, L: Links> Shard<D, L> {
     fn snapshot_written(
         &mut self,
         now: Ticks,
-        number: u64,
-        written: SnapshotHead,
-        result: Result<(), SnapshotError>,
+        SnapshotWritten { head, result }: SnapshotWritten,
     ) -> Result<(), ShardError> {
-        let taking = self.snapshots.taking.take_if(|taking| taking.number == number);
+        let taking = self.snapshots.taking.take_if(|taking| taking.number == head.number);
         let taking = taking.expect("a snapshot that was written was being taken");
         let Taking { slot, reason, began, part, .. } = taking;
         let group = &mut self.groups[slot];
@@ -231,7 +229,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         if part != Part::End {
             group.sessions.end_snapshot();
         }
-        let (id, last, bytes) = (group.id, written.last.index, written.length);
+        let (id, last, bytes) = (group.id, head.last.index, head.length);
         if let Err(error) = result {
             self.metrics.snapshots_failed += 1;
             self.snapshots.retry_at = now.after(RETRY_AFTER);
@@ -246,11 +244,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.metrics.snapshot_bytes += bytes;
         self.events.push(ShardEvent::SnapshotTaken { group: id, last, bytes, took, reason });
         group.snapshot_at = now;
-        group.kept.push(written);
+        group.kept.push(head);
         for old in std::mem::take(&mut group.unreadable) {
             self.log.remove_snapshot(&mut self.device, old);
         }
-        self.log.close_snapshot(&mut self.device, number);
+        self.log.close_snapshot(&mut self.device, head.number);
         self.name_oldest(slot)
     }
 

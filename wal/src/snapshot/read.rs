@@ -3,7 +3,7 @@
 
 use super::{CHUNK_HEAD_BYTES, SnapshotHead, decode_chunk};
 use crate::buffer::Buffer;
-use crate::device::{Completion, Device, FileId, FileKind, Operation};
+use crate::device::{Completion, Device, Operation};
 use crate::log::{ATTEMPTS_MAX, Log, Purpose};
 use std::collections::VecDeque;
 
@@ -134,8 +134,7 @@ impl Log {
                 continue;
             }
             let (ticket, number) = (job.ticket, job.head.number);
-            let owner = snapshots.log_id;
-            let file = FileId { kind: FileKind::Snapshot, owner, number };
+            let file = job.head.file();
             job.is_in_flight = true;
             flying += 1;
             if snapshots.open.contains(&number) {

@@ -3,7 +3,7 @@
 use super::format::{CHUNK_ROOM, chunk_stride, encode_chunk};
 use super::{CHUNK_HEAD_BYTES, ChunkSums, HEAD_BYTES, SnapshotHead, first_offset};
 use crate::buffer::Buffer;
-use crate::device::{Completion, Device, Durability, FileId, Operation};
+use crate::device::{Completion, Device, Durability, Operation};
 use crate::log::{ATTEMPTS_MAX, Log, Purpose};
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
@@ -35,9 +35,7 @@ pub enum SnapshotError {
 /// What became of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotWritten {
-    /// As [`Log::begin_snapshot`] named it.
-    pub number: u64,
-    /// Its head. Without an error it is durable, and will be found by a start.
+    /// Its head, with the number of [`Log::begin_snapshot`]. Without an error it is durable, and will be found by a start.
     pub head: SnapshotHead,
     /// How it went.
     pub result: Result<(), SnapshotError>,
@@ -205,9 +203,8 @@ impl Log {
             let purpose = Purpose::Snapshot(Written { number, offset: 0, attempts: 0 });
             self.operations.submit(device, purpose, Operation::Create(file));
         }
-        let log_id = self.snapshots.log_id;
         for (&number, writing) in &mut self.snapshots.writing {
-            let file = FileId { kind: crate::device::FileKind::Snapshot, owner: log_id, number };
+            let file = writing.head.file();
             let mut submit = |operation, offset| {
                 let purpose = Purpose::Snapshot(Written { number, offset, attempts: 0 });
                 self.operations.submit(device, purpose, operation);
@@ -279,14 +276,11 @@ impl Log {
         let is_failed = writing.failed.is_some();
         match writing.step {
             Step::Create if is_failed && result < 0 => self.snapshot_ended(number),
-            Step::Create => writing.step = Step::Chunks,
-            // `write_snapshots` goes on, once nothing of it is in flight.
-            Step::Chunks => {}
             Step::Remove => self.snapshot_ended(number),
-            _ if is_failed => {
-                writing.step = Step::Remove;
-                submit(Operation::Remove(file), 0);
-            }
+            // `write_snapshots` goes on with the chunks, or removes the file, once nothing of it
+            // is in flight.
+            Step::Create | Step::Chunks => writing.step = Step::Chunks,
+            _ if is_failed => writing.step = Step::Chunks,
             Step::SyncChunks => {
                 writing.head.sum = writing.sums.sum();
                 let mut buffer = Buffer::zeroed(HEAD_BYTES.max(align), align);
@@ -318,7 +312,7 @@ impl Log {
         if result.is_ok() {
             self.snapshots.open.insert(number);
         }
-        self.snapshots.written.push_back(SnapshotWritten { number, head: writing.head, result });
+        self.snapshots.written.push_back(SnapshotWritten { head: writing.head, result });
     }
 }
 

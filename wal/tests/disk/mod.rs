@@ -5,7 +5,7 @@ use ringraft_types::record::{RecordKind, encode};
 use ringraft_types::{ClusterId, GroupId, Incarnation, Index, NodeId, Sequence, Term, Ticks};
 use ringraft_wal::block::Block;
 use ringraft_wal::device::memory::MemoryDevice;
-use ringraft_wal::device::{Device, Durability, FileId, FileKind};
+use ringraft_wal::device::{Device, Durability, FileId};
 use ringraft_wal::format::{BlockHeader, DirectoryItem};
 use ringraft_wal::{
     Log, LogSettings, ReadError, ReadRequest, Recovered, RecoveredGroup, Recovery, RecoveryStep,
@@ -28,7 +28,7 @@ pub fn settings() -> LogSettings {
 }
 
 pub fn segment(number: u64) -> FileId {
-    FileId { kind: FileKind::Segment, owner: 3, number }
+    FileId::segment(3, number)
 }
 
 pub fn record(kind: RecordKind, group: u64, index: u64, term: u64, payload: &[u8]) -> Vec<u8> {
