@@ -484,7 +484,7 @@ impl SegmentHeader {
         put(out, 56, &self.identity.log_id.to_le_bytes());
         put(out, 64, &self.segment.to_le_bytes());
         put(out, 72, &self.identity.node.0.to_le_bytes());
-        let checksum = segment_checksum(out, SEGMENT_HEAD_BYTES);
+        let checksum = checksum(&out[..SEGMENT_HEAD_BYTES]);
         put(out, 8, &checksum.to_le_bytes());
     }
 
@@ -499,7 +499,7 @@ impl SegmentHeader {
         }
         let head = u32_at(bytes, 12) as usize;
         if !(SEGMENT_HEAD_BYTES..=SEGMENT_HEADER_BYTES).contains(&head)
-            || u32_at(bytes, 8) != segment_checksum(bytes, head)
+            || u32_at(bytes, 8) != checksum(&bytes[..head])
         {
             return Err(SegmentHeaderError::Bad);
         }
@@ -524,10 +524,11 @@ impl SegmentHeader {
     }
 }
 
-fn segment_checksum(bytes: &[u8], head: usize) -> u32 {
+/// Over everything but the place of the checksum itself, which follows the magic.
+pub(crate) fn checksum(bytes: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&bytes[..8]);
-    hasher.update(&bytes[12..head]);
+    hasher.update(&bytes[12..]);
     hasher.finalize()
 }
 

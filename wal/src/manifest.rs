@@ -29,7 +29,7 @@
 //!     zeros up to 12,288
 //! ```
 
-use crate::format::{put, round_up};
+use crate::format::{checksum, put, round_up};
 use ringraft_types::bytes::{u16_at, u32_at, u64_at, u128_at};
 use ringraft_types::limits::BLOCK_ALIGN_MIN;
 use ringraft_types::{ClusterId, Incarnation, Lacked, NodeId, Start, Starts};
@@ -263,13 +263,6 @@ impl Manifest {
         put(&mut out, 8, &checksum.to_le_bytes());
         out
     }
-}
-
-fn checksum(bytes: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&bytes[..8]);
-    hasher.update(&bytes[12..]);
-    hasher.finalize()
 }
 
 /// The copies in the order in which they may be overwritten: the one that counts least first.

@@ -42,8 +42,8 @@
 //!  64        the bytes, then zeros up to the alignment
 //! ```
 
-use crate::device::{FileId, FileKind};
-use crate::format::{Identity, VERSION, is_zero, put, round_up};
+use crate::device::FileId;
+use crate::format::{Identity, VERSION, checksum, is_zero, put, round_up};
 use crate::settings::ALIGN_MAX;
 use ringraft_types::bytes::{u16_at, u32_at, u64_at, u128_at};
 use ringraft_types::limits::BLOCK_ALIGN_MIN;
@@ -112,7 +112,7 @@ pub enum SnapshotHeadError {
 impl SnapshotHead {
     /// The file.
     pub fn file(&self) -> FileId {
-        FileId { kind: FileKind::Snapshot, owner: self.identity.log_id, number: self.number }
+        FileId::snapshot(self.identity.log_id, self.number)
     }
 
     /// What a chunk of it holds, bytes.
@@ -253,19 +253,11 @@ fn end((offset, bytes): (u64, usize)) -> u64 {
     offset + bytes as u64
 }
 
-/// Over everything but the place of the checksum itself.
-fn checksum(bytes: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&bytes[..8]);
-    hasher.update(&bytes[12..]);
-    hasher.finalize()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const FILE: FileId = FileId { kind: FileKind::Snapshot, owner: 3, number: 9 };
+    const FILE: FileId = FileId::snapshot(3, 9);
 
     fn head() -> SnapshotHead {
         SnapshotHead {
