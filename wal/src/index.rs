@@ -159,18 +159,6 @@ impl GroupIndex {
         groups.sort_unstable();
         groups
     }
-
-    /// The spans of a group that lie below a sequence.
-    pub(crate) fn below(&self, sequence: Sequence) -> Vec<(GroupId, Span)> {
-        let mut found: Vec<_> = self
-            .groups
-            .iter()
-            .flat_map(|(&group, spans)| spans.spans.iter().map(move |&span| (group, span)))
-            .filter(|(_, span)| span.sequence < sequence)
-            .collect();
-        found.sort_by_key(|(group, span)| (*group, span.first));
-        found
-    }
 }
 
 fn push_joined(spans: &mut VecDeque<Span>, new: Span) {

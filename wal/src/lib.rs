@@ -39,6 +39,7 @@ pub use error::{AppendError, ReadError, RotKind, RotReport, WalError, WalFatal};
 pub use log::{Log, ReadDone, ReadRequest, WaitsFor, Wake};
 pub use recovery::{NamedSnapshot, Recovered, RecoveredGroup, Recovery, RecoveryStep};
 pub use settings::LogSettings;
-pub use snapshot::ChunkSums;
-pub use snapshot::{ChunkDone, ChunkError, SnapshotError, SnapshotHead, SnapshotWritten};
+pub use snapshot::{
+    ChunkDone, ChunkError, ChunkSums, SnapshotError, SnapshotHead, SnapshotWritten,
+};
 pub use stats::LogStats;

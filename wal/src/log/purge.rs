@@ -1,9 +1,9 @@
 //! Freeing old segments. A segment is removed when nothing in it is needed, and only after a
 //! durable block has said so: a missing old segment is then told from a lost one.
 //!
-//! The newest of each local record (term and vote, snapshot, peers, homes, feature level) is kept in memory
-//! and written again when it alone would pin a segment. Entries pin a segment until the caller
-//! releases them or carries them.
+//! The newest of each local record (term and vote, snapshot, peers, homes, feature level) is kept in
+//! memory and written again when it alone would pin a segment. Entries pin a segment until the
+//! caller releases them or carries them.
 
 use super::{Log, Purpose};
 use crate::device::{Device, Operation};
@@ -51,26 +51,8 @@ impl Log {
         self.purge_asked = true;
     }
 
-    /// The entries that keep the oldest segment from being removed, by group, at most `limit`
-    /// groups: release them after a snapshot, or read them and append them as carried records.
-    pub fn pinning(&self, limit: usize) -> Vec<(GroupId, Index, Index)> {
-        let Some(second) = self.segments.used.get(1) else { return Vec::new() };
-        let Some(first) = second.places.first() else { return Vec::new() };
-        let mut pins: Vec<(GroupId, Index, Index)> = Vec::new();
-        for (group, span) in self.index.below(first.sequence) {
-            let is_same = pins.last().is_some_and(|pin| pin.0 == group);
-            if let Some(pin) = pins.last_mut().filter(|_| is_same) {
-                pin.2 = span.last;
-            } else if pins.len() < limit {
-                pins.push((group, span.first, span.last));
-            } else {
-                break;
-            }
-        }
-        pins
-    }
-
-    /// The groups that keep the oldest segment from being removed.
+    /// The groups that keep the oldest segment from being removed: release their entries after a
+    /// snapshot, or read them and append them as carried records.
     pub fn oldest_pins(&self) -> Vec<GroupId> {
         let second = self.segments.used.get(1).and_then(|segment| segment.places.first());
         second.map_or_else(Vec::new, |place| self.index.groups_below(place.sequence))
