@@ -2,7 +2,7 @@
 //! segment, one place per block. 24 bytes for a span and 16 for a place.
 
 use ringraft_types::{GroupId, Index, Sequence};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 /// Entries of one group in one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,9 +18,26 @@ pub(crate) struct Spans {
     spans: VecDeque<Span>,
     /// Counts removals, so that a read that began before one notices.
     pub(crate) removals: u64,
+    /// Some span lies in an older block than the one before it: its entries were carried.
+    is_carried: bool,
+    /// The oldest block that holds any of these, as [`GroupIndex::oldest`] has it.
+    oldest: Option<Sequence>,
 }
 
 impl Spans {
+    /// Puts a span behind all others, or makes the last one longer.
+    fn push(&mut self, new: Span) {
+        match self.spans.back_mut() {
+            Some(back) if back.last.next() == new.first && back.sequence == new.sequence => {
+                back.last = new.last;
+            }
+            back => {
+                self.is_carried |= back.is_some_and(|back| back.sequence > new.sequence);
+                self.spans.push_back(new);
+            }
+        }
+    }
+
     fn remove_from(&mut self, from: Index) {
         let Some(back) = self.spans.back() else { return };
         if back.last < from {
@@ -36,31 +53,57 @@ impl Spans {
     }
 }
 
+/// How spans changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Changed {
+    /// Nothing went, and what came lies in no older block than all else.
+    Grown,
+    /// In any other way.
+    Otherwise,
+}
+
 /// All groups of a log.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct GroupIndex {
     groups: HashMap<GroupId, Spans>,
+    /// Of each group with entries, the oldest block that holds any of them.
+    oldest: BTreeSet<(Sequence, GroupId)>,
 }
 
 impl GroupIndex {
+    /// Changes the spans of a group, and `oldest` with them. Only a group of which entries were
+    /// carried is looked through for that, and not when it just grows: all others' blocks ascend.
+    fn change(&mut self, group: GroupId, change: impl FnOnce(&mut Spans) -> Changed) {
+        let spans = self.groups.entry(group).or_default();
+        if change(spans) == Changed::Grown && spans.oldest.is_some() {
+            return;
+        }
+        let sequences = || spans.spans.iter().map(|span| span.sequence);
+        spans.is_carried = spans.is_carried && !sequences().is_sorted();
+        let oldest = if spans.is_carried { sequences().min() } else { sequences().next() };
+        if oldest != spans.oldest {
+            if let Some(old) = spans.oldest {
+                self.oldest.remove(&(old, group));
+            }
+            self.oldest.extend(oldest.map(|new| (new, group)));
+            spans.oldest = oldest;
+        }
+    }
+
     /// Entries `first` to `last` were appended in the block `sequence`: earlier ones from `first`
     /// on are forgotten, and everything before them if the new ones don't follow on.
     pub(crate) fn append(&mut self, group: GroupId, first: Index, last: Index, sequence: Sequence) {
         assert!(first <= last && first > Index::ZERO, "a run holds entries, and index 0 is none");
-        let spans = self.groups.entry(group).or_default();
-        spans.remove_from(first);
-        match spans.spans.back_mut() {
-            Some(back) if back.last.next() == first && back.sequence == sequence => {
-                back.last = last;
+        self.change(group, |spans| {
+            let removals = spans.removals;
+            spans.remove_from(first);
+            if spans.spans.back().is_some_and(|back| back.last.next() != first) {
+                spans.spans.clear();
+                spans.removals += 1;
             }
-            back => {
-                if back.is_some_and(|back| back.last.next() != first) {
-                    spans.spans.clear();
-                    spans.removals += 1;
-                }
-                spans.spans.push_back(Span { first, last, sequence });
-            }
-        }
+            spans.push(Span { first, last, sequence });
+            if spans.removals == removals { Changed::Grown } else { Changed::Otherwise }
+        });
     }
 
     /// The entry `index` was carried to the block `sequence`.
@@ -70,49 +113,57 @@ impl GroupIndex {
 
     /// Puts a span where it belongs, in the place of what is there.
     pub(crate) fn place(&mut self, group: GroupId, new: Span) {
-        let spans = self.groups.entry(group).or_default();
-        let mut rebuilt: VecDeque<Span> = VecDeque::with_capacity(spans.spans.len() + 2);
-        let mut pending = Some(new);
-        for span in spans.spans.drain(..) {
-            if span.first < new.first {
-                rebuilt.push_back(Span { last: span.last.min(new.first.previous()), ..span });
-            }
-            if span.last > new.last {
-                if let Some(new) = pending.take() {
-                    push_joined(&mut rebuilt, new);
+        self.change(group, |spans| {
+            let count = spans.spans.len() + 2;
+            let old = std::mem::replace(&mut spans.spans, VecDeque::with_capacity(count));
+            let mut pending = Some(new);
+            for span in old {
+                if span.first < new.first {
+                    spans.push(Span { last: span.last.min(new.first.previous()), ..span });
                 }
-                rebuilt.push_back(Span { first: span.first.max(new.last.next()), ..span });
+                if span.last > new.last {
+                    if let Some(new) = pending.take() {
+                        spans.push(new);
+                    }
+                    spans.push(Span { first: span.first.max(new.last.next()), ..span });
+                }
             }
-        }
-        if let Some(new) = pending {
-            push_joined(&mut rebuilt, new);
-        }
-        spans.spans = rebuilt;
+            if let Some(new) = pending {
+                spans.push(new);
+            }
+            Changed::Otherwise
+        });
     }
 
     /// Adds a span behind all others, after a gap or not: what recovery found.
     pub(crate) fn extend(&mut self, group: GroupId, span: Span) {
-        let spans = self.groups.entry(group).or_default();
-        assert!(spans.spans.back().is_none_or(|back| back.last < span.first), "in order");
-        push_joined(&mut spans.spans, span);
+        self.change(group, |spans| {
+            assert!(spans.spans.back().is_none_or(|back| back.last < span.first), "in order");
+            spans.push(span);
+            let is_newer = spans.oldest.is_some_and(|oldest| oldest <= span.sequence);
+            if is_newer { Changed::Grown } else { Changed::Otherwise }
+        });
     }
 
     /// The group's entries from `from` on are forgotten.
     pub(crate) fn truncate(&mut self, group: GroupId, from: Index) {
-        if let Some(spans) = self.groups.get_mut(&group) {
+        self.change(group, |spans| {
             spans.remove_from(from);
-        }
+            Changed::Otherwise
+        });
     }
 
     /// The group's entries up to `through` are forgotten: a snapshot covers them.
     pub(crate) fn release(&mut self, group: GroupId, through: Index) {
-        let Some(spans) = self.groups.get_mut(&group) else { return };
-        while spans.spans.front().is_some_and(|front| front.last <= through) {
-            spans.spans.pop_front();
-        }
-        if let Some(front) = spans.spans.front_mut() {
-            front.first = front.first.max(through.next());
-        }
+        self.change(group, |spans| {
+            while spans.spans.front().is_some_and(|front| front.last <= through) {
+                spans.spans.pop_front();
+            }
+            if let Some(front) = spans.spans.front_mut() {
+                front.first = front.first.max(through.next());
+            }
+            Changed::Otherwise
+        });
     }
 
     /// The span that holds this entry.
@@ -146,27 +197,15 @@ impl GroupIndex {
 
     /// Whether any group still needs a block up to this one.
     pub(crate) fn needs_up_to(&self, sequence: Sequence) -> bool {
-        // Oldest first, so a pinned segment is mostly noticed at the first group that pins it.
-        let mut spans = self.groups.values().flat_map(|spans| &spans.spans);
-        spans.any(|span| span.sequence <= sequence)
+        self.oldest.first().is_some_and(|(oldest, _)| *oldest <= sequence)
     }
 
     /// The groups of which an entry lies below a sequence, in order.
     pub(crate) fn groups_below(&self, sequence: Sequence) -> Vec<GroupId> {
-        let is_below = |spans: &Spans| spans.spans.iter().any(|span| span.sequence < sequence);
-        let mut groups: Vec<GroupId> =
-            self.groups.iter().filter(|(_, spans)| is_below(spans)).map(|(&id, _)| id).collect();
+        let below = self.oldest.range(..(sequence, GroupId::ZERO));
+        let mut groups: Vec<GroupId> = below.map(|(_, group)| *group).collect();
         groups.sort_unstable();
         groups
-    }
-}
-
-fn push_joined(spans: &mut VecDeque<Span>, new: Span) {
-    match spans.back_mut() {
-        Some(back) if back.last.next() == new.first && back.sequence == new.sequence => {
-            back.last = new.last;
-        }
-        _ => spans.push_back(new),
     }
 }
 
@@ -208,5 +247,47 @@ mod tests {
         assert_eq!(index.find(GROUP, Index(20)), None);
         assert_eq!(index.find(GROUP, Index(23)).map(|span| span.sequence), Some(Sequence(5)));
         assert!(index.needs_up_to(Sequence(5)) && !index.needs_up_to(Sequence(4)));
+    }
+
+    /// Whatever happens to the spans, which groups need old blocks is answered as a look at every
+    /// span would.
+    #[test]
+    fn oldest_blocks_are_those_of_all_spans() {
+        let mut random = fastrand::Rng::with_seed(1);
+        for _ in 0..200 {
+            let mut index = GroupIndex::default();
+            let mut next = [1; 4];
+            for sequence in 1..=60 {
+                let at = random.usize(..4);
+                let group = GroupId(at as u64 + 1);
+                let any = Index(random.u64(1..=next[at]));
+                match random.u32(..10) {
+                    0 => index.truncate(group, any),
+                    1 => index.release(group, any),
+                    2 => index.carry(group, any, Sequence(sequence)),
+                    3 => index.append(
+                        group,
+                        Index(next[at] + 7),
+                        Index(next[at] + 9),
+                        Sequence(sequence),
+                    ),
+                    _ => {
+                        index.append(group, any, Index(any.0 + random.u64(..5)), Sequence(sequence))
+                    }
+                }
+                next[at] = index.bounds(group).map_or(1, |(_, last)| last.0 + 1);
+                let asked = Sequence(random.u64(..=sequence + 1));
+                let is_held = |id, up_to: u64| {
+                    let spans = index.groups.get(&GroupId(id));
+                    let mut spans = spans.into_iter().flat_map(|spans| &spans.spans);
+                    spans.any(|span| span.sequence.0 < up_to)
+                };
+                let below: Vec<GroupId> =
+                    (1..=4).filter(|&id| is_held(id, asked.0)).map(GroupId).collect();
+                assert_eq!(index.groups_below(asked), below);
+                let is_needed = (1..=4).any(|id| is_held(id, asked.0 + 1));
+                assert_eq!(index.needs_up_to(asked), is_needed);
+            }
+        }
     }
 }

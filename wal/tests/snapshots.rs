@@ -310,7 +310,10 @@ fn a_log_begins_behind_its_snapshot() {
     let (log, recovered) = recover(&mut bench.device);
     let group = &recovered.groups[&GROUP];
     assert_eq!((group.first, group.last), (Index(396), Index(400)));
-    assert_eq!(group.named.map(|named| (named.last, named.number)), Some((last(395), done.head.number)));
+    assert_eq!(
+        group.named.map(|named| (named.last, named.number)),
+        Some((last(395), done.head.number))
+    );
     assert_eq!((group.damaged, recovered.rot), (None, vec![]));
     bench.log = log;
     bench.settle();
