@@ -88,6 +88,22 @@ where
         .map_err(|_| WireError::Archive { kind, length: frame.body.len() })
 }
 
+/// A fixed struct that is all there is.
+pub(crate) fn access_fixed<'a, T>(
+    frame: &Frame<'_>,
+    kind: Kind,
+    bytes: &'a [u8],
+) -> Result<&'a T, WireError>
+where
+    T: Portable + for<'b> CheckBytes<LowValidator<'b, Failure>>,
+{
+    // An archive ends where its bytes end: what stands before it would go unnoticed.
+    if bytes.len() != size_of::<T>() {
+        return Err(WireError::Archive { kind, length: frame.body.len() });
+    }
+    access(frame, kind, bytes)
+}
+
 /// Positions in an archive count from where it starts in the frame's body.
 pub(crate) struct ArchiveWriter<'a, 'b> {
     frame: &'a mut FrameWriter<'b>,

@@ -10,7 +10,7 @@ use ringraft_types::limits::FRAME_BODY_BYTES_MAX;
 use ringraft_types::{GroupId, Index, LogId, Term, Ticks};
 use rkyv::{Archive, Serialize};
 
-use crate::archive::{Serializer, Travels, access, archive};
+use crate::archive::{Serializer, Travels, access, access_fixed, archive};
 use crate::error::WireError;
 use crate::frame::{Frame, FrameWriter, Identity, Kind};
 use crate::outbox::Outbox;
@@ -222,6 +222,16 @@ macro_rules! many {
         pub struct $view<'a>(&'a $archived);
 
         impl<'a> $view<'a> {
+            /// Opens a body that holds this and nothing else.
+            fn open(frame: &Frame<'a>) -> Result<Self, WireError> {
+                let archived: &$archived = access(frame, Kind::$kind, frame.body)?;
+                let length = frame.body.len();
+                if length != size_of::<$archived>() + archived.items.len() * $item_bytes {
+                    return Err(WireError::Archive { kind: Kind::$kind, length });
+                }
+                Ok(Self(archived))
+            }
+
             /// How many items there are.
             pub fn len(&self) -> usize {
                 self.0.items.len()
@@ -345,7 +355,7 @@ impl AppendHead {
 /// # Errors
 /// If it isn't one.
 pub fn beats<'a>(frame: &Frame<'a>) -> Result<BeatsView<'a>, WireError> {
-    access(frame, Kind::Beats, frame.body).map(BeatsView)
+    BeatsView::open(frame)
 }
 
 /// Opens the body of a `BeatReplies` frame.
@@ -353,7 +363,7 @@ pub fn beats<'a>(frame: &Frame<'a>) -> Result<BeatsView<'a>, WireError> {
 /// # Errors
 /// If it isn't one.
 pub fn beat_replies<'a>(frame: &Frame<'a>) -> Result<BeatRepliesView<'a>, WireError> {
-    access(frame, Kind::BeatReplies, frame.body).map(BeatRepliesView)
+    BeatRepliesView::open(frame)
 }
 
 /// Opens the body of an `AppendReplies` frame.
@@ -361,11 +371,11 @@ pub fn beat_replies<'a>(frame: &Frame<'a>) -> Result<BeatRepliesView<'a>, WireEr
 /// # Errors
 /// If it isn't one.
 pub fn append_replies<'a>(frame: &Frame<'a>) -> Result<AppendRepliesView<'a>, WireError> {
-    let archived: &ArchivedAppendRepliesWire = access(frame, Kind::AppendReplies, frame.body)?;
-    for item in archived.items.as_slice() {
+    let view = AppendRepliesView::open(frame)?;
+    for item in view.0.items.as_slice() {
         check_bool(Kind::AppendReplies, "accepted", item.accepted)?;
     }
-    Ok(AppendRepliesView(archived))
+    Ok(view)
 }
 
 /// Opens the body of an `Append` frame: its head, and the bytes of its records, which are not
@@ -379,7 +389,7 @@ pub fn append<'a>(frame: &Frame<'a>) -> Result<(AppendHead, &'a [u8]), WireError
         .body
         .split_at_checked(size_of::<ArchivedAppendHeadWire>())
         .ok_or(WireError::Short { kind: Kind::Append, length, item: 0 })?;
-    let archived: &ArchivedAppendHeadWire = access(frame, Kind::Append, head)?;
+    let archived: &ArchivedAppendHeadWire = access_fixed(frame, Kind::Append, head)?;
     Ok((AppendHead::from_wire(archived), records))
 }
 
@@ -388,7 +398,7 @@ pub fn append<'a>(frame: &Frame<'a>) -> Result<(AppendHead, &'a [u8]), WireError
 /// # Errors
 /// If it isn't one.
 pub fn ballot(frame: &Frame<'_>) -> Result<Ballot, WireError> {
-    let archived: &ArchivedBallotItemWire = access(frame, Kind::Ballot, frame.body)?;
+    let archived: &ArchivedBallotItemWire = access_fixed(frame, Kind::Ballot, frame.body)?;
     check_bool(Kind::Ballot, "granted", archived.granted)?;
     let item = BallotItem::from_wire(archived);
     let kind = match item.kind {
@@ -410,11 +420,7 @@ pub fn ballot(frame: &Frame<'_>) -> Result<Ballot, WireError> {
 /// # Errors
 /// If it isn't one.
 pub fn install(frame: &Frame<'_>) -> Result<InstallItem, WireError> {
-    let length = frame.body.len();
-    if length != size_of::<ArchivedInstallItemWire>() {
-        return Err(WireError::Archive { kind: Kind::Install, length });
-    }
-    let archived: &ArchivedInstallItemWire = access(frame, Kind::Install, frame.body)?;
+    let archived: &ArchivedInstallItemWire = access_fixed(frame, Kind::Install, frame.body)?;
     Ok(InstallItem::from_wire(archived))
 }
 

@@ -244,6 +244,51 @@ fn questions_and_answers_that_contradict_themselves_are_refused() {
     }
 }
 
+/// A body is exactly its archive: with a byte more at either end, or less, it is none.
+#[test]
+fn bodies_are_exactly_their_archives() {
+    type Open = fn(&Frame<'_>) -> bool;
+    let opens: [(Kind, Open); 5] = [
+        (Kind::Beats, |frame| wire::beats(frame).is_ok()),
+        (Kind::BeatReplies, |frame| wire::beat_replies(frame).is_ok()),
+        (Kind::AppendReplies, |frame| wire::append_replies(frame).is_ok()),
+        (Kind::Ballot, |frame| wire::ballot(frame).is_ok()),
+        (Kind::Install, |frame| wire::install(frame).is_ok()),
+    ];
+    for items in 0..3 {
+        let mut outbox = Outbox::new(1 << 20);
+        let (mut beats, mut beat_replies) = (Beats::new(), BeatReplies::new());
+        let mut append_replies = AppendReplies::new();
+        for group in 1..=items {
+            beats.push(beat(group));
+            beat_replies.push(BeatReplyItem { group: GroupId(group), ..Default::default() });
+            append_replies.push(reply(group));
+        }
+        beats.write(&mut outbox, SENDER, Ticks(1));
+        beat_replies.write(&mut outbox, SENDER, Ticks(2));
+        append_replies.write(&mut outbox, SENDER, Ticks(3));
+        let last = LogId::new(Term(3), Index(4));
+        let vote = Ballot { kind: BallotKind::Vote, term: Term(5), last, granted: false };
+        vote.write(&mut outbox, GroupId(6), SENDER);
+        install().write(&mut outbox, GroupId(7), SENDER);
+        let mut inbox = carry(&mut outbox);
+        for (kind, open) in opens {
+            let body = inbox.next_frame().expect("intact").expect("whole").body.to_vec();
+            assert!(open(&frame_of(kind, &body)), "{kind:?} of {items}");
+            for count in 1..100 {
+                let junk = vec![count as u8; count];
+                let before = [&junk[..], &body].concat();
+                let behind = [&body[..], &junk].concat();
+                assert!(!open(&frame_of(kind, &before)), "{kind:?}: {count} bytes before it");
+                assert!(!open(&frame_of(kind, &behind)), "{kind:?}: {count} bytes behind it");
+                if let Some(less) = body.get(count..) {
+                    assert!(!open(&frame_of(kind, less)), "{kind:?}: {count} bytes too few");
+                }
+            }
+        }
+    }
+}
+
 proptest! {
     /// Random bodies never panic, and what passes is readable to its end.
     #[test]
