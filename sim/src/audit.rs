@@ -5,15 +5,9 @@ use std::collections::BTreeMap;
 
 use ringraft_shard::node_record::NodeRecord;
 use ringraft_types::command::{Command, Envelope};
-use ringraft_types::limits::BLOCK_ALIGN_MIN;
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, Index, Met, NodeId, Term, Ticks};
-use ringraft_wal::SnapshotHead;
-use ringraft_wal::block::Block;
-use ringraft_wal::device::FileKind;
 use ringraft_wal::device::memory::MemoryDevice;
-use ringraft_wal::format::SEGMENT_HEADER_BYTES;
-use ringraft_wal::snapshot::HEAD_BYTES;
 use ringraft_wal::{
     Log, LogSettings, ReadRequest, Recovered, RecoveredGroup, Recovery, RecoveryStep, WalError,
 };
@@ -21,6 +15,7 @@ use ringraft_wal::{
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::checker::{Applied, Dump};
+use crate::files;
 use crate::witness::Step;
 
 /// A log as a start would find it now.
@@ -144,20 +139,14 @@ impl Found {
 /// The newest snapshot of a group at this entry: the file's number, and a hash of its bytes as they
 /// lie there now.
 pub(crate) fn saved_hash(disk: &MemoryDevice, group: GroupId, last: Index) -> Option<(u64, u64)> {
-    let mut newest = None;
-    let files = disk.files().into_iter();
-    for (file, length) in files.filter(|(file, _)| file.kind == FileKind::Snapshot) {
-        let content = disk.content(file);
-        let head = content.get(..HEAD_BYTES).map(|head| SnapshotHead::decode(head, file, length));
-        let Some(Ok(head)) = head else { continue };
-        if (head.group, head.last.index) == (group, last) {
-            let chunks = (0..head.chunks).map(|chunk| head.used(chunk));
-            let chunks = chunks.map(|(at, bytes)| &content[at as usize..at as usize + bytes]);
-            let hash = chunks.fold(0, |hash, chunk| xxh3_64_with_seed(chunk, hash));
-            newest = newest.max(Some((head.number, hash)));
-        }
-    }
-    newest
+    let heads = files::snapshots(disk).into_iter();
+    let newest = heads.filter(|head| (head.group, head.last.index) == (group, last));
+    let newest = newest.max_by_key(|head| head.number)?;
+    let content = disk.content(newest.file());
+    let chunks = (0..newest.chunks).map(|chunk| newest.used(chunk));
+    let chunks = chunks.map(|(at, bytes)| &content[at as usize..at as usize + bytes]);
+    let hash = chunks.fold(0, |hash, chunk| xxh3_64_with_seed(chunk, hash));
+    Some((newest.number, hash))
 }
 
 /// The records of entries that a disk ever held.
@@ -167,24 +156,15 @@ impl Written {
     /// Everything in the intact blocks of these segments.
     pub(crate) fn of(segments: &[Vec<u8>]) -> Self {
         let mut written: BTreeMap<(GroupId, Index), Vec<Vec<u8>>> = BTreeMap::new();
-        for content in segments {
-            let mut at = SEGMENT_HEADER_BYTES;
-            while at < content.len() {
-                let Ok(block) = Block::parse(&content[at..]) else {
-                    at += BLOCK_ALIGN_MIN;
-                    continue;
-                };
-                let mut rest =
-                    &block.bytes[block.header.head()..block.header.directory_at as usize];
-                while let Ok(record) = record::decode(rest) {
-                    let header = record.header;
-                    if header.kind.is_entry() {
-                        let place = (header.group, header.index);
-                        written.entry(place).or_default().push(record.bytes.to_vec());
-                    }
-                    rest = &rest[record.bytes.len()..];
+        for (_, block) in segments.iter().flat_map(|segment| files::blocks(segment)) {
+            let mut rest = &block.bytes[block.header.head()..block.header.directory_at as usize];
+            while let Ok(record) = record::decode(rest) {
+                let header = record.header;
+                if header.kind.is_entry() {
+                    let place = (header.group, header.index);
+                    written.entry(place).or_default().push(record.bytes.to_vec());
                 }
-                at += block.bytes.len();
+                rest = &rest[record.bytes.len()..];
             }
         }
         Self(written)

@@ -9,16 +9,13 @@
 use std::fmt;
 
 use ringraft_types::Sequence;
-use ringraft_types::limits::BLOCK_ALIGN_MIN;
-use ringraft_wal::SnapshotHead;
-use ringraft_wal::block::Block;
 use ringraft_wal::device::memory::{MemoryDevice, SECTOR_BYTES};
 use ringraft_wal::device::{FileId, FileKind};
 use ringraft_wal::format::SEGMENT_HEADER_BYTES;
-use ringraft_wal::snapshot::HEAD_BYTES;
 
 use crate::disk::SimDisk;
 use crate::faults::FaultKind;
+use crate::files;
 use crate::random::Random;
 
 /// A part of a disk that may be damaged.
@@ -61,7 +58,6 @@ pub(crate) fn inflict(disk: &mut SimDisk, kind: FaultKind, random: &mut Random) 
     let flushed = disk.flushed();
     // A removal that isn't flushed would be undone by a power cut; until then the file is gone.
     let there: Vec<FileId> = disk.memory().files().into_iter().map(|(file, _)| file).collect();
-    let is_there = |part: &Part| there.contains(&part.file);
     let mut parts = match kind {
         // What can't be read is noticed wherever it is, the newest block included; and a segment
         // without a block must not be taken for one with it.
@@ -77,13 +73,13 @@ pub(crate) fn inflict(disk: &mut SimDisk, kind: FaultKind, random: &mut Random) 
         }
         _ => parts(&flushed),
     };
-    parts.retain(is_there);
+    parts.retain(|part| there.contains(&part.file));
     if parts.is_empty() {
         return None;
     }
     // There are many more blocks than chunks: each third time it is a chunk, if there is one.
-    let mut chunks = snapshots(&flushed);
-    chunks.retain(is_there);
+    let chunks: Vec<Part> =
+        parts.iter().filter(|part| part.file.kind == FileKind::Snapshot).copied().collect();
     let part = if kind == FaultKind::BitRot && !chunks.is_empty() && random.below(3) == 0 {
         random.pick(&chunks)
     } else {
@@ -128,24 +124,15 @@ pub(crate) fn empty(disk: &mut SimDisk) {
 /// where it is.
 fn blocks(flushed: &MemoryDevice) -> Vec<(Sequence, Sequence, Part)> {
     let mut blocks = Vec::new();
-    let files = flushed.files().into_iter();
-    for (file, _) in files.filter(|(file, _)| file.kind == FileKind::Segment) {
-        let content = flushed.content(file);
-        let mut at = SEGMENT_HEADER_BYTES;
-        while at < content.len() {
-            let bytes = match Block::parse(&content[at..]) {
-                Ok(block) => {
-                    let (header, bytes) = (&block.header, block.bytes.len());
-                    let is_placed = (header.segment, header.offset) == (file.number, at as u64);
-                    if is_placed && flushed.is_readable(file, at as u64, bytes as u64) {
-                        let part = Part { file, offset: at as u64, bytes };
-                        blocks.push((header.sequence, header.durable, part));
-                    }
-                    bytes
-                }
-                Err(_) => BLOCK_ALIGN_MIN,
-            };
-            at += bytes;
+    let all = flushed.files().into_iter();
+    for (file, _) in all.filter(|(file, _)| file.kind == FileKind::Segment) {
+        for (at, block) in files::blocks(&flushed.content(file)) {
+            let (header, offset, bytes) = (&block.header, at as u64, block.bytes.len());
+            let is_placed = (header.segment, header.offset) == (file.number, offset);
+            if is_placed && flushed.is_readable(file, offset, bytes as u64) {
+                let part = Part { file, offset, bytes };
+                blocks.push((header.sequence, header.durable, part));
+            }
         }
     }
     blocks
@@ -162,22 +149,16 @@ fn parts(flushed: &MemoryDevice) -> Vec<Part> {
     let Some(&(newest, durable, _)) = newest else { return Vec::new() };
     let is_proven = |sequence: Sequence| sequence < newest && sequence <= durable;
     parts.extend(blocks.iter().filter(|block| is_proven(block.0)).map(|block| block.2));
-    parts.extend(snapshots(flushed));
+    parts.extend(chunks(flushed));
     parts
 }
 
 /// The chunks of snapshots that are finished.
-fn snapshots(flushed: &MemoryDevice) -> Vec<Part> {
-    let mut parts = Vec::new();
-    let files = flushed.files().into_iter();
-    for (file, length) in files.filter(|(file, _)| file.kind == FileKind::Snapshot) {
-        let content = flushed.content(file);
-        let head = content.get(..HEAD_BYTES).map(|head| SnapshotHead::decode(head, file, length));
-        let Some(Ok(head)) = head else { continue };
-        for chunk in 0..head.chunks {
+fn chunks(flushed: &MemoryDevice) -> impl Iterator<Item = Part> {
+    files::snapshots(flushed).into_iter().flat_map(|head| {
+        (0..head.chunks).map(move |chunk| {
             let (offset, bytes) = head.used(chunk);
-            parts.push(Part { file, offset, bytes });
-        }
-    }
-    parts
+            Part { file: head.file(), offset, bytes }
+        })
+    })
 }

@@ -16,6 +16,7 @@ mod clock;
 mod damage;
 mod disk;
 pub mod faults;
+mod files;
 pub mod history;
 mod lane;
 mod links;
