@@ -208,14 +208,19 @@ impl Raft {
         self.replica.membership.is_settled()
     }
 
-    /// What this leader would append for a change that is meant for the configuration of entry
+    /// What this leader would append now for a change that is meant for the configuration of entry
     /// `expected`. What it would append is to be stepped ([`Input::Configure`]) before all else.
     ///
     /// # Errors
     /// Why the change isn't made.
-    pub fn plan(&self, expected: Index, change: Change<'_>) -> Result<Plan, ChangeRefused> {
+    pub fn plan(
+        &self,
+        now: Ticks,
+        expected: Index,
+        change: Change<'_>,
+    ) -> Result<Plan, ChangeRefused> {
         match &self.role {
-            Role::Leader(leader) => leader.plan(&self.replica, self.now, expected, change),
+            Role::Leader(leader) => leader.plan(&self.replica, now, expected, change),
             _ => Err(ChangeRefused::NotLeader(self.leader())),
         }
     }
@@ -330,8 +335,8 @@ impl Raft {
         let is_alone = self.replica.membership.is_alone(self.replica.id);
         let must_yield = match &self.role {
             Role::Follower(_) => false,
-            // Its votes were those of others.
-            Role::Candidate(_) => is_new,
+            // Its votes were those of others, or it is sure now that it left.
+            Role::Candidate(_) => is_new || !self.replica.may_campaign(),
             Role::Leader(leader) => {
                 // Somebody else can lead now; or has to.
                 is_new && self.replica.is_stuck && !is_alone

@@ -177,7 +177,7 @@ impl Cluster {
         change: Change<'_>,
     ) -> Result<(), ChangeRefused> {
         self.out.clear();
-        if let Plan::Append(next) = self.raft(id).plan(Index(expected), change)? {
+        if let Plan::Append(next) = self.raft(id).plan(self.now, Index(expected), change)? {
             self.configure(id, &next);
             assert_eq!(self.out.refused, None);
         }

@@ -3,15 +3,20 @@
 //! that takes what was from a minority. One
 //! seed replays everything. `RINGRAFT_SEED=n` runs one seed, `RINGRAFT_SEEDS=n` more of them.
 //!
+//! Members change as well, in most worlds: nodes join, are promoted, demoted and removed, one or
+//! many at once, held and aborted.
+//!
 //! Nodes take snapshots and give up their logs at random, and whoever falls behind gets one from
 //! whoever has one; a snapshot is the entries that it covers, so that states can be compared.
 //!
 //! After every step: I-01, I-02, I-03, I-04, I-05, leader completeness, committed entries durable
-//! on a majority and never changed, equal states, what is promised would be found by a start, reads
-//! no older than what was committed when they came. After healing: a leader, and everything
-//! proposed reaches everybody.
+//! on a majority of those who vote (V5) and never changed, configurations as the logs say, the
+//! majorities of each meeting those of the one before (V6), equal states, what is promised would be found by a start, reads
+//! no older than what was committed when they came. After healing: a leader whom nobody disturbs,
+//! and everything proposed reaches every member.
 
 mod disk;
+mod members;
 mod node;
 mod random;
 mod snapshots;
@@ -68,6 +73,9 @@ fn safe_under_faults_and_live_after() {
     assert!(total.reads > 1000 && total.reads_lost > 10 && total.fetches > 100, "{total:?}");
     assert!(total.rots > 100 && total.repairs > 100, "{total:?}");
     assert!(total.releases > 1000 && total.offers > 500 && total.late > 20, "{total:?}");
+    assert!(total.configured > 1000 && total.completed > 250, "{total:?}");
+    assert!(total.joint_leaders > 300 && total.leaving_leaders > 10, "{total:?}");
+    assert!(total.changes_refused > 1000 && total.forgotten > 20, "{total:?}");
     assert!(total.emptied > 100 && total.cut > 5 && total.kept > 20, "{total:?}");
 }
 
@@ -75,4 +83,36 @@ fn safe_under_faults_and_live_after() {
 #[test]
 fn a_seed_repeats() {
     assert_eq!(run(42), run(42));
+}
+
+/// Each bug that is planted in what this crate does about members is found by some of the seeds.
+#[cfg(ringraft_plant)]
+#[test]
+fn planted_bugs_of_members_are_found() {
+    use ringraft_types::plant::{Plant, plant};
+    let bugs = [
+        Plant::NewMajorityOnly,
+        Plant::OldMajorityOnly,
+        Plant::ConfigurationKept,
+        Plant::ConfigurationWhenCommitted,
+        Plant::SnapshotConfigurationIgnored,
+        Plant::ChangeBeforeCommit,
+        Plant::TwoChanges,
+        Plant::JointLeftEarly,
+        Plant::JointStuck,
+        Plant::LearnerCounted,
+        Plant::RemovedLeaderCounted,
+    ];
+    let mut missed = Vec::new();
+    for bug in bugs {
+        plant(Some(bug));
+        let seeds = 0..number("RINGRAFT_SEEDS").unwrap_or(SEEDS);
+        let found = seeds.into_iter().find(|&seed| std::panic::catch_unwind(|| run(seed)).is_err());
+        println!("{}: {found:?}", bug.name());
+        if found.is_none() {
+            missed.push(bug.name());
+        }
+    }
+    plant(None);
+    assert!(missed.is_empty(), "not found: {missed:?}");
 }

@@ -1,7 +1,8 @@
 //! One node: the core, what its owner remembers, and its disk.
 
 use crate::disk::{Batch, Disk, end_of};
-use ringraft_raft::{Boot, Configured, Envelope, Raft, Settings, Token};
+use crate::members::{Registry, configured, in_force};
+use ringraft_raft::{Boot, Envelope, Raft, Settings, Token};
 use ringraft_types::{Configuration, Index, NodeId, Term, Ticks};
 use std::collections::VecDeque;
 
@@ -30,12 +31,16 @@ pub(crate) struct Node {
     pub(crate) first_cached: Index,
     /// Applied up to here.
     pub(crate) commit: Index,
+    /// The configuration that it was formatted with; nobody's if it is to join.
+    pub(crate) first: Configuration,
+    /// It is to go on from a joint configuration, in a moment.
+    pub(crate) is_completing: bool,
     /// A snapshot is under way, of itself or from another node.
     pub(crate) is_snapshotting: bool,
 }
 
 impl Node {
-    pub(crate) fn new(id: NodeId) -> Self {
+    pub(crate) fn new(id: NodeId, first: Configuration) -> Self {
         Self {
             id,
             raft: None,
@@ -47,12 +52,14 @@ impl Node {
             gated: Vec::new(),
             first_cached: Index(1),
             commit: Index::ZERO,
+            first,
+            is_completing: false,
             is_snapshotting: false,
         }
     }
 
     /// Starts from the disk.
-    pub(crate) fn boot(&mut self, now: Ticks, settings: Settings, voters: &[NodeId], seed: u64) {
+    pub(crate) fn boot(&mut self, now: Ticks, settings: Settings, registry: &Registry, seed: u64) {
         assert!(self.raft.is_none());
         self.log = self.disk.whole();
         self.lost.clone_from(&self.disk.lost);
@@ -64,11 +71,10 @@ impl Node {
         let token = Token::default();
         let cut = |_| Batch { token, truncate_from, append: None, hard_state: None };
         self.batches.extend(truncate_from.map(cut));
-        let configuration = Configuration::first(voters.to_vec(), Vec::new()).expect("sound");
         let boot = Boot {
             id: self.id,
-            configuration: Configured { index: Index::ZERO, configuration },
-            logged: Vec::new(),
+            configuration: in_force(registry, &self.first, &self.disk.snapshot),
+            logged: configured(registry, &self.log).collect(),
             hard_state: self.disk.hard_state,
             log,
             vote_floor: (!self.disk.lost.is_empty()).then(|| end_of(&self.disk.lost)),
@@ -85,6 +91,7 @@ impl Node {
         self.raft = None;
         self.life += 1;
         self.is_snapshotting = false;
+        self.is_completing = false;
         self.gated.clear();
         for batch in self.batches.drain(..).take(written) {
             self.disk.write(batch);
@@ -99,11 +106,6 @@ impl Node {
         let is_loaded = self.raft.as_ref().is_none_or(|raft| raft.commit().0 as usize >= common);
         assert!(!(is_superseded && is_loaded), "what is committed differs from the snapshot");
         is_superseded || self.disk.begins_with(&self.log[..count])
-    }
-
-    /// Leads, and knows what is committed.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.raft.as_ref().is_some_and(Raft::is_ready)
     }
 
     /// Everything up to `last` is committed and durable here.

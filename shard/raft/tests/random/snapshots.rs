@@ -1,6 +1,7 @@
 //! Snapshots: taken, given up for, fetched, loaded.
 
 use crate::disk::end_of;
+use crate::members::in_force;
 use crate::node::Entry;
 use crate::world::{Event, World};
 use ringraft_raft::{Input, Install};
@@ -104,7 +105,8 @@ impl World {
             return;
         }
         let (held, was) = (raft.term_at(last.index), raft.last());
-        let configuration = &self.configured();
+        let own = &self.nodes[node];
+        let configuration = &in_force(&self.configurations, &own.first, &own.disk.snapshot);
         self.step(node, Input::Installed { last, configuration }, &[]);
         let own = &self.nodes[node];
         assert!(own.log.starts_with(&own.disk.snapshot), "the log holds what the snapshot does");

@@ -1,13 +1,14 @@
 //! The network, the clock, the faults, and the checks.
 
 use crate::disk::{Batch, end_of};
+use crate::members::{Registry, configured};
 use crate::node::{Entry, Node};
 use crate::random::Random;
 use ringraft_raft::{
     AppendOutcome, Configured, Entries, EntryHead, Envelope, Input, Message, Output, Raft,
     RoleKind, Settings, Token,
 };
-use ringraft_types::{Configuration, Index, NodeId, Term, Ticks};
+use ringraft_types::{Configuration, Index, LogId, NodeId, Term, Ticks};
 use std::collections::BTreeMap;
 
 pub(crate) enum Event {
@@ -18,6 +19,7 @@ pub(crate) enum Event {
     Taken { node: usize, life: u32, snapshot: Vec<Entry> },
     Stored { node: usize, life: u32, snapshot: Vec<Entry> },
     Loaded { node: usize, life: u32 },
+    Complete { node: usize, life: u32 },
 }
 
 /// What a run came across: a test that reaches nothing proves nothing.
@@ -43,6 +45,15 @@ pub(crate) struct Reached {
     pub(crate) late: u64,
     /// Starts at which a stored snapshot wasn't reported yet, and the log was in conflict.
     pub(crate) cut_at_start: u64,
+    /// Configurations appended, those of them that end a joint one by themselves, those whose
+    /// entry was removed again, and changes refused.
+    pub(crate) configured: u64,
+    pub(crate) completed: u64,
+    pub(crate) forgotten: u64,
+    pub(crate) changes_refused: u64,
+    /// Leaders elected under a joint configuration, and under one that leaves them out.
+    pub(crate) joint_leaders: u64,
+    pub(crate) leaving_leaders: u64,
 }
 
 impl Reached {
@@ -64,14 +75,23 @@ impl Reached {
         self.kept += other.kept;
         self.late += other.late;
         self.cut_at_start += other.cut_at_start;
+        self.configured += other.configured;
+        self.completed += other.completed;
+        self.forgotten += other.forgotten;
+        self.changes_refused += other.changes_refused;
+        self.joint_leaders += other.joint_leaders;
+        self.leaving_leaders += other.leaving_leaders;
     }
 }
 
 pub(crate) struct World {
     pub(crate) random: Random,
-    now: Ticks,
+    pub(crate) now: Ticks,
     settings: Settings,
-    voters: Vec<NodeId>,
+    ids: Vec<NodeId>,
+    /// What the group began with, and what entries say since.
+    pub(crate) first: Configuration,
+    pub(crate) configurations: Registry,
     pub(crate) nodes: Vec<Node>,
     /// By time, then in the order in which they were made.
     events: BTreeMap<(Ticks, u64), Event>,
@@ -82,18 +102,20 @@ pub(crate) struct World {
     storm: u64,
     /// How often snapshots are taken, of a thousand events.
     pub(crate) snapshots: u64,
+    /// How often members change, of a thousand events.
+    changes: u64,
     /// Whether leaders keep what others need of their logs, if they can.
     pub(crate) keeps_needed: bool,
     /// Losses and duplicates of a thousand.
     loss: u64,
     duplicate: u64,
     pub(crate) is_healed: bool,
-    value: u64,
+    pub(crate) value: u64,
     ticket: u64,
     /// Per ticket, what was committed anywhere when the read came.
     reads: BTreeMap<u64, Index>,
     /// Committed anywhere, for ever.
-    committed: Vec<Entry>,
+    pub(crate) committed: Vec<Entry>,
     leaders: BTreeMap<Term, usize>,
     votes: BTreeMap<(usize, Term), NodeId>,
     pub(crate) reached: Reached,
@@ -112,12 +134,24 @@ impl World {
             inflight_bytes_max: random.between(200, 2000),
             reads_waiting_max: random.between(2, 10) as usize,
         };
-        let voters: Vec<NodeId> = (1..=count as u32).map(NodeId).collect();
+        let ids: Vec<NodeId> = (1..=count as u32).map(NodeId).collect();
+        let changes = [0, 10, 30, 100][random.below(4) as usize];
+        let began = match changes {
+            0 => count,
+            _ => random.between(1, count as u64 + 1) as usize,
+        };
+        let first = Configuration::first(ids[..began].to_vec(), Vec::new()).expect("sound");
+        // Who is to join knows of nobody, or has the file of the others.
+        let knows = random.permille(300);
+        let first_of = |at| if at < began || knows { first.clone() } else { Configuration::none() };
         let mut world = Self {
-            nodes: voters.iter().map(|&id| Node::new(id)).collect(),
+            nodes: ids.iter().zip(0..).map(|(&id, at)| Node::new(id, first_of(at))).collect(),
             now: Ticks(1_000_000),
             settings,
-            voters,
+            ids,
+            first,
+            configurations: Registry::new(),
+            changes,
             events: BTreeMap::new(),
             events_made: 0,
             cut: vec![vec![false; count]; count],
@@ -142,17 +176,12 @@ impl World {
         world
     }
 
-    pub(crate) fn configured(&self) -> Configured {
-        let configuration = Configuration::first(self.voters.clone(), Vec::new()).expect("sound");
-        Configured { index: Index::ZERO, configuration }
-    }
-
     fn boot(&mut self, node: usize) {
         if self.nodes[node].raft.is_some() {
             return;
         }
         let seed = self.random.next();
-        self.nodes[node].boot(self.now, self.settings, &self.voters, seed);
+        self.nodes[node].boot(self.now, self.settings, &self.configurations, seed);
         self.reached.cut_at_start += self.nodes[node].batches.len() as u64;
         self.plan_tick(node);
     }
@@ -183,7 +212,8 @@ impl World {
                     let heads = heads(&entries);
                     let from = self.nodes[from].id;
                     let raft = self.nodes[to].raft.as_ref().expect("just seen");
-                    let entries_of = Entries { heads: &heads, configurations: &[] };
+                    let configurations = self.carried(message, &entries);
+                    let entries_of = Entries { heads: &heads, configurations: &configurations };
                     let judged = raft.judge(from, &message, entries_of);
                     assert_eq!(judged, Ok(()), "a sound node is never refused: {message:?}");
                     self.step(to, Input::Message { from, message, entries: entries_of }, &entries);
@@ -216,6 +246,11 @@ impl World {
                     self.stored(node, snapshot);
                 }
             }
+            Event::Complete { node, life } => {
+                if self.nodes[node].life == life {
+                    self.complete(node);
+                }
+            }
             Event::Loaded { node, life } => {
                 if self.nodes[node].life == life {
                     self.loaded(node);
@@ -235,6 +270,9 @@ impl World {
         if self.random.permille(self.snapshots) {
             self.take_snapshot(node);
             self.fetch_unasked(other);
+        }
+        if self.random.permille(self.changes) {
+            self.change_members(node);
         }
         match self.random.below(1000) {
             0..100 => self.propose(node),
@@ -329,12 +367,13 @@ impl World {
         }
     }
 
-    /// Rot takes the end of a stopped node's log, or all of it. A minority of the nodes has such a
+    /// Rot takes the end of a stopped node's log, or all of it. A minority of the voters has such a
     /// log at a time, so that what is committed is whole on one of every majority.
     fn rot(&mut self, node: usize) {
-        let others = self.nodes.iter().enumerate();
-        let others = others.filter(|(at, other)| *at != node && other.disk.is_damaged()).count();
-        if self.nodes[node].raft.is_none() && (others + 1) * 2 < self.nodes.len() {
+        let damaged = self.nodes.iter().enumerate();
+        let damaged = damaged.filter(|(at, other)| *at == node || other.disk.is_damaged());
+        let damaged: Vec<NodeId> = damaged.map(|(_, node)| node.id).collect();
+        if self.nodes[node].raft.is_none() && self.may_lack(&damaged) {
             let chance = self.random.next();
             self.reached.rots += u64::from(self.nodes[node].disk.rot(chance));
         }
@@ -419,7 +458,10 @@ impl World {
             own.log = own.disk.snapshot.clone();
             own.first_cached = base.index.next();
         } else if let Some(index) = out.truncate_from {
-            own.log.truncate(index.0 as usize - 1);
+            let kept = index.0 as usize - 1;
+            let removed = configured(&self.configurations, &own.log);
+            self.reached.forgotten += removed.filter(|one| one.index >= index).count() as u64;
+            own.log.truncate(kept);
             own.first_cached = own.first_cached.min(index);
             self.reached.truncations += 1;
         }
@@ -481,6 +523,9 @@ impl World {
         if let Some(commit) = out.committed {
             self.check_commit(node, commit);
         }
+        if out.completes {
+            self.plan_completion(node);
+        }
         if let Some(install) = out.install {
             self.fetch_snapshot(node, install);
         }
@@ -489,7 +534,7 @@ impl World {
     /// A message leaves. `fetched` are entries that the owner holds for this step only.
     fn send(&mut self, from: usize, envelope: Envelope, fetched: &[Entry]) {
         self.check_promise(from, envelope);
-        let to = self.voters.iter().position(|&id| id == envelope.to).expect("to a voter");
+        let to = self.ids.iter().position(|&id| id == envelope.to).expect("to a node");
         let own = &self.nodes[from];
         let entries = match envelope.message {
             Message::Append(append) if append.count > 0 => {
@@ -548,6 +593,7 @@ impl World {
         let log = &self.nodes[node].log;
         assert!(log.len() >= self.committed.len(), "a leader lacks what is committed");
         assert_eq!(log[..self.committed.len()], self.committed);
+        self.note_leader(node);
     }
 
     /// Committed entries are the same everywhere, and durable on a majority.
@@ -566,8 +612,9 @@ impl World {
                 let held = [node.disk.get(position), node.disk.lost.get(position)];
                 held.contains(&Some(&entry))
             };
-            let copies = self.nodes.iter().filter(holds).count();
-            assert!(copies * 2 > self.nodes.len(), "{copies} copies of index {}", position + 1);
+            let copies: Vec<NodeId> = self.nodes.iter().filter(holds).map(|node| node.id).collect();
+            let is_held = self.is_held_by_majority(node, &copies);
+            assert!(is_held, "index {} is on {copies:?} only (V5)", position + 1);
             self.committed.push(entry);
             self.reached.committed += 1;
         }
@@ -575,6 +622,7 @@ impl World {
 
     /// The core's view, the owner's and the disk's agree; logs match (I-05).
     fn check_node(&self, node: usize) {
+        self.check_configuration(node);
         let own = &self.nodes[node];
         let raft = own.raft.as_ref().expect("it just stepped");
         assert_eq!(raft.last().0 as usize, own.log.len());
@@ -594,7 +642,7 @@ impl World {
         }
     }
 
-    fn run_for(&mut self, millis: u64) {
+    pub(crate) fn run_for(&mut self, millis: u64) {
         let end = self.now.after(Ticks::from_millis(millis));
         while self.events.first_key_value().is_some_and(|((at, _), _)| *at <= end) {
             self.advance();
@@ -629,7 +677,7 @@ impl World {
             }
         }
         // With a window of one entry and a disk to fetch it from, catching up takes its time.
-        self.run_until(60, |world| world.nodes.iter().any(|node| node.is_ready()));
+        self.run_until(60, |world| (0..world.nodes.len()).any(|node| world.stays(node)));
         self.run_for(500);
         let rafts = || rafts_of(&self.nodes);
         let leaders: Vec<usize> = (0..self.nodes.len())
@@ -637,22 +685,45 @@ impl World {
             .collect();
         assert_eq!(leaders.len(), 1, "leaders after healing");
         let leader = leaders[0];
+        assert!(self.stays(leader), "a change that isn't held ends (M02)");
         let term = rafts().nth(leader).expect("exists").term();
-        assert!(rafts().all(|raft| raft.term() == term && raft.leader().is_some()));
+        let members: Vec<usize> =
+            (0..self.nodes.len()).filter(|&node| self.is_member(leader, node)).collect();
+        for &node in &members {
+            let raft = rafts().nth(node).expect("exists");
+            assert!(raft.term() == term && raft.leader().is_some(), "node {}", node + 1);
+        }
         for _ in 0..5 {
             self.propose(leader);
         }
         let reads = self.reached.reads;
         self.read(leader);
         let last = Index(self.nodes[leader].log.len() as u64);
-        self.run_until(60, |world| world.nodes.iter().all(|node| node.has_all(last)));
+        self.run_until(60, |world| members.iter().all(|&node| world.nodes[node].has_all(last)));
         // Whoever lost entries has them again, and stands for election as any other.
-        let floors: Vec<_> = rafts_of(&self.nodes).filter_map(|raft| raft.vote_floor()).collect();
+        let floors = members.iter().filter_map(|&node| self.nodes[node].raft.as_ref());
+        let floors: Vec<_> = floors.filter_map(Raft::vote_floor).collect();
         assert!(floors.is_empty(), "floors after healing: {floors:?}");
         assert!(self.reached.reads > reads, "a read was answered");
-        for node in &self.nodes {
+        for &node in &members {
+            let node = &self.nodes[node];
             assert!(node.has_all(last), "node {} has {} of {last}", node.id, node.commit);
         }
+        self.check_calm(leader, term);
+    }
+}
+
+impl World {
+    /// What the entries of a message say that are configurations.
+    fn carried(&self, message: Message, entries: &[Entry]) -> Vec<Configured> {
+        let Message::Append(append) = message else { return Vec::new() };
+        let ids = (append.prev.index.0 + 1..).zip(entries);
+        let ids = ids.map(|(index, entry)| LogId::new(entry.term, Index(index)));
+        let configured = ids.filter_map(|id| {
+            let configuration = self.configurations.get(&id)?.clone();
+            Some(Configured { index: id.index, configuration })
+        });
+        configured.collect()
     }
 }
 
