@@ -107,6 +107,7 @@ impl Durable {
     }
 
     /// The batch of this token, and all before it, are durable. An old token changes nothing.
+    #[inline]
     pub(crate) fn complete(&mut self, token: Token) {
         assert!(token <= self.newest, "{token:?} was never given, the newest is {:?}", self.newest);
         while let Some(&(oldest, claim)) = self.outstanding.front() {

@@ -24,6 +24,7 @@ pub(crate) struct Before {
 }
 
 impl Before {
+    #[inline]
     pub(crate) fn of(raft: &Raft, input: &Input<'_>) -> Self {
         Self {
             term: raft.term(),
@@ -39,6 +40,7 @@ impl Before {
     }
 
     /// Checks the state after the step and the step itself; notes whether the role changed.
+    #[inline]
     pub(crate) fn check(self, raft: &Raft, out: &mut Output) {
         let role = raft.role();
         out.role_changed |=
@@ -53,6 +55,7 @@ impl Before {
         }
     }
 
+    #[inline]
     fn check_step(&self, raft: &Raft, out: &Output) {
         // I-02: term, vote in term and commit never go back.
         assert!(raft.term() >= self.term);
@@ -97,6 +100,7 @@ impl Before {
 }
 
 /// One state.
+#[inline]
 fn check_state(raft: &Raft) {
     let durable = raft.replica.durable();
     // I-01.
@@ -121,7 +125,15 @@ fn check_state(raft: &Raft) {
     }
 }
 
+/// I-14: what is in force is what the log says, wherever that may have changed.
+pub(crate) fn check_members(raft: &Raft) {
+    let index = raft.configuration_index();
+    assert!(index <= raft.last());
+    assert_eq!(raft.is_configuration_committed(), index <= raft.commit());
+}
+
 /// What a step asks for.
+#[inline]
 fn check_output(raft: &Raft, out: &Output) {
     let persists = out.truncate_from.is_some() || out.append.is_some() || out.hard_state.is_some();
     assert_eq!(persists, out.token.is_some(), "a batch has a token, and a token a batch");

@@ -129,6 +129,7 @@ impl Log {
     }
 
     /// Appends entries of one term.
+    #[inline]
     pub(crate) fn append_run(&mut self, term: Term, bytes: &[u32]) {
         if bytes.is_empty() {
             return;
@@ -139,6 +140,7 @@ impl Log {
     }
 
     /// Appends entries as a leader sent them.
+    #[inline]
     pub(crate) fn append_heads(&mut self, heads: &[EntryHead]) {
         let (Some(first), Some(newest)) = (heads.first(), heads.last()) else { return };
         debug_assert!(heads.is_sorted_by_key(|head| head.term), "terms in a log don't descend");

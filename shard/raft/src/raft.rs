@@ -5,7 +5,7 @@ use crate::change::{Change, ChangeRefused, Plan};
 use crate::floor::Floor;
 use crate::follower::{self, Follower};
 use crate::input::{Entries, Input};
-use crate::invariants::Before;
+use crate::invariants::{Before, check_members};
 use crate::leader::Leader;
 use crate::message::{Append, Message};
 use crate::output::{Output, Refusal, RoleKind};
@@ -323,7 +323,9 @@ impl Raft {
     }
 
     /// The configuration changed, or is about to.
+    #[cold]
     fn look_after_members(&mut self, out: &mut Output) {
+        check_members(self);
         let is_leader = matches!(self.role, Role::Leader(_));
         let is_leaving = is_leader && !self.configuration().is_voter(self.replica.id);
         let (is_new, is_committed) = self.replica.membership.look(is_leaving);
@@ -495,6 +497,7 @@ impl Raft {
     }
 
     /// A node asks for votes though there is a leader: if it was removed, it should know.
+    #[cold]
     fn on_outsider(&mut self, from: NodeId, last: LogId, out: &mut Output) {
         let is_outside = !self.replica.membership.is_known(from);
         if let Role::Leader(leader) = &mut self.role
@@ -591,6 +594,7 @@ impl Raft {
 
     /// The same for what a node answered. A higher term of one that isn't a member deposes nobody:
     /// it was removed, or nobody asked it (thesis 4.2.3).
+    #[inline]
     fn adopt_of(&mut self, from: NodeId, term: Term, out: &mut Output) -> bool {
         if term <= self.term() {
             return false;

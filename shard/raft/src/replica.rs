@@ -165,6 +165,7 @@ impl Replica {
         configuration: Configuration,
         out: &mut Output,
     ) {
+        assert!(self.membership.is_settled(), "one change at a time (I-14)");
         self.append_own(&[bytes], out);
         self.membership.append(Configured { index: self.log.last(), configuration });
     }
@@ -261,6 +262,7 @@ impl Replica {
     }
 
     /// A batch is durable.
+    #[inline]
     pub(crate) fn complete(&mut self, token: Token, out: &mut Output) {
         self.durable.complete(token);
         self.lift_floor(out);
@@ -322,6 +324,7 @@ impl Replica {
     }
 
     /// Ends a step: whatever is persisted takes the newest commit index along (RP-17).
+    #[inline]
     pub(crate) fn finish(&mut self, out: &mut Output) {
         if out.token.is_none() {
             return;

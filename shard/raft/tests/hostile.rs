@@ -6,15 +6,16 @@ mod random;
 
 use random::Random;
 use ringraft_raft::{
-    Append, AppendOutcome, Boot, Breach, Configured, Entries, EntryHead, HardState, Input, Install,
-    LogShape, Message, Output, Raft, RoleKind, Settings,
+    Allow, Append, AppendOutcome, Boot, Breach, Change, Configured, Entries, EntryHead, HardState,
+    Input, Install, LogShape, Message, Output, Plan, Raft, RoleKind, Settings,
 };
-use ringraft_types::{Configuration, Index, LogId, NodeId, Term, Ticks};
+use ringraft_types::{Configuration, Index, LogId, NodeId, Phase, Term, Ticks};
 use std::collections::BTreeMap;
 
 const SEEDS: u64 = 2_000;
 const STEPS: usize = 2_000;
 const OWN: NodeId = NodeId(1);
+const ALL: Allow = Allow { majority: true, unready: true };
 
 /// Prints how to run a seed again if it panics.
 struct Replay(u64);
@@ -78,6 +79,36 @@ fn term_near(random: &mut Random, own: Term) -> Term {
     }
 }
 
+/// Members that some group could have; mostly such as may follow those in force.
+fn configuration(random: &mut Random, raft: &Raft) -> Configuration {
+    let now = raft.configuration();
+    let draw = |random: &mut Random| -> Vec<NodeId> {
+        let voters: Vec<NodeId> = (1..=4).filter(|_| random.permille(600)).map(NodeId).collect();
+        if voters.is_empty() { vec![OWN] } else { voters }
+    };
+    let drawn = draw(random);
+    let (voters, outgoing, phase) = match random.below(4) {
+        0 => (drawn, Vec::new(), Phase::Stable),
+        1 => (drawn, draw(random), Phase::Held),
+        _ if now.is_joint() => {
+            let (voters, phase) = match random.permille(500) {
+                true => (now.voters(), Phase::Stable),
+                false => (now.outgoing(), Phase::Aborted),
+            };
+            (voters.to_vec(), Vec::new(), phase)
+        }
+        _ => (drawn, now.voters().to_vec(), Phase::Joint),
+    };
+    let is_free = |node: &NodeId| !voters.contains(node);
+    let aborted =
+        if phase == Phase::Aborted { now.members().filter(is_free).collect() } else { Vec::new() };
+    let learners = if phase == Phase::Stable { now.learners().to_vec() } else { aborted };
+    let learners = learners.into_iter().filter(is_free).collect();
+    let replaces = Index(near(random, raft.configuration_index().0));
+    let replaces = if random.permille(700) { raft.configuration_index() } else { replaces };
+    Configuration::new(phase, voters, outgoing, learners, replaces).expect("sound")
+}
+
 fn message(random: &mut Random, raft: &Raft, heads: &mut Vec<EntryHead>) -> Message {
     let term = term_near(random, raft.term());
     let index = Index(near(random, raft.last().0));
@@ -131,6 +162,8 @@ struct Reached {
     led: u64,
     released: u64,
     installed: u64,
+    configured: u64,
+    learned: u64,
 }
 
 fn name(breach: Breach) -> &'static str {
@@ -155,14 +188,16 @@ fn run(seed: u64, reached: &mut Reached) {
     let mut now = Ticks(1_000);
     let mut out = Output::default();
     let (mut tokens, mut fetches) = (Vec::new(), Vec::new());
-    let mut heads = Vec::new();
+    let (mut heads, mut configurations) = (Vec::new(), Vec::new());
     let mut wanted = None;
     for _ in 0..STEPS {
         now = now.after(Ticks(random.below(30)));
         heads.clear();
-        let from = NodeId(random.between(2, 4) as u32);
+        configurations.clear();
+        let before = raft.configuration_index();
+        let from = NodeId(random.between(2, 5) as u32);
         out.clear();
-        match random.below(14) {
+        match random.below(15) {
             0 => raft.step(now, Input::Tick, &mut out),
             1 if raft.role() == RoleKind::Leader => {
                 raft.step(now, Input::Propose { bytes: &[48, 56] }, &mut out);
@@ -187,6 +222,30 @@ fn run(seed: u64, reached: &mut Reached) {
                 reached.released += u64::from(through > raft.base().index);
                 raft.step(now, Input::Released { through }, &mut out);
             }
+            8 => {
+                let index = raft.configuration_index();
+                let next = match raft.completion() {
+                    Some(next) => Some(next),
+                    None => {
+                        let to = configuration(&mut random, &raft);
+                        let (voters, learners) = (to.voters(), to.learners());
+                        let (is_held, allow) = (random.permille(200), ALL);
+                        let change = match random.below(4) {
+                            0 => Change::Commit,
+                            1 => Change::Abort,
+                            _ => Change::To { voters, learners, is_held, allow, unfit: &[] },
+                        };
+                        match raft.plan(now, index, change) {
+                            Ok(Plan::Append(next)) => Some(next),
+                            _ => None,
+                        }
+                    }
+                };
+                let Some(configuration) = &next else { continue };
+                raft.step(now, Input::Configure { configuration, bytes: 96 }, &mut out);
+                assert_eq!(out.refused, None);
+                reached.configured += 1;
+            }
             7 => {
                 let Some(Install { base, .. }) = wanted.take() else { continue };
                 // What it covers is what was wanted, or more.
@@ -194,13 +253,25 @@ fn run(seed: u64, reached: &mut Reached) {
                 let last = LogId::new(Term(base.term.0 + more / 2), Index(base.index.0 + more));
                 if raft.may_install(last) {
                     reached.installed += 1;
-                    let configuration = &first();
+                    let index = Index(random.below(last.index.0 + 1));
+                    let configuration = configuration(&mut random, &raft);
+                    let configuration = &Configured { index, configuration };
                     raft.step(now, Input::Installed { last, configuration }, &mut out);
                 }
             }
             _ => {
                 let message = message(&mut random, &raft, &mut heads);
-                let entries = Entries { heads: &heads, configurations: &[] };
+                if let Message::Append(append) = message {
+                    let first = append.prev.index.0.min(ringraft_raft::NUMBER_MAX) + 1;
+                    for index in first..first + heads.len() as u64 {
+                        if random.permille(900) {
+                            continue;
+                        }
+                        let configuration = configuration(&mut random, &raft);
+                        configurations.push(Configured { index: Index(index), configuration });
+                    }
+                }
+                let entries = Entries { heads: &heads, configurations: &configurations };
                 if let Err(breach) = raft.judge(from, &message, entries) {
                     *reached.breaches.entry(name(breach)).or_default() += 1;
                     continue;
@@ -210,6 +281,7 @@ fn run(seed: u64, reached: &mut Reached) {
         }
         tokens.extend(out.token);
         wanted = out.install.or(wanted);
+        reached.learned += u64::from(raft.configuration_index() > before);
         reached.truncated += u64::from(out.truncate_from.is_some());
         reached.led += u64::from(out.new_term_entry.is_some());
         fetches.append(&mut out.fetch);
@@ -284,9 +356,11 @@ fn what_passes_the_judge_breaks_nothing() {
     for seed in 0..SEEDS {
         run(seed, &mut reached);
     }
-    let Reached { breaches, committed, truncated, led, released, installed } = reached;
+    let Reached { breaches, committed, truncated, led, released, installed, .. } = reached;
+    let Reached { configured, learned, .. } = reached;
     println!("{breaches:?}, {committed} committed, {truncated} truncated, {led} led");
-    assert_eq!(breaches.len(), 9, "{breaches:?}");
+    assert!(configured > 100 && learned > 1_000, "{configured} configured, {learned} learned");
+    assert_eq!(breaches.len(), 10, "{breaches:?}");
     assert!(released > 1_000 && installed > 1_000, "{released} released, {installed} installed");
     assert!(committed > 1_000 && truncated > 100 && led > 100, "{committed} {truncated} {led}");
 }

@@ -155,6 +155,7 @@ impl Leader {
     }
 
     /// Appends a configuration, in force from now on.
+    #[cold]
     pub(crate) fn configure(
         &mut self,
         replica: &mut Replica,
@@ -251,6 +252,7 @@ impl Leader {
     }
 
     /// Sends no more to those who left and know, or had their time.
+    #[cold]
     pub(super) fn part(&mut self, replica: &Replica, now: Ticks) {
         let membership = &replica.membership;
         let left = membership.is_settled().then(|| membership.in_force().index);

@@ -4,7 +4,7 @@ use crate::disk::{Batch, Disk, end_of};
 use crate::members::{Registry, configured, in_force};
 use ringraft_raft::{Boot, Envelope, Raft, Settings, Token};
 use ringraft_types::{Configuration, Index, NodeId, Term, Ticks};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -19,6 +19,8 @@ pub(crate) struct Node {
     pub(crate) raft: Option<Raft>,
     /// Counts restarts: what belongs to an earlier life is void.
     pub(crate) life: u32,
+    /// Of other nodes, the life of the newest connection.
+    pub(crate) met: BTreeMap<usize, u32>,
     /// The log as the owner holds it, durable or not; before its base, what the snapshot holds.
     pub(crate) log: Vec<Entry>,
     pub(crate) disk: Disk,
@@ -45,6 +47,7 @@ impl Node {
             id,
             raft: None,
             life: 0,
+            met: BTreeMap::new(),
             log: Vec::new(),
             disk: Disk::default(),
             lost: Vec::new(),

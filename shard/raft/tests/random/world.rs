@@ -12,7 +12,7 @@ use ringraft_types::{Configuration, Index, LogId, NodeId, Term, Ticks};
 use std::collections::BTreeMap;
 
 pub(crate) enum Event {
-    Deliver { from: usize, to: usize, message: Message, entries: Vec<Entry> },
+    Deliver { from: usize, to: usize, life: u32, message: Message, entries: Vec<Entry> },
     Tick { node: usize, life: u32 },
     DiskDone { node: usize, life: u32, token: Token },
     Fetched { node: usize, life: u32, peer: NodeId, first: Index, entries: Vec<Entry> },
@@ -207,8 +207,10 @@ impl World {
         let Some(((at, _), event)) = self.events.pop_first() else { return };
         self.now = at;
         match event {
-            Event::Deliver { from, to, message, entries } => {
-                if self.nodes[to].raft.is_some() {
+            Event::Deliver { from, to, life, message, entries } => {
+                // A connection that was told takes the place of those of earlier lives.
+                let is_old = self.nodes[to].met.get(&from).is_some_and(|&met| life < met);
+                if self.nodes[to].raft.is_some() && !is_old {
                     let heads = heads(&entries);
                     let from = self.nodes[from].id;
                     let raft = self.nodes[to].raft.as_ref().expect("just seen");
@@ -386,6 +388,8 @@ impl World {
             let notices = self.is_healed || self.random.permille(800);
             if other != node && notices && self.nodes[other].raft.is_some() {
                 let input = if is_up { Input::LinkUp(id) } else { Input::LinkDown(id) };
+                let life = self.nodes[node].life;
+                self.nodes[other].met.insert(node, life);
                 self.step(other, input, &[]);
             }
         }
@@ -557,7 +561,8 @@ impl World {
                 _ => self.random.between(100, 2_000_000),
             };
             let (message, entries) = (envelope.message, entries.clone());
-            self.plan(delay, Event::Deliver { from, to, message, entries });
+            let life = self.nodes[from].life;
+            self.plan(delay, Event::Deliver { from, to, life, message, entries });
         }
     }
 
@@ -671,10 +676,11 @@ impl World {
         (self.loss, self.duplicate) = (0, 0);
         self.cut.iter_mut().for_each(|row| row.fill(false));
         for node in 0..self.nodes.len() {
-            if self.nodes[node].raft.is_none() {
-                self.boot(node);
-                self.tell_links(node, true);
-            }
+            self.boot(node);
+        }
+        // Every connection is new: a restart that somebody missed is noticed now.
+        for node in 0..self.nodes.len() {
+            self.tell_links(node, true);
         }
         // With a window of one entry and a disk to fetch it from, catching up takes its time.
         self.run_until(60, |world| (0..world.nodes.len()).any(|node| world.stays(node)));
