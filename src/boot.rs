@@ -342,9 +342,9 @@ impl Part {
                 reactor::RecoverError::Log(error) => BootError::Recovery { shard, error },
                 reactor::RecoverError::Ring(error) => lane(LaneError::Ring(error)),
             })?;
-        let machines = &*self.machines;
+        let machines = self.machines.clone();
         let loading = Loading::new(log, recovered, &self.config.groups);
-        let loaded = reactor::load(&mut ring, &mut device, loading, machines).map_err(lane)?;
+        let loaded = reactor::load(&mut ring, &mut device, loading, &*machines).map_err(lane)?;
         let mut wires = Wires::new(
             self.identity,
             self.starts.newest(),
@@ -359,7 +359,8 @@ impl Part {
             let _ = wires.mesh.send(self.config.cpu.shards.len(), Parcel::Log(event, 0));
         }
         let settings = shard_settings(&self.config, self.identity, self.starts, self.shard);
-        let mut shard_object = Shard::new(settings, device, wires, loaded, clock::now(), machines)
+        let machine = move |group| machines(group);
+        let mut shard_object = Shard::new(settings, device, wires, loaded, clock::now(), machine)
             .map_err(|error: ShardError| lane(LaneError::Shard(error)))?;
         if !is_begun {
             // Nothing is promised before it is known that the log must be there.

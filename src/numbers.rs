@@ -49,6 +49,8 @@ pub fn take(shard: &Shard<UringDevice, Wires>, now: Ticks) -> Taken {
         snapshots_taken: metrics.snapshots_taken,
         snapshots_failed: metrics.snapshots_failed,
         snapshot_bytes: metrics.snapshot_bytes,
+        snapshots_installed: metrics.snapshots_installed,
+        installs_failed: metrics.installs_failed,
         clients_connected: shard.links.clients() as u64,
         peers_connected,
         pending_writes: shard.pending_writes(),

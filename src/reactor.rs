@@ -22,7 +22,7 @@ use crate::clock;
 use crate::control::LogEvent;
 use crate::numbers;
 use crate::parcel::Parcel;
-use crate::wires::{State, Wires};
+use crate::wires::{PeerLink, State, Wires};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use ringraft_net::Frame;
@@ -214,7 +214,7 @@ impl Reactor {
                                 socket.stalled = false;
                                 ready.push(slot);
                             }
-                            if matches!(socket.state, State::Peer(_)) {
+                            if socket.state != State::Client {
                                 shard.links.peer_bytes_sent += count as u64;
                             }
                             shard.links.list(slot);
@@ -337,14 +337,19 @@ impl Reactor {
     }
 
     fn close(&mut self, slot: u32) -> Result<(), LaneError> {
-        if let Some(State::Peer(node)) = self.shard.links.close(slot, self.now)
-            && self.shard.links.peers.get(&node).is_some_and(|link| link.up.is_none())
-        {
-            let shard = self.shard.links.shard;
-            self.say(LogEvent::PeerLost { shard, peer: node, errno: 0 });
-            let down = self.shard.collect(self.now, Event::PeerDown(node))?;
-            down.expect("a lost link is no frame");
-        }
+        let state = self.shard.links.close(slot, self.now);
+        let links = &self.shard.links;
+        let is_down = |link: Option<&PeerLink>| link.is_some_and(|link| link.up.is_none());
+        let down = match state {
+            Some(State::Peer(node)) if is_down(links.peers.get(&node)) => {
+                let shard = links.shard;
+                self.say(LogEvent::PeerLost { shard, peer: node, errno: 0 });
+                Event::PeerDown(node)
+            }
+            Some(State::Pull(node)) if is_down(links.pulls.get(&node)) => Event::PullDown(node),
+            _ => return Ok(()),
+        };
+        self.shard.collect(self.now, down)?.expect("a lost link is no frame");
         Ok(())
     }
 
@@ -406,7 +411,7 @@ impl Reactor {
                 self.shard.links.free_if_idle(slot);
                 continue;
             }
-            if matches!(socket.state, State::Dialing(_)) {
+            if matches!(socket.state, State::Dialing(..)) {
                 continue;
             }
             let fd = Fd(socket.fd.as_raw_fd());

@@ -21,6 +21,8 @@ const CLIENT_OUTBOX_BYTES: usize = 8 << 20;
 const CLIENT_OUTBOX_BYTES_MAX: usize = 4 * CLIENT_OUTBOX_BYTES;
 /// What may wait for one peer, bytes; appends beyond it are sent again later.
 const PEER_OUTBOX_BYTES: usize = 16 << 20;
+/// What may wait for a peer that fetches snapshots, bytes: a few chunks.
+const BULK_OUTBOX_BYTES: usize = 1 << 20;
 /// Connections that may be at the peer port before their greeting, beside the peers themselves.
 const PEER_GREETINGS_MAX: usize = 256;
 
@@ -32,14 +34,35 @@ pub enum State {
         /// Which port it came to.
         port: Role,
     },
-    /// A connect to a peer is under way.
-    Dialing(NodeId),
+    /// A connect to a peer is under way, to be a peer's or to fetch snapshots.
+    Dialing(NodeId, Role),
     /// Our greeting is sent; the welcome is awaited.
-    Dialed(NodeId),
+    Dialed(NodeId, Role),
     /// A peer's shard.
     Peer(NodeId),
+    /// Snapshots are fetched from a peer's shard here.
+    Pull(NodeId),
+    /// A peer's shard fetches snapshots here.
+    Serve(NodeId),
     /// A client.
     Client,
+}
+
+impl State {
+    /// Whether frames come and go.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Peer(_) | Self::Pull(_) | Self::Serve(_) | Self::Client)
+    }
+
+    /// The link of which it is, or is to be, the connection.
+    fn link(self) -> Option<(NodeId, Role)> {
+        match self {
+            Self::Dialing(node, role) | Self::Dialed(node, role) => Some((node, role)),
+            Self::Peer(node) => Some((node, Role::Peer)),
+            Self::Pull(node) => Some((node, Role::Bulk)),
+            Self::Greeting { .. } | Self::Serve(_) | Self::Client => None,
+        }
+    }
 }
 
 /// One connection.
@@ -111,6 +134,22 @@ pub struct PeerLink {
     pub shown: Option<Met>,
 }
 
+impl PeerLink {
+    fn new(address: &str, dials: bool) -> Self {
+        Self {
+            address: address.to_owned(),
+            up: None,
+            dialing: None,
+            next_dial: Ticks::ZERO,
+            pause: DIAL_PAUSE.0,
+            dials,
+            resolving: false,
+            refused: None,
+            shown: None,
+        }
+    }
+}
+
 /// All sockets of a shard.
 pub struct Wires {
     /// Who we are.
@@ -122,6 +161,10 @@ pub struct Wires {
     free: Vec<u32>,
     /// The other nodes.
     pub peers: BTreeMap<NodeId, PeerLink>,
+    /// The same, as those from which snapshots are fetched: dialled when that is wanted.
+    pub pulls: BTreeMap<NodeId, PeerLink>,
+    /// Who fetches snapshots here, by which connection.
+    served: BTreeMap<NodeId, u32>,
     /// Sockets that the reactor must look at before it submits.
     pub listed: Vec<u32>,
     /// Frames for clients of other shards, by connection.
@@ -151,20 +194,12 @@ impl Wires {
         mesh: MeshEnd<Parcel>,
         seats: Seats,
     ) -> Self {
-        let peers = peers.into_iter().map(|(node, address)| {
-            let link = PeerLink {
-                address,
-                up: None,
-                dialing: None,
-                next_dial: Ticks::ZERO,
-                pause: DIAL_PAUSE.0,
-                dials: identity.node < node,
-                resolving: false,
-                refused: None,
-                shown: None,
-            };
-            (node, link)
-        });
+        let peers: Vec<(NodeId, String)> = peers.into_iter().collect();
+        let pulls = peers.iter().map(|(node, address)| (*node, PeerLink::new(address, false)));
+        let pulls = pulls.collect();
+        let dials = |node| identity.node < node;
+        let peers =
+            peers.iter().map(|(node, address)| (*node, PeerLink::new(address, dials(*node))));
         Self {
             host: Host { identity, shards, port: Role::Client, start },
             shard,
@@ -172,6 +207,8 @@ impl Wires {
             generations: Vec::new(),
             free: Vec::new(),
             peers: peers.collect(),
+            pulls,
+            served: BTreeMap::new(),
             listed: Vec::new(),
             remote: BTreeMap::new(),
             mesh,
@@ -190,10 +227,10 @@ impl Wires {
     /// # Errors
     /// If the limit of connections is reached. Clients never take the place of peers.
     pub fn accepted(&mut self, fd: OwnedFd, port: Role, now: Ticks) -> Result<u32, OwnedFd> {
-        let others_max = self.peers.len() + PEER_GREETINGS_MAX;
+        let others_max = 3 * self.peers.len() + PEER_GREETINGS_MAX;
         let seat = match port {
             Role::Client => self.seats.take(),
-            Role::Peer => None,
+            Role::Peer | Role::Bulk => None,
         };
         if seat.is_none() && (port == Role::Client || self.others >= others_max) {
             return Err(fd);
@@ -220,11 +257,13 @@ impl Wires {
         self.clients += usize::from(is_client);
         self.others += usize::from(!is_client);
         let (limit, patience) = match state {
-            State::Dialing(_) => (PEER_OUTBOX_BYTES, DIAL_TIME),
+            State::Dialing(_, Role::Bulk) => (BULK_OUTBOX_BYTES, DIAL_TIME),
+            State::Dialing(..) => (PEER_OUTBOX_BYTES, DIAL_TIME),
             State::Peer(_) => (PEER_OUTBOX_BYTES, FRAME_TIME),
+            State::Pull(_) | State::Serve(_) => (BULK_OUTBOX_BYTES, FRAME_TIME),
             State::Greeting { port: Role::Peer } => (PEER_OUTBOX_BYTES, GREETING_TIME),
             State::Greeting { .. } => (CLIENT_OUTBOX_BYTES, GREETING_TIME),
-            State::Dialed(_) | State::Client => (CLIENT_OUTBOX_BYTES, FRAME_TIME),
+            State::Dialed(..) | State::Client => (CLIENT_OUTBOX_BYTES, FRAME_TIME),
         };
         self.sockets[slot as usize] = Some(Box::new(Socket {
             fd,
@@ -284,8 +323,13 @@ impl Wires {
         // Whatever is in flight completes now; an error means it was not connected.
         let _ = rustix::net::shutdown(&socket.fd, rustix::net::Shutdown::Both);
         self.list(slot);
-        if let State::Dialing(node) | State::Dialed(node) | State::Peer(node) = state
-            && let Some(link) = self.peers.get_mut(&node)
+        if let State::Serve(node) = state
+            && self.served.get(&node) == Some(&slot)
+        {
+            self.served.remove(&node);
+        }
+        if let Some((node, role)) = state.link()
+            && let Some(link) = self.link(node, role)
         {
             if link.up == Some(slot) {
                 link.up = None;
@@ -325,14 +369,14 @@ impl Wires {
         for (slot, place) in self.sockets.iter_mut().enumerate() {
             let Some(socket) = place else { continue };
             let waits = match socket.state {
-                State::Greeting { .. } | State::Dialing(_) | State::Dialed(_) => true,
+                State::Greeting { .. } | State::Dialing(..) | State::Dialed(..) => true,
                 // The frames of a stalled client may be whole.
-                State::Peer(_) | State::Client => socket.inbox.waiting() > 0 && !socket.stalled,
+                _ => socket.inbox.waiting() > 0 && !socket.stalled,
             };
             if !waits {
                 socket.deadline = now.after(FRAME_TIME);
             }
-            let is_open = matches!(socket.state, State::Peer(_) | State::Client);
+            let is_open = socket.state.is_open();
             let is_stuck = is_open && socket.sending && now.since(socket.sent_at) > SEND_TIME;
             if (is_stuck || socket.deadline <= now) && !socket.closing {
                 out.push(slot as u32);
@@ -374,11 +418,28 @@ impl Wires {
         self.peers.values().filter(|link| link.up.is_some()).count()
     }
 
-    /// A peer's link is up over this slot. An older one is replaced; its slot is returned.
-    pub fn peer_up(&mut self, node: NodeId, slot: u32) -> Option<u32> {
+    /// The link to a node, of this kind.
+    pub fn link(&mut self, node: NodeId, role: Role) -> Option<&mut PeerLink> {
+        match role {
+            Role::Bulk => self.pulls.get_mut(&node),
+            _ => self.peers.get_mut(&node),
+        }
+    }
+
+    /// A peer fetches snapshots over this slot. An older connection is replaced; its slot is
+    /// returned.
+    pub fn serves(&mut self, node: NodeId, slot: u32) -> Option<u32> {
+        self.get(slot).expect("the slot was just in use").state = State::Serve(node);
+        self.served.insert(node, slot).filter(|&old| old != slot)
+    }
+
+    /// A link to a peer is up over this slot. An older one is replaced; its slot is returned.
+    pub fn link_up(&mut self, node: NodeId, role: Role, slot: u32) -> Option<u32> {
         let socket = self.get(slot).expect("the slot was just in use");
-        socket.state = State::Peer(node);
-        let link = self.peers.get_mut(&node).expect("only members get here");
+        socket.state = if role == Role::Bulk { State::Pull(node) } else { State::Peer(node) };
+        let link = self.link(node, role).expect("only members get here");
+        // Connections for snapshots are made when they are wanted.
+        link.dials &= role != Role::Bulk;
         if link.dialing == Some(slot) {
             link.dialing = None;
         }
@@ -427,6 +488,22 @@ impl Links for Wires {
         self.list(slot);
         let socket = self.get(slot)?;
         (!socket.closing).then_some(&mut socket.outbox)
+    }
+
+    fn pull(&mut self, node: NodeId) -> Option<&mut Outbox> {
+        let link = self.pulls.get_mut(&node)?;
+        let Some(slot) = link.up else {
+            link.dials = true;
+            return None;
+        };
+        self.list(slot);
+        self.get(slot).filter(|socket| !socket.closing).map(|socket| &mut socket.outbox)
+    }
+
+    fn serve(&mut self, node: NodeId) -> Option<&mut Outbox> {
+        let &slot = self.served.get(&node)?;
+        self.list(slot);
+        self.get(slot).filter(|socket| !socket.closing).map(|socket| &mut socket.outbox)
     }
 
     fn client(&mut self, connection: ConnectionId) -> Option<&mut Outbox> {

@@ -311,6 +311,10 @@ fn wrong_frames_close_their_connection() {
         Kind::Install,
         Kind::RepairAsk,
         Kind::RepairAnswer,
+        Kind::SnapshotAsk,
+        Kind::SnapshotOffer,
+        Kind::ChunkAsk,
+        Kind::Chunk,
     ] {
         cases.push(("a peer's frame", frame(kind, GROUP, &[0; 60])));
     }

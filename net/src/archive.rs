@@ -139,3 +139,41 @@ pub(crate) fn archive(
     )
     .expect("fixed fields need no scratch memory, and an outbox takes all bytes");
 }
+
+/// Declares a fixed struct three times: as the rest of the program uses it, as it is archived, and
+/// its layout as text for [`layout_hash`]. Asserts that nothing pads it.
+macro_rules! fixed {
+    ($(#[$doc:meta])* $name:ident, $wire:ident, $archived:ident, $bytes:literal {
+        $($(#[$field_doc:meta])* $field:ident: $type:ident,)*
+    }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
+
+        #[derive(Clone, Copy, Debug, Archive, Serialize)]
+        struct $wire {
+            $($field: <$type as Travels>::Wire,)*
+        }
+
+        const _: () = assert!(size_of::<$archived>() == $bytes);
+        const _: () = assert!(align_of::<$archived>() == 1);
+
+        impl $name {
+            pub(crate) const LAYOUT: &str = concat!(
+                stringify!($name), "=", stringify!($bytes),
+                $(",", stringify!($field), ":", stringify!($type)),*
+            );
+
+            fn to_wire(self) -> $wire {
+                $wire { $($field: self.$field.to_wire(),)* }
+            }
+
+            fn from_wire(wire: &$archived) -> Self {
+                Self { $($field: Travels::from_wire(wire.$field),)* }
+            }
+        }
+    };
+}
+pub(crate) use fixed;

@@ -68,6 +68,14 @@ pub enum Kind {
     StatusReply = 22,
     /// Why the connection is about to be closed (`client_wire::ErrorFrame`).
     Error = 23,
+    /// "Which snapshot of this group do you keep?" (`bulk_wire::SnapshotAsk`).
+    SnapshotAsk = 32,
+    /// The answer (`bulk_wire::SnapshotOffer`).
+    SnapshotOffer = 33,
+    /// "Give me a chunk of it" (`bulk_wire::ChunkAsk`).
+    ChunkAsk = 34,
+    /// A chunk of a snapshot: a head (`bulk_wire::ChunkHead`), then its bytes.
+    Chunk = 35,
 }
 
 impl Kind {
@@ -90,6 +98,10 @@ impl Kind {
             21 => Self::Status,
             22 => Self::StatusReply,
             23 => Self::Error,
+            32 => Self::SnapshotAsk,
+            33 => Self::SnapshotOffer,
+            34 => Self::ChunkAsk,
+            35 => Self::Chunk,
             _ => return None,
         })
     }
@@ -120,7 +132,12 @@ impl Kind {
             | Self::Reads
             | Self::Replies
             | Self::StatusReply => FRAME_BODY_BYTES_MAX,
-            Self::Ballot | Self::Install => 64,
+            Self::Ballot
+            | Self::Install
+            | Self::SnapshotAsk
+            | Self::SnapshotOffer
+            | Self::ChunkAsk => 64,
+            Self::Chunk => 512 << 10,
             Self::RepairAsk => 2 << 10,
             Self::Locate | Self::Status => 0,
             Self::LocateReply => 8 << 10,

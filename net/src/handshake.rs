@@ -6,7 +6,7 @@
 //!   0  u32  magic "RRHI"                     0  u32  magic "RRWE"
 //!   4  u8   oldest version spoken            4  u8   version agreed; zero if refused
 //!   5  u8   newest version spoken            5  u8   zero if accepted, else RefusalCode
-//!   6  u8   role: 1 peer, 2 client           6  u16  zero
+//!   6  u8   role: 1 peer, 2 client, 3 bulk   6  u16  zero
 //!   7  u8   zero                             8  u128 cluster
 //!   8  u128 cluster (client: 0 = any)       24  u32  node
 //!  24  u32  node (client: 0)                28  u16  shards of the node
@@ -53,6 +53,19 @@ pub enum Role {
     Peer = 1,
     /// A client, at the client port.
     Client = 2,
+    /// Another node of the cluster, at the peer port, that wants to fetch snapshots: over a
+    /// connection of its own, so that nothing else ever waits behind them.
+    Bulk = 3,
+}
+
+impl Role {
+    /// Whose port it comes to.
+    pub const fn port(self) -> Self {
+        match self {
+            Self::Peer | Self::Bulk => Self::Peer,
+            Self::Client => Self::Client,
+        }
+    }
 }
 
 /// The first 128 bytes of a connection.
@@ -233,14 +246,17 @@ impl Host {
     }
 
     /// How `shard` greets its counterpart of another node; `met` is what was met of that one.
+    /// `role` is [`Role::Peer`] or [`Role::Bulk`].
     pub fn greeting(
         &self,
+        role: Role,
         shard: ShardId,
         node: NodeId,
         met: Option<Met>,
     ) -> [u8; HANDSHAKE_BYTES] {
+        assert!(role.port() == Role::Peer, "a node greets nodes");
         let hello = Hello::from_peer(self.identity, self.start, shard, node, shard);
-        Hello { met, ..hello }.encode()
+        Hello { role, met, ..hello }.encode()
     }
 }
 
@@ -352,6 +368,7 @@ impl Hello {
         let role = match bytes[6] {
             1 => Role::Peer,
             2 => Role::Client,
+            3 => Role::Bulk,
             _ => return Err(RefusalCode::Malformed),
         };
         let hello = Self {
@@ -373,7 +390,9 @@ impl Hello {
         };
         let has_sender = hello.sender.node != NodeId(0);
         let is_consistent = match role {
-            Role::Peer => has_sender && hello.wanted_node != NodeId(0) && hello.start.number != 0,
+            Role::Peer | Role::Bulk => {
+                has_sender && hello.wanted_node != NodeId(0) && hello.start.number != 0
+            }
             Role::Client => {
                 let has_past = hello.start != Start::default() || hello.met.is_some();
                 !has_sender && hello.sender.incarnation == Incarnation(0) && !has_past
@@ -394,7 +413,7 @@ impl Hello {
     /// # Errors
     /// The first thing that stands against it.
     pub fn judge(&self, host: &Host) -> Result<u8, RefusalCode> {
-        if self.role != host.port {
+        if self.role.port() != host.port {
             return Err(RefusalCode::Malformed);
         }
         if self.version_max < WIRE_VERSION_MIN {
@@ -403,17 +422,17 @@ impl Hello {
         if self.version_min > WIRE_VERSION {
             return Err(RefusalCode::VersionTooNew);
         }
-        let may_be_any = self.role == Role::Client;
-        let is_any_cluster = may_be_any && self.sender.cluster == ClusterId(0);
+        let is_client = self.role == Role::Client;
+        let is_any_cluster = is_client && self.sender.cluster == ClusterId(0);
         if self.sender.cluster != host.identity.cluster && !is_any_cluster {
             return Err(RefusalCode::WrongCluster);
         }
-        let is_any_node = may_be_any && self.wanted_node == NodeId(0);
+        let is_any_node = is_client && self.wanted_node == NodeId(0);
         if self.wanted_node != host.identity.node && !is_any_node {
             return Err(RefusalCode::WrongNode);
         }
         let version = self.version_max.min(WIRE_VERSION);
-        if self.role == Role::Peer && self.layout_hash != layout_hash() {
+        if !is_client && self.layout_hash != layout_hash() {
             return Err(RefusalCode::LayoutDiffers);
         }
         if self.wanted_shard.is_some_and(|shard| shard.0 >= host.shards) {
@@ -495,7 +514,7 @@ impl Welcome {
         if hello.wanted_node != NodeId(0) && self.sender.node != hello.wanted_node {
             return Err(RefusalCode::WrongNode);
         }
-        if hello.role == Role::Peer && self.layout_hash != hello.layout_hash {
+        if hello.role.port() == Role::Peer && self.layout_hash != hello.layout_hash {
             return Err(RefusalCode::LayoutDiffers);
         }
         if hello.wanted_shard.is_some_and(|shard| shard != self.shard) {

@@ -10,47 +10,11 @@ use ringraft_types::limits::FRAME_BODY_BYTES_MAX;
 use ringraft_types::{GroupId, Index, LogId, Term, Ticks};
 use rkyv::{Archive, Serialize};
 
-use crate::archive::{Serializer, Travels, access, access_fixed, archive};
+use crate::archive::{Serializer, Travels, access, access_fixed, archive, fixed};
+use crate::bulk_wire::{ChunkAsk, ChunkHead, SnapshotAsk, SnapshotOffer};
 use crate::error::WireError;
 use crate::frame::{Frame, FrameWriter, Identity, Kind};
 use crate::outbox::Outbox;
-
-/// Declares a fixed struct three times: as the rest of the program uses it, as it is archived, and
-/// its layout as text for [`layout_hash`]. Asserts that nothing pads it.
-macro_rules! fixed {
-    ($(#[$doc:meta])* $name:ident, $wire:ident, $archived:ident, $bytes:literal {
-        $($(#[$field_doc:meta])* $field:ident: $type:ident,)*
-    }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct $name {
-            $($(#[$field_doc])* pub $field: $type,)*
-        }
-
-        #[derive(Clone, Copy, Debug, Archive, Serialize)]
-        struct $wire {
-            $($field: <$type as Travels>::Wire,)*
-        }
-
-        const _: () = assert!(size_of::<$archived>() == $bytes);
-        const _: () = assert!(align_of::<$archived>() == 1);
-
-        impl $name {
-            const LAYOUT: &str = concat!(
-                stringify!($name), "=", stringify!($bytes),
-                $(",", stringify!($field), ":", stringify!($type)),*
-            );
-
-            fn to_wire(self) -> $wire {
-                $wire { $($field: self.$field.to_wire(),)* }
-            }
-
-            fn from_wire(wire: &$archived) -> Self {
-                Self { $($field: Travels::from_wire(wire.$field),)* }
-            }
-        }
-    };
-}
 
 fixed! {
     /// One group's heartbeat.
@@ -437,6 +401,10 @@ pub const fn layout_hash() -> u64 {
         repair::LAYOUTS[1],
         repair::LAYOUTS[2],
         "Beats,BeatReplies,AppendReplies=disk_wait:u64,items:vec32@end",
+        SnapshotAsk::LAYOUT,
+        SnapshotOffer::LAYOUT,
+        ChunkAsk::LAYOUT,
+        ChunkHead::LAYOUT,
     ];
     // FNV-1a, 64 bits.
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
@@ -453,14 +421,14 @@ pub const fn layout_hash() -> u64 {
     hash
 }
 
-fn check_bool(kind: Kind, field: &'static str, value: u8) -> Result<(), WireError> {
+pub(crate) fn check_bool(kind: Kind, field: &'static str, value: u8) -> Result<(), WireError> {
     if value > 1 {
         return Err(WireError::Field { kind, field, value: u64::from(value) });
     }
     Ok(())
 }
 
-fn write_archive(
+pub(crate) fn write_archive(
     out: &mut Outbox,
     kind: Kind,
     group: GroupId,

@@ -120,7 +120,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             group.apply_fetch = true;
             group.apply_stock = None;
             let (first, last) = (group.applied.next(), group.committed);
-            self.fetch(slot, FetchFor::Apply { slot }, first, last, FETCH_BYTES_MAX);
+            self.fetch(slot, FetchFor::Apply { slot, first }, first, last, FETCH_BYTES_MAX);
             return false;
         }
         group.applied < group.committed && group.halt.is_none() && !group.apply_fetch

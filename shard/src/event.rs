@@ -3,7 +3,7 @@
 use crate::group::Halt;
 use crate::links::ConnectionId;
 use crate::metrics::Stage;
-use crate::snapshots::{LoadFailure, SnapshotReason};
+use crate::snapshots::{InstallFailure, LoadFailure, SnapshotReason};
 use ringraft_net::Frame;
 use ringraft_types::{GroupId, Index, Lacked, LogId, NodeId, Start, Term, Ticks};
 use ringraft_wal::{ReadError, SnapshotError};
@@ -26,6 +26,17 @@ pub enum Event<'a> {
     ClientFrame {
         /// Where its answer goes.
         from: ConnectionId,
+        /// The frame, intact.
+        frame: Frame<'a>,
+    },
+    /// The connection over which this shard fetches snapshots from a peer is up.
+    PullUp(NodeId),
+    /// It is lost.
+    PullDown(NodeId),
+    /// A frame came over a connection that carries snapshots, to either end.
+    BulkFrame {
+        /// Who is at the other end.
+        from: NodeId,
         /// The frame, intact.
         frame: Frame<'a>,
     },
@@ -150,6 +161,27 @@ pub enum ShardEvent {
         number: u64,
         /// Why not.
         error: LoadFailure,
+    },
+    /// A snapshot of a peer took the place of what a group had here.
+    SnapshotInstalled {
+        /// The group.
+        group: GroupId,
+        /// Who gave it.
+        from: NodeId,
+        /// The newest entry in it.
+        last: Index,
+        /// The file, bytes.
+        bytes: u64,
+        /// From the first question.
+        took: Ticks,
+    },
+    /// A group lacks what the leader's log begins behind, and a snapshot couldn't be had or
+    /// stored; it is tried again.
+    InstallFailed {
+        /// The group.
+        group: GroupId,
+        /// Why not.
+        error: InstallFailure,
     },
     /// The disk is full, or no longer.
     DiskFull(bool),

@@ -78,7 +78,7 @@ pub(crate) struct Group {
     pub(crate) reads: VecDeque<ReadBatch>,
     pub(crate) reads_bytes: usize,
     /// What a leader named last of what is to be installed: itself, and the entry that a snapshot
-    /// must cover at least. It says so again while this node lacks that; an older one may suffice.
+    /// must cover at least. It says so again while this node lacks that.
     pub(crate) install: Option<(NodeId, LogId)>,
     /// Messages that wait for their token.
     pub(crate) gated: VecDeque<Gated>,
@@ -97,6 +97,10 @@ pub(crate) struct Group {
     pub(crate) unreadable: Vec<u64>,
     /// The snapshot that the log names.
     pub(crate) named: Option<NamedSnapshot>,
+    /// The newest entry of the one that a durable record names.
+    pub(crate) named_durable: Index,
+    /// Up to here the log has given its entries up.
+    pub(crate) released: Index,
     /// When the last one was taken; the start, if none was.
     pub(crate) snapshot_at: Ticks,
     /// Set while the group is in the shard's list of groups to apply.
@@ -138,6 +142,8 @@ impl Group {
             kept: Vec::new(),
             unreadable: Vec::new(),
             named: None,
+            named_durable: Index::ZERO,
+            released: Index::ZERO,
             snapshot_at: Ticks::ZERO,
             apply_listed: false,
             touched: false,

@@ -8,6 +8,7 @@
 
 pub mod admission;
 mod apply;
+mod bulk_frames;
 mod cache;
 mod client_frames;
 pub mod error;
@@ -39,4 +40,6 @@ pub use event::{Event, ShardEvent, Wake};
 pub use group::Halt;
 pub use links::{ConnectionId, Links};
 pub use shard::{Member, Shard, ShardSettings};
-pub use snapshots::{LoadStep, Loaded, Loading, SnapshotReason, SnapshotRules};
+pub use snapshots::{
+    InstallFailure, InstallProgress, LoadStep, Loaded, Loading, SnapshotReason, SnapshotRules,
+};

@@ -21,6 +21,11 @@ pub struct ConnectionId {
 pub trait Links {
     /// Where frames for the same shard of a peer are written; `None` while the link is down.
     fn peer(&mut self, node: NodeId) -> Option<&mut Outbox>;
+    /// Where this shard asks the same shard of a peer for snapshots. `None` while there is no such
+    /// connection; one is made then.
+    fn pull(&mut self, node: NodeId) -> Option<&mut Outbox>;
+    /// Where a peer that connected to fetch snapshots is answered; `None` without one.
+    fn serve(&mut self, node: NodeId) -> Option<&mut Outbox>;
     /// Where frames for a client are written; `None` once it is gone.
     fn client(&mut self, connection: ConnectionId) -> Option<&mut Outbox>;
     /// Hands a client's frame to the shard that owns its group. Returns whether there was room;

@@ -58,6 +58,10 @@ pub struct Metrics {
     pub snapshots_taken: u64,
     /// Snapshots that could not be written.
     pub snapshots_failed: u64,
+    /// Snapshots of peers that took the place of what a group had here.
+    pub snapshots_installed: u64,
+    /// Attempts at that which failed.
+    pub installs_failed: u64,
     /// Bytes of those that became durable.
     pub snapshot_bytes: u64,
     /// Writes proposed here.
@@ -101,6 +105,8 @@ impl Default for Metrics {
             turns: 0,
             snapshots_taken: 0,
             snapshots_failed: 0,
+            snapshots_installed: 0,
+            installs_failed: 0,
             snapshot_bytes: 0,
             writes_proposed: 0,
             writes_done: 0,

@@ -86,17 +86,10 @@ impl<D: Device, L: Links> Shard<D, L> {
         let kind = frame.header.kind;
         self.metrics.peer_frames += 1;
         self.metrics.peer_bytes += frame.header.frame_bytes() as u64;
-        let Some(peer) = self.peers.get(&from) else {
-            return Ok(Err(FrameRefusal::WrongSender));
-        };
-        let sender = frame.header.sender;
-        if sender.node != from
-            || sender.cluster != self.settings.identity.cluster
-            || peer.greeted.is_none_or(|peer| peer.incarnation != sender.incarnation)
-        {
+        if !self.is_sent_by(from, frame) {
             return Ok(Err(FrameRefusal::WrongSender));
         }
-        if peer.greeted != peer.met {
+        if self.peers[&from].greeted != self.peers[&from].met {
             self.meet(from)?;
         }
         let peer = self.peers.get_mut(&from).expect("it was just found");
@@ -199,6 +192,16 @@ impl<D: Device, L: Links> Shard<D, L> {
             kind => return Ok(Err(FrameRefusal::WrongPort { kind })),
         }
         Ok(Ok(()))
+    }
+
+    /// Whether a frame says that it is of the node whose connection it came over, in the life that
+    /// greeted.
+    pub(crate) fn is_sent_by(&self, from: NodeId, frame: &Frame<'_>) -> bool {
+        let Some(peer) = self.peers.get(&from) else { return false };
+        let sender = frame.header.sender;
+        sender.node == from
+            && sender.cluster == self.settings.identity.cluster
+            && peer.greeted.is_some_and(|peer| peer.incarnation == sender.incarnation)
     }
 
     /// Steps a message without entries. A group that isn't here is not answered: its node may be

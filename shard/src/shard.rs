@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::node_record::NodeRecord;
 use crate::router::Router;
 use crate::snapshots::{
-    Loaded, LoadedGroup, LoadedState, SnapshotReason, SnapshotRules, Snapshots,
+    Fetching, Loaded, LoadedGroup, LoadedState, Serving, SnapshotReason, SnapshotRules, Snapshots,
 };
 use crate::stages::Leaving;
 use crate::start;
@@ -98,7 +98,7 @@ impl Peer {
 /// A read of the log on its way, and what for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FetchFor {
-    Apply { slot: usize },
+    Apply { slot: usize, first: Index },
     Peer { slot: usize, peer: NodeId, first: Index },
 }
 
@@ -144,6 +144,10 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) disk_was_full: bool,
     pub(crate) watch: DiskWatch,
     pub(crate) snapshots: Snapshots,
+    pub(crate) fetching: Fetching,
+    pub(crate) serving: Serving,
+    /// Makes the empty machine of a group.
+    pub(crate) make_machine: Box<dyn FnMut(GroupId) -> Box<dyn StateMachine>>,
     /// Nothing new is taken on: what was is brought to its end.
     pub(crate) is_stopping: bool,
     /// The data directory is an older copy: no group takes part.
@@ -184,7 +188,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         links: L,
         loaded: Loaded,
         now: Ticks,
-        mut machine: impl FnMut(GroupId) -> Box<dyn StateMachine>,
+        machine: impl FnMut(GroupId) -> Box<dyn StateMachine> + 'static,
     ) -> Result<Self, ShardError> {
         let Loaded { log, recovered, groups: mut loaded } = loaded;
         let (reads, waiting) = (settings.limits.group_reads_max, settings.raft.reads_waiting_max);
@@ -241,6 +245,9 @@ impl<D: Device, L: Links> Shard<D, L> {
             disk_was_full: false,
             watch: DiskWatch::default(),
             snapshots: Snapshots::default(),
+            fetching: Fetching::default(),
+            serving: Serving::default(),
+            make_machine: Box::new(machine),
             is_stopping: false,
             is_rolled_back: false,
             is_node_damaged: recovered.node_damaged,
@@ -268,7 +275,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             if shard.router.home(id) == shard.settings.shard {
                 let found = recovered.groups.get(&id);
                 let loaded = loaded.remove(&id).unwrap_or_default();
-                shard.add_group(id, found, loaded, is_muted, &mut machine, now)?;
+                shard.add_group(id, found, loaded, is_muted, now)?;
             }
         }
         Ok(shard)
@@ -280,20 +287,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         found: Option<&ringraft_wal::RecoveredGroup>,
         loaded: LoadedGroup,
         is_muted: bool,
-        machine: &mut impl FnMut(GroupId) -> Box<dyn StateMachine>,
         now: Ticks,
     ) -> Result<(), ShardError> {
         let LoadedGroup { mut state, kept, failed } = loaded;
         for &(number, error) in &failed {
             self.events.push(ShardEvent::SnapshotUnreadable { group: id, number, error });
-        }
-        let is_alone = self.settings.members.len() == 1;
-        if !is_alone
-            && let (Some(found), Some(loaded)) = (found, &state)
-            && start::leads_past(found, loaded.last)
-        {
-            // The log of a leader can't begin behind it before a snapshot can be sent.
-            state = None;
         }
         let mut hard_state = HardState::default();
         let snapshot = state.as_ref().map(|state| state.last);
@@ -319,11 +317,8 @@ impl<D: Device, L: Links> Shard<D, L> {
             }
         }
         if let Some(last) = snapshot {
-            // It was committed, and its term was known, also if the disk doesn't say so yet.
+            // It was committed, also if the disk doesn't say so yet.
             hard_state.commit = hard_state.commit.max(last.index);
-            if last.term > hard_state.term {
-                (hard_state.term, hard_state.vote) = (last.term, None);
-            }
         }
         if is_muted {
             // Nothing it holds is believed, so it starts as if from nothing, and says nothing.
@@ -350,7 +345,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let slot = self.cache.add_tail();
         assert!(slot == self.groups.len(), "cache and groups share their slots");
         let mut group = match state {
-            None => Group::new(id, raft, machine(id), halt),
+            None => Group::new(id, raft, (self.make_machine)(id), halt),
             Some(LoadedState { last, machine, sessions }) => {
                 let mut group = Group::new(id, raft, machine, halt);
                 (group.sessions, group.applied) = (sessions, last.index);
@@ -366,6 +361,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         (group.kept, group.snapshot_at) = (kept, now);
         group.unreadable = failed.into_iter().map(|(number, _)| number).collect();
         group.named = found.and_then(|found| found.named);
+        group.named_durable = group.named.map_or(Index::ZERO, |named| named.last.index);
+        group.released = group.named_durable;
         self.groups.push(group);
         self.slots.insert(id, slot);
         self.list_for_apply(slot);
@@ -421,7 +418,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     /// What every group begins with: the members that the settings name.
-    fn first_configuration(&self) -> Configured {
+    pub(crate) fn first_configuration(&self) -> Configured {
         let voters = self.settings.members.iter().map(|member| member.node).collect();
         let configuration = Configuration::first(voters, Vec::new());
         let configuration = configuration.expect("members were checked where they were read");

@@ -4,13 +4,20 @@
 //! A snapshot is a group's machine and sessions between two entries. The log keeps it as a file of
 //! chunks; here it is one stream of pieces, each whole, so that whoever loads it never holds more
 //! than a piece of it. One is taken at a time per shard, a slice per turn, while writes go on.
+//! A node whose log ends before the leader's begins fetches one from its peers.
 
+mod fetch;
 mod load;
+mod loader;
 mod pieces;
+mod serve;
 mod take;
 
+pub(crate) use fetch::Fetching;
+pub use fetch::{InstallFailure, InstallProgress};
 pub(crate) use load::LoadedState;
 pub use load::{LoadFailure, LoadStep, Loaded, LoadedGroup, Loading};
+pub(crate) use serve::Serving;
 pub(crate) use take::Snapshots;
 
 use ringraft_types::Ticks;
@@ -28,14 +35,25 @@ pub struct SnapshotRules {
     pub interval: Ticks,
     /// Whether a graceful stop takes those that are missing.
     pub on_stop: bool,
+    /// The log's bytes on the disk up to which it keeps what snapshots cover for followers that lag;
+    /// beyond, they are given a snapshot.
+    pub lag_bytes: u64,
     /// Snapshots of a group that are kept, at least one. The log begins behind the oldest.
     pub kept: usize,
 }
 
 impl Default for SnapshotRules {
-    /// At 256 MiB of log; one is kept; a stop takes none.
+    /// At 256 MiB of log, of which followers that lag may keep twice as much; one is kept; a stop
+    /// takes none.
     fn default() -> Self {
-        Self { log_bytes: 256 << 20, entries: 0, interval: Ticks::ZERO, on_stop: false, kept: 1 }
+        Self {
+            log_bytes: 256 << 20,
+            entries: 0,
+            interval: Ticks::ZERO,
+            on_stop: false,
+            lag_bytes: 512 << 20,
+            kept: 1,
+        }
     }
 }
 

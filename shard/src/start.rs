@@ -52,15 +52,6 @@ fn shape_of(run: &EntryRun) -> LogShape {
     LogShape { base, runs: run.terms.clone(), last: run.last }
 }
 
-/// Whether the log reaches back to the first entry, and doesn't lead up to this snapshot: rot took
-/// the end of it. Where others may need the entries, they are had again from them, and the snapshot
-/// is of no use.
-pub(crate) fn leads_past(found: &RecoveredGroup, snapshot: LogId) -> bool {
-    let run = EntryRun { first: found.first, last: found.last, terms: found.runs.clone() };
-    let is_from_the_first = found.named.is_none() && found.first <= Index(1);
-    is_from_the_first && term_at(&run, snapshot.index) != Some(snapshot.term)
-}
-
 fn term_at(run: &EntryRun, index: Index) -> Option<Term> {
     if index < run.first || index > run.last {
         return None;

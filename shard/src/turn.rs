@@ -66,6 +66,10 @@ impl<D: Device, L: Links> Shard<D, L> {
             }
             Event::PeerFrame { from, frame } => return self.peer_frame(now, from, &frame),
             Event::ClientFrame { from, frame } => return self.client_frame(now, from, &frame),
+            // Whoever wants to ask does so in the next turn.
+            Event::PullUp(_) => {}
+            Event::PullDown(node) => self.pull_lost(node),
+            Event::BulkFrame { from, frame } => return Ok(self.bulk_frame(now, from, &frame)),
             Event::OlderCopy => self.fall_silent(now)?,
         }
         Ok(Ok(()))
@@ -187,7 +191,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             self.fetch_for_peer(slot, fetch);
         }
         if let Some(install) = output.install {
-            self.groups[slot].install = Some((install.from, install.base));
+            self.want_install(slot, install.from, install.base);
         }
         assert!(output.refused.is_none(), "requests are judged before they are stepped");
         if output.role_changed {
@@ -386,7 +390,12 @@ impl<D: Device, L: Links> Shard<D, L> {
         while let Some(done) = self.log.take_read() {
             let what = self.fetches.remove(&done.ticket).expect("every ticket was handed out here");
             match what {
-                FetchFor::Apply { slot } => match done.result {
+                // A snapshot was installed meanwhile.
+                FetchFor::Apply { slot, first } if first != self.groups[slot].applied.next() => {
+                    self.groups[slot].apply_fetch = false;
+                    self.list_for_apply(slot);
+                }
+                FetchFor::Apply { slot, .. } => match done.result {
                     Ok(records) => self.stock_for_apply(slot, records),
                     // What is committed and not yet applied has to be there.
                     Err(error) => self.damaged(now, slot, error)?,

@@ -8,6 +8,7 @@ use ringraft_types::command::{Command, Envelope};
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, Index, Met, NodeId, Term, Ticks};
 use ringraft_wal::device::memory::MemoryDevice;
+use ringraft_wal::snapshot::CHUNK_HEAD_BYTES;
 use ringraft_wal::{
     Log, LogSettings, ReadRequest, Recovered, RecoveredGroup, Recovery, RecoveryStep, WalError,
 };
@@ -93,7 +94,7 @@ impl Found {
     }
 
     /// What a node applied for a group, from its log, for the checkers; of what the log gave up,
-    /// because a snapshot holds it, from what was ever written.
+    /// because a snapshot holds it, from what was ever written anywhere.
     pub(crate) fn dump(
         &mut self,
         node: NodeId,
@@ -136,8 +137,8 @@ impl Found {
     }
 }
 
-/// The newest snapshot of a group at this entry: the file's number, and a hash of its bytes as they
-/// lie there now.
+/// The newest snapshot of a group at this entry: the file's number, and a hash of what its owner gave
+/// it, as it lies there now.
 pub(crate) fn saved_hash(disk: &MemoryDevice, group: GroupId, last: Index) -> Option<(u64, u64)> {
     let heads = files::snapshots(disk).into_iter();
     let newest = heads.filter(|head| (head.group, head.last.index) == (group, last));
@@ -145,26 +146,30 @@ pub(crate) fn saved_hash(disk: &MemoryDevice, group: GroupId, last: Index) -> Op
     let content = disk.content(newest.file());
     let chunks = (0..newest.chunks).map(|chunk| newest.used(chunk));
     let chunks = chunks.map(|(at, bytes)| &content[at as usize..at as usize + bytes]);
+    let chunks = chunks.map(|chunk| &chunk[CHUNK_HEAD_BYTES..]);
     let hash = chunks.fold(0, |hash, chunk| xxh3_64_with_seed(chunk, hash));
     Some((newest.number, hash))
 }
 
-/// The records of entries that a disk ever held.
+/// The records of entries that some disks ever held.
 pub(crate) struct Written(BTreeMap<(GroupId, Index), Vec<Vec<u8>>>);
 
 impl Written {
     /// Everything in the intact blocks of these segments.
-    pub(crate) fn of(segments: &[Vec<u8>]) -> Self {
+    pub(crate) fn of(segments: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let mut written: BTreeMap<(GroupId, Index), Vec<Vec<u8>>> = BTreeMap::new();
-        for (_, block) in segments.iter().flat_map(|segment| files::blocks(segment)) {
-            let mut rest = &block.bytes[block.header.head()..block.header.directory_at as usize];
-            while let Ok(record) = record::decode(rest) {
-                let header = record.header;
-                if header.kind.is_entry() {
-                    let place = (header.group, header.index);
-                    written.entry(place).or_default().push(record.bytes.to_vec());
+        for segment in segments {
+            for (_, block) in files::blocks(&segment) {
+                let mut rest =
+                    &block.bytes[block.header.head()..block.header.directory_at as usize];
+                while let Ok(record) = record::decode(rest) {
+                    let header = record.header;
+                    if header.kind.is_entry() {
+                        let place = (header.group, header.index);
+                        written.entry(place).or_default().push(record.bytes.to_vec());
+                    }
+                    rest = &rest[record.bytes.len()..];
                 }
-                rest = &rest[record.bytes.len()..];
             }
         }
         Self(written)

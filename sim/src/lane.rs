@@ -17,7 +17,7 @@ use ringraft_types::{GroupId, Met, NodeId, Ticks};
 
 use crate::base::{Base, Owner};
 use crate::disk::SimDisk;
-use crate::links::{Parcel, SimLinks, State};
+use crate::links::{Parcel, PeerLink, SimLinks, State};
 use crate::net::{Network, Received};
 use crate::options::Options;
 
@@ -168,7 +168,7 @@ impl Lane {
             links.list(slot);
             let socket = links.get(slot).expect("a slot in use holds a socket");
             match socket.state {
-                State::Dialing(_) => {
+                State::Dialing(..) => {
                     if let Some(is_made) = network.dialled(connection) {
                         self.dialled.push((slot, is_made));
                     }
@@ -255,7 +255,8 @@ impl Lane {
     fn take_dialled(&mut self, base: &mut Base, network: &mut Network) -> Result<(), ShardError> {
         for (slot, is_made) in std::mem::take(&mut self.dialled) {
             let links = &mut self.shard.links;
-            let Some(State::Dialing(node)) = links.get(slot).map(|socket| socket.state) else {
+            let Some(State::Dialing(node, role)) = links.get(slot).map(|socket| socket.state)
+            else {
                 continue;
             };
             if !is_made {
@@ -263,10 +264,10 @@ impl Lane {
                 continue;
             }
             let links = &self.shard.links;
-            let greeting = links.host.greeting(links.shard, node, self.shard.met(node));
+            let greeting = links.host.greeting(role, links.shard, node, self.shard.met(node));
             let links = &mut self.shard.links;
             let socket = links.get(slot).expect("it was just there");
-            socket.state = State::Dialed(node);
+            socket.state = State::Dialed(node, role);
             socket.outbox.push(&greeting);
             links.list(slot);
         }
@@ -296,15 +297,15 @@ impl Lane {
                 let Some(bytes) = socket.inbox.take_handshake() else { return Ok(()) };
                 self.greeted(base, network, slot, port, Hello::decode(&bytes))?;
             }
-            State::Dialed(node) => {
+            State::Dialed(node, role) => {
                 let Some(bytes) = socket.inbox.take_handshake() else { return Ok(()) };
-                self.welcomed(base, network, slot, node, Welcome::decode(&bytes))?;
+                self.welcomed(base, network, slot, (node, role), Welcome::decode(&bytes))?;
             }
-            State::Peer(_) | State::Client | State::Dialing(_) => {}
+            _ => {}
         }
         let Some(socket) = self.shard.links.get(slot) else { return Ok(()) };
         let state = socket.state;
-        if !matches!(state, State::Peer(_) | State::Client) {
+        if !state.is_open() {
             return Ok(());
         }
         // The inbox leaves its socket meanwhile: the shard may write to the same socket's outbox.
@@ -343,11 +344,14 @@ impl Lane {
             }
             let event = match state {
                 State::Peer(from) => Event::PeerFrame { from, frame },
+                State::Pull(from) | State::Serve(from) => Event::BulkFrame { from, frame },
                 _ => Event::ClientFrame { from: connection, frame },
             };
             if let Err(refusal) = self.shard.collect(self.now, event)? {
                 match state {
-                    State::Peer(from) => self.refused.push((from, refusal)),
+                    State::Peer(from) | State::Pull(from) | State::Serve(from) => {
+                        self.refused.push((from, refusal))
+                    }
                     _ => panic!("V13: a frame of the client library is refused: {refusal}"),
                 }
                 return Ok(true);
@@ -396,13 +400,14 @@ impl Lane {
     ) -> Result<(), ShardError> {
         let state = match hello.role {
             Role::Peer => State::Peer(hello.sender.node),
+            Role::Bulk => State::Serve(hello.sender.node),
             Role::Client => State::Client,
         };
         let slot = self.shard.links.insert(connection, 1, state, inbox, self.now);
-        let host = self.shard.links.host.at(hello.role);
+        let host = self.shard.links.host.at(hello.role.port());
         match hello.judge(&host) {
             Ok(version) => self.seat(base, network, slot, hello, version)?,
-            Err(code) => self.turn_away(base, network, slot, hello.role, code, None)?,
+            Err(code) => self.turn_away(base, network, slot, hello.role.port(), code, None)?,
         }
         self.ready.push(slot);
         self.news.insert(connection);
@@ -425,6 +430,18 @@ impl Lane {
             return Ok(());
         }
         let node = hello.sender.node;
+        if hello.role == Role::Bulk {
+            let greeting = Greeting::from(hello);
+            if !self.shard.admit_bulk(node, greeting.from) {
+                return self.turn_away(base, network, slot, Role::Peer, RefusalCode::Busy, None);
+            }
+            if let Some(old) = self.shard.links.serves(node, slot) {
+                self.close(base, network, old)?;
+            }
+            self.shard.links.welcome(slot, Role::Peer, version, greeting.met);
+            base.count("bulk links made");
+            return Ok(());
+        }
         // As it was before this greeting.
         let met = self.shard.met(node);
         let admission = self.shard.admit_peer(self.now, node, Greeting::from(hello))?;
@@ -433,7 +450,7 @@ impl Lane {
             return self.turn_away(base, network, slot, Role::Peer, code, met);
         }
         self.shard.links.welcome(slot, Role::Peer, version, met);
-        self.peer_is_up(base, network, slot, node)
+        self.link_is_up(base, network, slot, (node, Role::Peer))
     }
 
     fn turn_away(
@@ -458,34 +475,48 @@ impl Lane {
         base: &mut Base,
         network: &mut Network,
         slot: u32,
-        node: NodeId,
+        (node, role): (NodeId, Role),
         welcome: Result<Welcome, RefusalCode>,
     ) -> Result<(), ShardError> {
         let Ok(welcome) = welcome else { return self.close(base, network, slot) };
+        if role == Role::Bulk {
+            let is_admitted = welcome.verdict.is_ok()
+                && self.shard.admit_bulk(node, Greeting::from(&welcome).from);
+            return if is_admitted {
+                self.link_is_up(base, network, slot, (node, role))
+            } else {
+                self.close(base, network, slot)
+            };
+        }
         match self.shard.admit_answer(self.now, node, &welcome)? {
-            Ok(PeerAdmission::Welcome) => return self.peer_is_up(base, network, slot, node),
+            Ok(PeerAdmission::Welcome) => {
+                return self.link_is_up(base, network, slot, (node, role));
+            }
             Ok(admission) => count_unwelcome(base, admission),
             Err(_) => {}
         }
         self.close(base, network, slot)
     }
 
-    fn peer_is_up(
+    fn link_is_up(
         &mut self,
         base: &mut Base,
         network: &mut Network,
         slot: u32,
-        node: NodeId,
+        (node, role): (NodeId, Role),
     ) -> Result<(), ShardError> {
-        if let Some(old) = self.shard.links.peer_up(node, slot) {
+        let (up, down) = match role {
+            Role::Bulk => (Event::PullUp(node), Event::PullDown(node)),
+            _ => (Event::PeerUp(node), Event::PeerDown(node)),
+        };
+        if let Some(old) = self.shard.links.link_up(node, role, slot) {
             if let Some(socket) = self.shard.links.close(old, self.now) {
                 network.close(base, socket.connection, socket.side);
             }
-            let down = self.shard.collect(self.now, Event::PeerDown(node))?;
-            down.expect("a lost link is no frame");
+            self.shard.collect(self.now, down)?.expect("a lost link is no frame");
         }
         base.count("links made");
-        self.shard.collect(self.now, Event::PeerUp(node))?.expect("a link is no frame");
+        self.shard.collect(self.now, up)?.expect("a link is no frame");
         Ok(())
     }
 
@@ -497,30 +528,36 @@ impl Lane {
     ) -> Result<(), ShardError> {
         let Some(socket) = self.shard.links.close(slot, self.now) else { return Ok(()) };
         network.close(base, socket.connection, socket.side);
-        if let State::Peer(node) = socket.state
-            && self.shard.links.peers.get(&node).is_some_and(|link| link.up.is_none())
-        {
-            let down = self.shard.collect(self.now, Event::PeerDown(node))?;
-            down.expect("a lost link is no frame");
-        }
+        let links = &self.shard.links;
+        let is_down = |link: Option<&PeerLink>| link.is_some_and(|link| link.up.is_none());
+        let down = match socket.state {
+            State::Peer(node) if is_down(links.peers.get(&node)) => Event::PeerDown(node),
+            State::Pull(node) if is_down(links.pulls.get(&node)) => Event::PullDown(node),
+            _ => return Ok(()),
+        };
+        self.shard.collect(self.now, down)?.expect("a lost link is no frame");
         Ok(())
     }
 
     fn dial(&mut self, base: &mut Base, network: &mut Network) {
         let now = self.now;
         let mut due = Vec::new();
-        for (&node, link) in &mut self.shard.links.peers {
-            let is_idle = link.up.is_none() && link.dialing.is_none();
-            if link.dials && is_idle && link.next_dial <= now {
-                link.next_dial = now.after(Ticks::from_millis(200));
-                due.push(node);
+        let SimLinks { peers, pulls, .. } = &mut self.shard.links;
+        for (role, links) in [(Role::Peer, peers), (Role::Bulk, pulls)] {
+            for (&node, link) in links {
+                let is_idle = link.up.is_none() && link.dialing.is_none();
+                if link.dials && is_idle && link.next_dial <= now {
+                    link.next_dial = now.after(Ticks::from_millis(200));
+                    due.push((node, role));
+                }
             }
         }
-        for node in due {
+        for (node, role) in due {
             let connection = network.connect(base, self.owner, node.0 as usize - 1, Role::Peer);
             let links = &mut self.shard.links;
-            let slot = links.insert(connection, 0, State::Dialing(node), Inbox::new(), now);
-            links.peers.get_mut(&node).expect("a member").dialing = Some(slot);
+            let state = State::Dialing(node, role);
+            let slot = links.insert(connection, 0, state, Inbox::new(), now);
+            links.link(node, role).expect("a member").dialing = Some(slot);
         }
     }
 
@@ -541,7 +578,7 @@ impl Lane {
         for slot in std::mem::take(&mut self.shard.links.listed) {
             let (shard, now) = (self.shard.links.shard.0, self.now);
             let Some(socket) = self.shard.links.get(slot) else { continue };
-            if socket.outbox.is_empty() || matches!(socket.state, State::Dialing(_)) {
+            if socket.outbox.is_empty() || matches!(socket.state, State::Dialing(..)) {
                 continue;
             }
             let (connection, side) = (socket.connection, socket.side);

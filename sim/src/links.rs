@@ -39,14 +39,35 @@ pub(crate) enum Parcel {
 pub(crate) enum State {
     /// Accepted; its greeting is awaited.
     Greeting { port: Role },
-    /// A connect to a peer is under way.
-    Dialing(NodeId),
+    /// A connect to a peer is under way, to be a peer's or to fetch snapshots.
+    Dialing(NodeId, Role),
     /// Our greeting is sent; the welcome is awaited.
-    Dialed(NodeId),
+    Dialed(NodeId, Role),
     /// A peer's shard.
     Peer(NodeId),
+    /// Snapshots are fetched from a peer's shard here.
+    Pull(NodeId),
+    /// A peer's shard fetches snapshots here.
+    Serve(NodeId),
     /// A client.
     Client,
+}
+
+impl State {
+    /// Whether frames come and go.
+    pub(crate) fn is_open(self) -> bool {
+        matches!(self, Self::Peer(_) | Self::Pull(_) | Self::Serve(_) | Self::Client)
+    }
+
+    /// The link of which it is, or is to be, the connection.
+    fn link(self) -> Option<(NodeId, Role)> {
+        match self {
+            Self::Dialing(node, role) | Self::Dialed(node, role) => Some((node, role)),
+            Self::Peer(node) => Some((node, Role::Peer)),
+            Self::Pull(node) => Some((node, Role::Bulk)),
+            Self::Greeting { .. } | Self::Serve(_) | Self::Client => None,
+        }
+    }
 }
 
 /// One connection.
@@ -114,6 +135,8 @@ pub(crate) struct SimLinks {
     free: Vec<u32>,
     by_connection: BTreeMap<u64, u32>,
     pub(crate) peers: BTreeMap<NodeId, PeerLink>,
+    pub(crate) pulls: BTreeMap<NodeId, PeerLink>,
+    served: BTreeMap<NodeId, u32>,
     /// Sockets that have something to send, or to receive.
     pub(crate) listed: Vec<u32>,
     remote: BTreeMap<ConnectionId, Outbox>,
@@ -133,16 +156,16 @@ impl SimLinks {
         mesh: MeshEnd<Parcel>,
         limits: OutboxLimits,
     ) -> Self {
-        let peers = peers.into_iter().map(|node| {
-            let link = PeerLink {
-                up: None,
-                dialing: None,
-                next_dial: Ticks::ZERO,
-                pause: DIAL_PAUSE.0,
-                dials: identity.node < node,
-            };
-            (node, link)
-        });
+        let link = |dials| PeerLink {
+            up: None,
+            dialing: None,
+            next_dial: Ticks::ZERO,
+            pause: DIAL_PAUSE.0,
+            dials,
+        };
+        let peers: Vec<NodeId> = peers.into_iter().collect();
+        let pulls = peers.iter().map(|&node| (node, link(false))).collect();
+        let peers = peers.iter().map(|&node| (node, link(identity.node < node)));
         Self {
             host: Host { identity, shards, port: Role::Client, start },
             shard,
@@ -152,6 +175,8 @@ impl SimLinks {
             free: Vec::new(),
             by_connection: BTreeMap::new(),
             peers: peers.collect(),
+            pulls,
+            served: BTreeMap::new(),
             listed: Vec::new(),
             remote: BTreeMap::new(),
             mesh,
@@ -174,11 +199,12 @@ impl SimLinks {
             (self.sockets.len() - 1) as u32
         });
         let (limit, patience) = match state {
-            State::Dialing(_) => (self.limits.peer, DIAL_TIME),
+            State::Dialing(..) => (self.limits.peer, DIAL_TIME),
             State::Peer(_) => (self.limits.peer, FRAME_TIME),
+            State::Pull(_) | State::Serve(_) => (self.limits.peer, FRAME_TIME),
             State::Greeting { port: Role::Peer } => (self.limits.peer, GREETING_TIME),
             State::Greeting { .. } => (self.limits.client, GREETING_TIME),
-            State::Dialed(_) | State::Client => (self.limits.client, FRAME_TIME),
+            State::Dialed(..) | State::Client => (self.limits.client, FRAME_TIME),
         };
         self.sockets[slot as usize] = Some(Box::new(Socket {
             connection,
@@ -229,8 +255,13 @@ impl SimLinks {
         let socket = self.sockets.get_mut(slot as usize)?.take()?;
         self.by_connection.remove(&socket.connection);
         self.listed.retain(|&listed| listed != slot);
-        if let State::Dialing(node) | State::Dialed(node) | State::Peer(node) = socket.state
-            && let Some(link) = self.peers.get_mut(&node)
+        if let State::Serve(node) = socket.state
+            && self.served.get(&node) == Some(&slot)
+        {
+            self.served.remove(&node);
+        }
+        if let Some((node, role)) = socket.state.link()
+            && let Some(link) = self.link(node, role)
         {
             if link.up == Some(slot) {
                 link.up = None;
@@ -260,8 +291,8 @@ impl SimLinks {
         for (slot, place) in self.sockets.iter_mut().enumerate() {
             let Some(socket) = place else { continue };
             let waits = match socket.state {
-                State::Greeting { .. } | State::Dialing(_) | State::Dialed(_) => true,
-                State::Peer(_) | State::Client => socket.inbox.waiting() > 0 && !socket.stalled,
+                State::Greeting { .. } | State::Dialing(..) | State::Dialed(..) => true,
+                _ => socket.inbox.waiting() > 0 && !socket.stalled,
             };
             if !waits {
                 socket.deadline = now.after(FRAME_TIME);
@@ -274,10 +305,26 @@ impl SimLinks {
         out
     }
 
-    /// A peer's link is up over this slot. An older one is replaced; its slot is returned.
-    pub(crate) fn peer_up(&mut self, node: NodeId, slot: u32) -> Option<u32> {
-        self.get(slot).expect("the slot was just in use").state = State::Peer(node);
-        let link = self.peers.get_mut(&node).expect("only members get here");
+    /// The link to a node, of this kind.
+    pub(crate) fn link(&mut self, node: NodeId, role: Role) -> Option<&mut PeerLink> {
+        match role {
+            Role::Bulk => self.pulls.get_mut(&node),
+            _ => self.peers.get_mut(&node),
+        }
+    }
+
+    /// A peer fetches snapshots over this slot. An older connection's slot is returned.
+    pub(crate) fn serves(&mut self, node: NodeId, slot: u32) -> Option<u32> {
+        self.get(slot).expect("the slot was just in use").state = State::Serve(node);
+        self.served.insert(node, slot).filter(|&old| old != slot)
+    }
+
+    /// A link to a peer is up over this slot. An older one is replaced; its slot is returned.
+    pub(crate) fn link_up(&mut self, node: NodeId, role: Role, slot: u32) -> Option<u32> {
+        let socket = self.get(slot).expect("the slot was just in use");
+        socket.state = if role == Role::Bulk { State::Pull(node) } else { State::Peer(node) };
+        let link = self.link(node, role).expect("only members get here");
+        link.dials &= role != Role::Bulk;
         if link.dialing == Some(slot) {
             link.dialing = None;
         }
@@ -324,6 +371,22 @@ impl SimLinks {
 impl Links for SimLinks {
     fn peer(&mut self, node: NodeId) -> Option<&mut Outbox> {
         let slot = self.peers.get(&node)?.up?;
+        self.list(slot);
+        Some(&mut self.get(slot)?.outbox)
+    }
+
+    fn pull(&mut self, node: NodeId) -> Option<&mut Outbox> {
+        let link = self.pulls.get_mut(&node)?;
+        let Some(slot) = link.up else {
+            link.dials = true;
+            return None;
+        };
+        self.list(slot);
+        Some(&mut self.get(slot)?.outbox)
+    }
+
+    fn serve(&mut self, node: NodeId) -> Option<&mut Outbox> {
+        let &slot = self.served.get(&node)?;
         self.list(slot);
         Some(&mut self.get(slot)?.outbox)
     }

@@ -407,7 +407,7 @@ impl Node {
         base: &mut Base,
         network: &mut Network,
         lane: usize,
-        mut machine: impl FnMut(GroupId) -> Box<dyn StateMachine>,
+        mut machine: impl FnMut(GroupId) -> Box<dyn StateMachine> + 'static,
     ) -> Turned {
         let (low, high) = self.options.turn_cost;
         let cost = Ticks(base.random.between(low.0, high.0) * self.slowness[lane]);
@@ -467,7 +467,7 @@ impl Node {
         lane: usize,
         now: Ticks,
         loaded: Loaded,
-        machine: impl FnMut(GroupId) -> Box<dyn StateMachine>,
+        machine: impl FnMut(GroupId) -> Box<dyn StateMachine> + 'static,
     ) -> Turned {
         let options = self.options.clone();
         let place = std::mem::replace(&mut self.places[lane], Place::Nothing);

@@ -255,6 +255,7 @@ fn snapshots(random: &mut Random, segment_bytes: u64) -> SnapshotRules {
         entries: random.pick(&[0, 0, 20, 100]),
         interval: Ticks::from_millis(random.pick(&[0, 0, 300, 2_000])),
         on_stop: random.coin(),
+        lag_bytes: segment_bytes * random.pick(&[0, 2, 8]),
         kept: random.pick(&[1, 1, 2, 3]) as usize,
     }
 }

@@ -68,6 +68,8 @@ pub(crate) struct World {
     snoop: Snoop,
     /// By node and group: what its machine applied in this life.
     steps: BTreeMap<(usize, GroupId), Steps>,
+    /// The same of the machine that was made last: it may still be loaded.
+    made: Rc<RefCell<BTreeMap<(usize, GroupId), Steps>>>,
     /// What snapshots were when they were taken, by node, lane and number: group, newest entry, and
     /// a hash of what they said.
     saved: BTreeMap<(usize, usize, u64), (GroupId, Index, u64)>,
@@ -129,6 +131,7 @@ impl World {
             ledger: Rc::new(RefCell::new(Ledger::default())),
             snoop,
             steps: BTreeMap::new(),
+            made: Rc::default(),
             saved: BTreeMap::new(),
             seen: BTreeMap::new(),
         }
@@ -253,11 +256,12 @@ impl World {
     }
 
     fn turn(&mut self, node: usize, lane: usize) {
-        let Self { nodes, base, network, ledger, steps, .. } = self;
+        let Self { nodes, base, network, ledger, made, .. } = self;
         let id = nodes[node].id;
-        let machine = |group| {
+        let (ledger, made) = (ledger.clone(), made.clone());
+        let machine = move |group| {
             let applied = Steps::default();
-            steps.insert((node, group), applied.clone());
+            made.borrow_mut().insert((node, group), applied.clone());
             Box::new(Witness::new(id, group, ledger.clone(), applied)) as Box<_>
         };
         let turned = nodes[node].turn(base, network, lane, machine);

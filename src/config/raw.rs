@@ -118,6 +118,7 @@ pub(crate) struct RawSnapshot {
     pub(crate) entries: At<u64>,
     pub(crate) interval_s: At<u64>,
     pub(crate) on_stop: At<bool>,
+    pub(crate) lag_bytes: At<u64>,
     pub(crate) kept: At<usize>,
 }
 

@@ -242,6 +242,11 @@ fn refusals_word_by_word() {
             "set it to at least 134217728, or to 0",
         ),
         (
+            "[snapshot]\nlag_bytes = 100000000",
+            "23:13: snapshot.lag_bytes: 100000000 is less than snapshot.log_bytes, 268435456",
+            "set it to at least 268435456",
+        ),
+        (
             "[snapshot]\nkept = 0",
             "23:8: snapshot.kept: 0 is outside 1 to 16",
             "choose a value from 1 to 16",

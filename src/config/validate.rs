@@ -479,6 +479,7 @@ fn snapshot(layers: &Layers, wal: &Wal) -> Result<SnapshotRules, ConfigError> {
     let entries = layers.get("snapshot.entries", |raw| &raw.snapshot.entries);
     let interval = layers.get("snapshot.interval_s", |raw| &raw.snapshot.interval_s);
     let on_stop = layers.get("snapshot.on_stop", |raw| &raw.snapshot.on_stop);
+    let lag = layers.get("snapshot.lag_bytes", |raw| &raw.snapshot.lag_bytes);
     let kept = layers.get("snapshot.kept", |raw| &raw.snapshot.kept);
     let least = 2 * wal.segment_bytes;
     if log.value != 0 && log.value < least {
@@ -486,11 +487,16 @@ fn snapshot(layers: &Layers, wal: &Wal) -> Result<SnapshotRules, ConfigError> {
         let what = format!("{} is less than two segments (wal.segment_bytes)", log.value);
         return Err(log.refuse(what, format!("set it to at least {least}, or to 0")));
     }
+    if lag.value < log.value {
+        let what = format!("{} is less than snapshot.log_bytes, {}", lag.value, log.value);
+        return Err(lag.refuse(what, format!("set it to at least {}", log.value)));
+    }
     Ok(SnapshotRules {
         log_bytes: log.value,
         entries: entries.value,
         interval: Ticks::from_millis(interval.within(0, 31_536_000)? * 1_000),
         on_stop: on_stop.value,
+        lag_bytes: lag.value,
         kept: kept.within(1, 16)?,
     })
 }

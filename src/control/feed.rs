@@ -123,6 +123,10 @@ pub struct ShardCounters {
     pub snapshots_taken: u64,
     /// Snapshots of groups that could not be written.
     pub snapshots_failed: u64,
+    /// Snapshots of peers that took the place of what a group had here.
+    pub snapshots_installed: u64,
+    /// Attempts at that which failed.
+    pub installs_failed: u64,
     /// Bytes of those that became durable.
     pub snapshot_bytes: u64,
     /// Client connections open now.

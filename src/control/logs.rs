@@ -324,6 +324,17 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
                  group refuses to serve"
             );
         }
+        ShardEvent::SnapshotInstalled { group, from, last, bytes, took } => {
+            let took_us = took.get();
+            tracing::info!(%shard, %group, %last, %from, bytes, took_us, "snapshot installed");
+        }
+        ShardEvent::InstallFailed { group, error } => {
+            tracing::error!(
+                %shard, %group, %error,
+                "the leader's log begins behind what is here, and no snapshot can be had or \
+                 stored: tried again"
+            );
+        }
         ShardEvent::DiskFull(true) => {
             tracing::error!(%shard, "the disk is full: writes are refused, reads go on");
         }
@@ -342,8 +353,8 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringraft_shard::SnapshotReason;
     use ringraft_shard::metrics::Stage;
+    use ringraft_shard::{InstallFailure, SnapshotReason};
     use ringraft_types::{Index, LogId, Sequence, Term, Ticks};
     use ringraft_wal::{ReadError, SnapshotError};
     use std::sync::Mutex;
@@ -433,6 +444,21 @@ mod tests {
                 ShardEvent::SnapshotFailed { group, error: SnapshotError::Full },
                 "ERROR a snapshot can't be written: tried again shard=2 group=7 error=the disk is \
                  full",
+            ),
+            (
+                ShardEvent::SnapshotInstalled {
+                    group,
+                    from: NodeId(3),
+                    last: Index(9),
+                    bytes: 8192,
+                    took: Ticks(1500),
+                },
+                "INFO snapshot installed shard=2 group=7 last=9 from=3 bytes=8192 took_us=1500",
+            ),
+            (
+                ShardEvent::InstallFailed { group, error: InstallFailure::NoSource },
+                "ERROR the leader's log begins behind what is here, and no snapshot can be had or \
+                 stored: tried again shard=2 group=7 error=no node of the group gives a snapshot",
             ),
             (
                 ShardEvent::DiskFull(true),

@@ -61,6 +61,12 @@ const COUNTERS: &[Number<ShardNumbers>] = &[
     ("snapshots_failed", "Snapshots that could not be written", |shard| {
         shard.counters.snapshots_failed
     }),
+    ("snapshots_installed", "Snapshots of peers that took the place of a group's state", |shard| {
+        shard.counters.snapshots_installed
+    }),
+    ("snapshot_installs_failed", "Attempts at installing a snapshot that failed", |shard| {
+        shard.counters.installs_failed
+    }),
     ("snapshot_written_bytes", "Bytes of the snapshots that became durable", |shard| {
         shard.counters.snapshot_bytes
     }),

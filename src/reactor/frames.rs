@@ -37,16 +37,16 @@ impl Reactor {
                 let hello = Hello::decode(&bytes);
                 self.greeted(slot, port, hello)?;
             }
-            State::Dialed(node) => {
+            State::Dialed(node, role) => {
                 let Some(bytes) = socket.inbox.take_handshake() else { return Ok(()) };
                 let welcome = Welcome::decode(&bytes);
-                self.welcomed(slot, node, welcome)?;
+                self.welcomed(slot, node, role, welcome)?;
             }
-            State::Peer(_) | State::Client | State::Dialing(_) => {}
+            _ => {}
         }
         let Some(socket) = self.shard.links.get(slot) else { return Ok(()) };
         let state = socket.state;
-        if !matches!(state, State::Peer(_) | State::Client) || socket.closing {
+        if !state.is_open() || socket.closing {
             return Ok(());
         }
         self.take_frames_of_inbox(slot, state)
@@ -88,6 +88,7 @@ impl Reactor {
             };
             let event = match state {
                 State::Peer(from) => Event::PeerFrame { from, frame },
+                State::Pull(from) | State::Serve(from) => Event::BulkFrame { from, frame },
                 _ => Event::ClientFrame { from: connection, frame },
             };
             if let Err(error) = self.shard.collect(self.now, event)? {

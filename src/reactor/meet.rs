@@ -27,7 +27,7 @@ impl Reactor {
             let Some(socket) = self.shard.links.get_generation(slot, generation) else { continue };
             socket.sending = false;
             socket.address = None;
-            let State::Dialing(node) = socket.state else { continue };
+            let State::Dialing(node, role) = socket.state else { continue };
             let failed = result < 0 || socket.closing;
             // A dial that was given up meanwhile is freed from the list.
             self.shard.links.list(slot);
@@ -36,9 +36,9 @@ impl Reactor {
                 continue;
             }
             let links = &self.shard.links;
-            let greeting = links.host.greeting(links.shard, node, self.shard.met(node));
+            let greeting = links.host.greeting(role, links.shard, node, self.shard.met(node));
             if let Some(socket) = self.shard.links.get(slot) {
-                socket.state = State::Dialed(node);
+                socket.state = State::Dialed(node, role);
                 socket.outbox.push(&greeting);
             }
         }
@@ -94,13 +94,14 @@ impl Reactor {
     ) -> Result<(), LaneError> {
         let state = match hello.role {
             Role::Peer => State::Peer(hello.sender.node),
+            Role::Bulk => State::Serve(hello.sender.node),
             Role::Client => State::Client,
         };
         let slot = self.shard.links.insert(fd, state, inbox, seat, self.now);
-        let host = self.shard.links.host.at(hello.role);
+        let host = self.shard.links.host.at(hello.role.port());
         match hello.judge(&host) {
             Ok(version) => self.seat(slot, hello, version)?,
-            Err(code) => self.turn_away(slot, hello.role, code, None)?,
+            Err(code) => self.turn_away(slot, hello.role.port(), code, None)?,
         }
         self.ready.push(slot);
         Ok(())
@@ -115,6 +116,16 @@ impl Reactor {
         }
         let node = hello.sender.node;
         let greeting = Greeting::from(hello);
+        if hello.role == Role::Bulk {
+            if !self.shard.admit_bulk(node, greeting.from) {
+                return self.turn_away(slot, Role::Peer, RefusalCode::Busy, None);
+            }
+            if let Some(old) = self.shard.links.serves(node, slot) {
+                self.close(old)?;
+            }
+            self.shard.links.welcome(slot, Role::Peer, version, greeting.met);
+            return Ok(());
+        }
         // As it was before this greeting.
         let met = self.shard.met(node);
         let admission = self.shard.admit_peer(self.now, node, greeting)?;
@@ -123,7 +134,7 @@ impl Reactor {
             return self.turn_away(slot, Role::Peer, code, met);
         }
         self.shard.links.welcome(slot, Role::Peer, version, met);
-        self.peer_is_up(slot, node)
+        self.link_is_up(slot, node, Role::Peer)
     }
 
     /// A peer has another directory than the one on record, or an older copy of it. Said once: it
@@ -165,8 +176,16 @@ impl Reactor {
         &mut self,
         slot: u32,
         node: NodeId,
+        role: Role,
         welcome: Result<Welcome, RefusalCode>,
     ) -> Result<(), LaneError> {
+        if role == Role::Bulk {
+            let is_admitted = welcome.is_ok_and(|welcome| {
+                welcome.verdict.is_ok()
+                    && self.shard.admit_bulk(node, Greeting::from(&welcome).from)
+            });
+            return if is_admitted { self.link_is_up(slot, node, role) } else { self.close(slot) };
+        }
         let judged = match &welcome {
             Ok(welcome) => {
                 let judged = self.shard.admit_answer(self.now, node, welcome)?;
@@ -175,7 +194,7 @@ impl Reactor {
             Err(code) => Err(*code),
         };
         let code = match judged {
-            Ok((PeerAdmission::Welcome, _)) => return self.peer_is_up(slot, node),
+            Ok((PeerAdmission::Welcome, _)) => return self.link_is_up(slot, node, role),
             Ok((admission, shown)) => {
                 self.say_unwelcome(node, admission, shown);
                 return self.close(slot);
@@ -189,14 +208,19 @@ impl Reactor {
         self.close(slot)
     }
 
-    pub(super) fn peer_is_up(&mut self, slot: u32, node: NodeId) -> Result<(), LaneError> {
-        if let Some(old) = self.shard.links.peer_up(node, slot) {
+    fn link_is_up(&mut self, slot: u32, node: NodeId, role: Role) -> Result<(), LaneError> {
+        let (up, down) = match role {
+            Role::Bulk => (Event::PullUp(node), Event::PullDown(node)),
+            _ => (Event::PeerUp(node), Event::PeerDown(node)),
+        };
+        if let Some(old) = self.shard.links.link_up(node, role, slot) {
             self.shard.links.close(old, self.now);
-            let down = self.shard.collect(self.now, Event::PeerDown(node))?;
-            down.expect("a lost link is no frame");
+            self.shard.collect(self.now, down)?.expect("a lost link is no frame");
         }
-        self.say(LogEvent::PeerConnected { shard: self.shard.links.shard, peer: node });
-        self.shard.collect(self.now, Event::PeerUp(node))?.expect("a link is no frame");
+        if role == Role::Peer {
+            self.say(LogEvent::PeerConnected { shard: self.shard.links.shard, peer: node });
+        }
+        self.shard.collect(self.now, up)?.expect("a link is no frame");
         Ok(())
     }
 
@@ -205,25 +229,25 @@ impl Reactor {
             return;
         }
         let now = self.now;
-        let due: Vec<(NodeId, String)> = self
-            .shard
-            .links
-            .peers
-            .iter_mut()
-            .filter(|(_, link)| {
+        let links = &self.shard.links;
+        let peers = links.peers.iter().map(|(&node, link)| (node, Role::Peer, link));
+        let pulls = links.pulls.iter().map(|(&node, link)| (node, Role::Bulk, link));
+        let due: Vec<(NodeId, Role, String)> = peers
+            .chain(pulls)
+            .filter(|(_, _, link)| {
                 link.dials
                     && link.up.is_none()
                     && link.dialing.is_none()
                     && !link.resolving
                     && link.next_dial <= now
             })
-            .map(|(&node, link)| (node, link.address.clone()))
+            .map(|(node, role, link)| (node, role, link.address.clone()))
             .collect();
-        for (node, address) in due {
+        for (node, role, address) in due {
             match address.parse::<SocketAddr>() {
-                Ok(address) => self.dial_address(node, address),
+                Ok(address) => self.dial_address(node, role, address),
                 Err(_) => {
-                    let link = self.shard.links.peers.get_mut(&node).expect("it was just found");
+                    let link = self.shard.links.link(node, role).expect("it was just found");
                     link.resolving = true;
                     self.lane.resolver.ask(node, address);
                 }
@@ -233,29 +257,33 @@ impl Reactor {
 
     pub(super) fn take_resolved(&mut self) {
         while let Some((node, found)) = self.lane.resolver.answer() {
-            let Some(link) = self.shard.links.peers.get_mut(&node) else { continue };
-            link.resolving = false;
-            match found {
-                Ok(address) => self.dial_address(node, address),
-                Err(_) => {
-                    link.next_dial = self.now.after(Ticks::from_millis(1_000));
-                    self.say(LogEvent::PeerNotFound { peer: node });
+            for role in [Role::Peer, Role::Bulk] {
+                let Some(link) = self.shard.links.link(node, role) else { continue };
+                if !std::mem::take(&mut link.resolving) {
+                    continue;
+                }
+                match found {
+                    Ok(address) => self.dial_address(node, role, address),
+                    Err(_) => {
+                        link.next_dial = self.now.after(Ticks::from_millis(1_000));
+                        self.say(LogEvent::PeerNotFound { peer: node });
+                    }
                 }
             }
         }
     }
 
-    pub(super) fn dial_address(&mut self, node: NodeId, address: SocketAddr) {
+    fn dial_address(&mut self, node: NodeId, role: Role, address: SocketAddr) {
         let later = self.now.after(Ticks::from_millis(200));
-        let link = self.shard.links.peers.get_mut(&node).expect("only members are dialed");
+        let link = self.shard.links.link(node, role).expect("only members are dialed");
         link.next_dial = later;
         let domain = socket2::Domain::for_address(address);
         let Ok(socket) = socket2::Socket::new(domain, socket2::Type::STREAM, None) else { return };
         let fd = OwnedFd::from(socket);
         prepare(&fd);
-        let state = State::Dialing(node);
+        let state = State::Dialing(node, role);
         let slot = self.shard.links.insert(fd, state, Inbox::new(), None, self.now);
-        self.shard.links.peers.get_mut(&node).expect("a member").dialing = Some(slot);
+        self.shard.links.link(node, role).expect("a member").dialing = Some(slot);
         let socket = self.shard.links.get(slot).expect("just inserted");
         let address = Box::new(socket2::SockAddr::from(address));
         let (pointer, length) = (address.as_ptr(), address.len());

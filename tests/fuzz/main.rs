@@ -58,7 +58,7 @@ fn sound(target: &str) -> Vec<Vec<u8>> {
     match target {
         "frames" => [0, 63, 255].map(|piece| [&[piece][..], &stream].concat()).to_vec(),
         "messages" => {
-            let kinds = (1..24).filter(|&kind| Kind::from_u8(kind).is_some());
+            let kinds = (1..=u8::MAX).filter(|&kind| Kind::from_u8(kind).is_some());
             kinds.flat_map(|kind| [vec![kind], [&[kind][..], &stream[64..]].concat()]).collect()
         }
         "handshakes" => {

@@ -6,7 +6,7 @@ use ringraft::config::{Config, Machine};
 use ringraft_net::client_wire::{self, LocateReply};
 use ringraft_net::handshake::HANDSHAKE_BYTES;
 use ringraft_net::status::NodeStatus;
-use ringraft_net::{Frame, FrameHeader, Hello, Identity, Inbox, Kind, Welcome, wire};
+use ringraft_net::{Frame, FrameHeader, Hello, Identity, Inbox, Kind, Welcome, bulk_wire, wire};
 use ringraft_types::command::{Command, Envelope};
 use ringraft_types::reply::Reply;
 use ringraft_types::{ClusterId, GroupId, Incarnation, NodeId, Ticks, record};
@@ -124,6 +124,12 @@ fn decode(frame: &Frame<'_>) {
                 black_box(head);
                 records(entries);
             }
+        }
+        Kind::SnapshotAsk => drop(black_box(bulk_wire::snapshot_ask(frame))),
+        Kind::SnapshotOffer => drop(black_box(bulk_wire::snapshot_offer(frame))),
+        Kind::ChunkAsk => drop(black_box(bulk_wire::chunk_ask(frame))),
+        Kind::Chunk => {
+            let _ = black_box(bulk_wire::chunk(frame).map(|(_, bytes)| bytes.len()));
         }
         Kind::LocateReply => drop(black_box(LocateReply::read(frame))),
         Kind::StatusReply => drop(black_box(NodeStatus::read(frame))),

@@ -9,7 +9,7 @@ use ringraft_types::{GroupId, Index, Term};
 use rkyv::rend::unaligned::u32_ule;
 use rkyv::{Archive, Serialize};
 
-use crate::archive::{Travels, access, archive};
+use crate::archive::{Travels, access, archive, fixed};
 use crate::error::WireError;
 use crate::frame::{Frame, FrameWriter, Identity, Kind};
 use crate::outbox::Outbox;

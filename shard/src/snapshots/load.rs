@@ -5,14 +5,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use ringraft_types::{GroupId, LogId, Ticks};
 use ringraft_wal::device::Device;
-use ringraft_wal::{ChunkDone, ChunkError, ChunkSums, Log, Recovered, SnapshotHead, WalFatal};
+use ringraft_wal::{ChunkError, Log, Recovered, SnapshotHead, WalFatal};
 
-use super::pieces::{Part, Pieces};
+use super::loader::{Loader, Progress};
 use crate::machine::{LoadError, StateMachine};
 use crate::session::Sessions;
 
-/// Chunks asked for at once.
-const CHUNKS_AHEAD: u32 = 4;
 /// Chunks loaded in one turn.
 const CHUNKS_PER_TURN: usize = 8;
 
@@ -25,6 +23,9 @@ pub enum LoadFailure {
     /// What can be read is no snapshot, or of a newer version.
     #[error(transparent)]
     Piece(#[from] LoadError),
+    /// It isn't needed any more.
+    #[error("it was given up")]
+    GivenUp,
 }
 
 /// What a group starts from.
@@ -71,20 +72,6 @@ impl Loaded {
     }
 }
 
-/// One snapshot on its way into a machine.
-struct Under {
-    head: SnapshotHead,
-    machine: Box<dyn StateMachine>,
-    sessions: Sessions,
-    pieces: Pieces,
-    sums: ChunkSums,
-    /// Asked for up to here, loaded up to there.
-    asked: u32,
-    loaded: u32,
-    arrived: BTreeMap<u64, ChunkDone>,
-    failed: Option<LoadFailure>,
-}
-
 /// Where loading stands.
 pub enum LoadStep {
     /// Call again, at once or when the device has completed something.
@@ -100,7 +87,7 @@ pub struct Loading {
     groups: BTreeMap<GroupId, LoadedGroup>,
     /// Groups to be loaded, each with its snapshots, the newest last.
     waiting: VecDeque<(GroupId, Vec<SnapshotHead>)>,
-    under: Option<Under>,
+    under: Option<Loader>,
 }
 
 impl Loading {
@@ -131,18 +118,8 @@ impl Loading {
                     let Self { log, recovered, groups, .. } = *self;
                     return Ok(LoadStep::Done(Box::new(Loaded { log, recovered, groups })));
                 };
-                let (group, head) = (*group, *heads.last().expect("there is one to load"));
-                self.under = Some(Under {
-                    head,
-                    machine: machine(group),
-                    sessions: Sessions::new(),
-                    pieces: Pieces::default(),
-                    sums: ChunkSums::default(),
-                    asked: 0,
-                    loaded: 0,
-                    arrived: BTreeMap::new(),
-                    failed: None,
-                });
+                let head = *heads.last().expect("there is one to load");
+                self.under = Some(Loader::new(head, machine(*group)));
             }
             if !self.load_on(device) {
                 break;
@@ -152,45 +129,32 @@ impl Loading {
         Ok(LoadStep::Working(self))
     }
 
-    /// Asks for chunks and loads one; returns whether there may be more to do at once.
+    /// Loads a chunk; returns whether there may be more to do at once.
     fn load_on<D: Device>(&mut self, device: &mut D) -> bool {
         let under = self.under.as_mut().expect("a snapshot is being loaded");
         while let Some(done) = self.log.take_chunk() {
-            under.arrived.insert(done.ticket, done);
+            under.arrived(done);
         }
-        let wanted = if under.failed.is_some() { under.asked } else { under.head.chunks };
-        while under.asked < wanted && under.asked < under.loaded + CHUNKS_AHEAD {
-            self.log.read_chunk(u64::from(under.asked), &under.head, under.asked);
-            under.asked += 1;
+        match under.step(&mut self.log, usize::MAX) {
+            Progress::Waits => return false,
+            Progress::Works => return true,
+            Progress::Ended => {}
         }
-        if under.loaded < under.asked {
-            let Some(done) = under.arrived.remove(&u64::from(under.loaded)) else { return false };
-            under.loaded += 1;
-            if under.failed.is_none() {
-                under.failed = under.take(done).err();
-            }
-            return true;
-        }
-        // Nothing of it is on its way any more.
-        if under.failed.is_none() {
-            under.failed = under.end().err();
-        }
-        let under = self.under.take().expect("just seen");
-        self.log.close_snapshot(device, under.head.number);
-        self.ended(under);
+        let (head, result) = self.under.take().expect("just seen").end();
+        self.log.close_snapshot(device, head.number);
+        self.ended(head, result);
         true
     }
 
-    fn ended(&mut self, under: Under) {
-        let Under { head, machine, sessions, failed, .. } = under;
+    fn ended(&mut self, head: SnapshotHead, result: Result<LoadedState, LoadFailure>) {
         let group = self.groups.entry(head.group).or_default();
         let (_, heads) = self.waiting.front_mut().expect("it was being loaded");
-        match failed {
-            None => {
-                group.state = Some(LoadedState { last: head.last, machine, sessions });
+        match result {
+            Ok(state) => {
+                group.state = Some(state);
                 group.kept = std::mem::take(heads);
             }
-            Some(why) => {
+            Err(why) => {
                 let _ = heads.pop();
                 group.failed.push((head.number, why));
             }
@@ -198,32 +162,5 @@ impl Loading {
         if heads.is_empty() {
             self.waiting.pop_front();
         }
-    }
-}
-
-impl Under {
-    fn take(&mut self, done: ChunkDone) -> Result<(), LoadFailure> {
-        let (bytes, checksum) = done.result?;
-        self.sums.add(checksum);
-        let Self { machine, sessions, pieces, .. } = self;
-        pieces.feed(&bytes, |part, piece| match part {
-            Part::Machine => machine.load(piece),
-            Part::Sessions => sessions.load(piece),
-            Part::End => unreachable!("the end has no piece"),
-        })?;
-        Ok(())
-    }
-
-    fn end(&mut self) -> Result<(), LoadFailure> {
-        let error = |what| LoadError { at: 0, what };
-        if self.sums.sum() != self.head.sum {
-            return Err(error("the chunks aren't those of one snapshot").into());
-        }
-        if !self.pieces.is_whole() {
-            return Err(error("the end is missing").into());
-        }
-        self.machine.end_load()?;
-        self.sessions.end_load()?;
-        Ok(())
     }
 }

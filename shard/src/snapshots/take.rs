@@ -4,18 +4,21 @@
 //! log gives up what the oldest kept snapshot covers, and older files are removed: never before, so
 //! that a crash at any step leaves either the old state or the new one (S29).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
+use ringraft_raft::Input;
 use ringraft_types::record::RecordKind;
 use ringraft_types::{Index, LogId, Sequence, Ticks};
 use ringraft_wal::device::Device;
 use ringraft_wal::{NamedSnapshot, SnapshotHead, SnapshotWritten};
 
 use super::SnapshotReason;
+use super::loader::Loader;
 use super::pieces::{HEAD_BYTES, Part, head};
 use crate::error::ShardError;
 use crate::event::ShardEvent;
 use crate::links::Links;
+use crate::peer_frames::Carried;
 use crate::shard::Shard;
 
 /// What one turn adds to the snapshot that is being taken, bytes, give or take one item. A turn of
@@ -39,6 +42,8 @@ struct Taking {
     part: Part,
     /// Nothing is missing but the head.
     is_ended: bool,
+    /// The machine that it was taken of is gone.
+    is_given_up: bool,
 }
 
 /// A log that may give up entries once a record is durable.
@@ -56,6 +61,8 @@ pub(crate) struct Snapshots {
     wanted: VecDeque<(usize, SnapshotReason)>,
     taking: Option<Taking>,
     releases: VecDeque<Release>,
+    /// Groups whose log keeps for others what the named snapshot covers.
+    held_back: BTreeSet<usize>,
     look_at: Ticks,
     retry_at: Ticks,
     piece: Vec<u8>,
@@ -90,12 +97,27 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// Goes on with the snapshots. Returns when it wants another turn.
     pub(crate) fn take_snapshots(&mut self, now: Ticks) -> Result<Ticks, ShardError> {
         while let Some(written) = self.log.take_snapshot_written() {
-            self.snapshot_written(now, written)?;
+            if self.fetching.is_of(written.head.number) {
+                self.fetched_written(now, written);
+            } else {
+                self.snapshot_written(now, written)?;
+            }
         }
-        self.release();
+        while let Some(done) = self.log.take_chunk() {
+            if Loader::is_for(done.ticket) {
+                self.chunk_to_load(done);
+            } else {
+                self.chunk_read(done);
+            }
+        }
+        self.release(now)?;
         if now >= self.snapshots.look_at {
             self.snapshots.look_at = now.after(LOOK_EVERY);
             self.look_for_snapshots(now);
+            self.look_for_holds(now);
+            for slot in std::mem::take(&mut self.snapshots.held_back) {
+                self.release_log(now, slot)?;
+            }
         }
         let mut at = self.snapshots.look_at;
         if self.snapshots.taking.is_none() && !self.snapshots.wanted.is_empty() {
@@ -105,7 +127,9 @@ impl<D: Device, L: Links> Shard<D, L> {
                 at = at.min(self.snapshots.retry_at);
             }
         }
-        if self.take_slice() {
+        let fetch_at = self.fetch_snapshots(now)?;
+        at = at.min(fetch_at);
+        if self.take_slice() | self.serve_snapshots() {
             at = now;
         }
         Ok(at)
@@ -131,7 +155,10 @@ impl<D: Device, L: Links> Shard<D, L> {
         if is_long && !self.snapshots.is_busy() {
             // One round of those that keep the oldest segment; the next look sees what it brought.
             for group in self.log.oldest_pins() {
-                if let Some(&slot) = self.slots.get(&group) {
+                // Another snapshot doesn't shorten what others need.
+                if let Some(&slot) = self.slots.get(&group)
+                    && !self.snapshots.held_back.contains(&slot)
+                {
                     self.want_snapshot(slot, SnapshotReason::LogBytes);
                 }
             }
@@ -157,6 +184,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             last: last.index,
             part: Part::Machine,
             is_ended: false,
+            is_given_up: false,
         });
     }
 
@@ -165,7 +193,9 @@ impl<D: Device, L: Links> Shard<D, L> {
     fn take_slice(&mut self) -> bool {
         let Self { snapshots, groups, log, .. } = self;
         let Snapshots { taking, piece, .. } = snapshots;
-        let Some(taking) = taking else { return false };
+        let Some(taking) = taking.as_mut().filter(|taking| !taking.is_given_up) else {
+            return false;
+        };
         let group = &mut groups[taking.slot];
         if group.halt.is_some() {
             log.drop_snapshot(taking.number);
@@ -221,6 +251,12 @@ impl<D: Device, L: Links> Shard<D, L> {
     ) -> Result<(), ShardError> {
         let taking = self.snapshots.taking.take_if(|taking| taking.number == head.number);
         let taking = taking.expect("a snapshot that was written was being taken");
+        if taking.is_given_up {
+            if result.is_ok() {
+                self.log.remove_snapshot(&mut self.device, head.number);
+            }
+            return Ok(());
+        }
         let Taking { slot, reason, began, part, .. } = taking;
         let group = &mut self.groups[slot];
         if part == Part::Machine {
@@ -244,12 +280,27 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.metrics.snapshot_bytes += bytes;
         self.events.push(ShardEvent::SnapshotTaken { group: id, last, bytes, took, reason });
         group.snapshot_at = now;
+        self.log.close_snapshot(&mut self.device, head.number);
+        self.keep(slot, head);
+        self.name_oldest(slot)
+    }
+
+    /// A snapshot is durable: it is the group's newest.
+    pub(super) fn keep(&mut self, slot: usize, head: SnapshotHead) {
+        let group = &mut self.groups[slot];
         group.kept.push(head);
         for old in std::mem::take(&mut group.unreadable) {
             self.log.remove_snapshot(&mut self.device, old);
         }
-        self.log.close_snapshot(&mut self.device, head.number);
-        self.name_oldest(slot)
+    }
+
+    /// Another machine takes the place of the one of which a snapshot may be being taken.
+    pub(super) fn stop_taking(&mut self, slot: usize) {
+        self.snapshots.wanted.retain(|&(wanted, _)| wanted != slot);
+        if let Some(taking) = self.snapshots.taking.as_mut().filter(|taking| taking.slot == slot) {
+            taking.is_given_up = true;
+            self.log.drop_snapshot(taking.number);
+        }
     }
 
     /// Names the oldest snapshot to be kept in the log, unless it is named already: what it covers
@@ -258,19 +309,16 @@ impl<D: Device, L: Links> Shard<D, L> {
         let kept_max = self.settings.snapshots.kept.max(1);
         let group = &self.groups[slot];
         let Some(at) = group.kept.len().checked_sub(kept_max) else { return Ok(()) };
-        if group.raft.voters() != [self.settings.identity.node] {
-            // Others may still need the entries.
-            for head in self.groups[slot].kept.drain(..at) {
-                self.log.remove_snapshot(&mut self.device, head.number);
-            }
-            return Ok(());
-        }
-        let SnapshotHead { last, number, .. } = group.kept[at];
+        self.name(slot, group.kept[at])
+    }
+
+    /// Names a snapshot in the log, unless it is named already.
+    pub(super) fn name(&mut self, slot: usize, head: SnapshotHead) -> Result<(), ShardError> {
+        let SnapshotHead { last, number, group: id, .. } = head;
         let named = NamedSnapshot { last, number };
-        if group.named == Some(named) {
+        if self.groups[slot].named == Some(named) {
             return Ok(());
         }
-        let id = group.id;
         self.groups[slot].named = Some(named);
         let payload = number.to_le_bytes();
         let sequence =
@@ -280,18 +328,46 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     /// Gives up what durable records say is covered.
-    fn release(&mut self) {
+    fn release(&mut self, now: Ticks) -> Result<(), ShardError> {
         let durable = self.log.durable();
         while let Some(release) = self.snapshots.releases.pop_front_if(|it| it.sequence <= durable)
         {
             let Release { slot, named, .. } = release;
             let group = &mut self.groups[slot];
-            self.log.release(group.id, named.last.index);
+            group.named_durable = named.last.index;
             let old = group.kept.iter().take_while(|head| head.number < named.number).count();
-            for head in group.kept.drain(..old) {
-                self.log.remove_snapshot(&mut self.device, head.number);
+            let old: Vec<SnapshotHead> = group.kept.drain(..old).collect();
+            for head in old {
+                self.give_up_snapshot(head);
             }
+            self.release_log(now, slot)?;
         }
+        Ok(())
+    }
+
+    /// Gives up what the named snapshot covers of a group's log, but for what other nodes need of
+    /// it: a follower that lags a little is brought on by entries, and one that installs goes on
+    /// from there. A log that grows too long for that is given up all the same.
+    fn release_log(&mut self, now: Ticks, slot: usize) -> Result<(), ShardError> {
+        let group = &self.groups[slot];
+        let through = if self.log.used_bytes() > self.settings.snapshots.lag_bytes {
+            group.named_durable
+        } else {
+            group.named_durable.min(group.raft.needed_from().previous())
+        };
+        if group.is_muted {
+            return Ok(());
+        }
+        if through < group.named_durable {
+            self.snapshots.held_back.insert(slot);
+        }
+        if through > group.released {
+            let id = group.id;
+            self.groups[slot].released = through;
+            self.step(now, slot, Input::Released { through }, Carried::Cache)?;
+            self.log.release(id, through);
+        }
+        Ok(())
     }
 }
 

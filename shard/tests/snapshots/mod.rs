@@ -11,8 +11,14 @@ use ringraft_wal::snapshot::HEAD_BYTES;
 /// "No space left on device".
 const ENOSPC: i32 = 28;
 /// Nothing is taken by itself; the log is freed behind the newest.
-const BY_HAND: SnapshotRules =
-    SnapshotRules { log_bytes: 0, entries: 0, interval: Ticks::ZERO, on_stop: false, kept: 1 };
+const BY_HAND: SnapshotRules = SnapshotRules {
+    log_bytes: 0,
+    entries: 0,
+    interval: Ticks::ZERO,
+    on_stop: false,
+    lag_bytes: 512 << 20,
+    kept: 1,
+};
 
 /// A cluster that leads, and where.
 fn cluster(seed: u64, nodes: u32, rules: SnapshotRules) -> (World, NodeId) {
@@ -237,4 +243,128 @@ fn snapshots_are_taken_by_the_rules() {
         let more = more.iter().filter(|it| matches!(it, ShardEvent::SnapshotTaken { .. }));
         assert_eq!(more.count(), 0, "{reason:?}: nothing new, nothing taken");
     }
+}
+
+/// A follower is away while the leader's log is freed behind a snapshot, and comes back. Returns
+/// it, and the leader.
+fn away(world: &mut World, leader: NodeId, bytes: usize) -> NodeId {
+    let away = world.nodes().into_iter().find(|&node| node != leader).expect("there are three");
+    fill(world, leader, 1..=10, 100);
+    world.kill(away, |_| false);
+    fill(world, leader, 11..=60, bytes);
+    take(world, leader);
+    fill(world, leader, 61..=70, bytes);
+    world.run_for(Ticks::from_millis(5_000));
+    world.start(away);
+    away
+}
+
+fn await_installed(world: &mut World, node: NodeId) -> ShardEvent {
+    for _ in 0..30_000 {
+        world.run_for(Ticks::from_millis(1));
+        let installed = |event: &ShardEvent| matches!(event, ShardEvent::SnapshotInstalled { .. });
+        if let Some(event) = world.events(node).into_iter().find(installed) {
+            return event;
+        }
+    }
+    panic!("nothing installed within half a minute");
+}
+
+/// Goal: a follower whose log ends before the leader's begins gets a snapshot, goes on from it with
+/// the same state, and starts from it again.
+#[test]
+fn a_follower_installs_a_snapshot() {
+    let (mut world, leader) = cluster(7, 3, BY_HAND);
+    let away = away(&mut world, leader, 10_000);
+    await_installed(&mut world, away);
+    fill(&mut world, leader, 71..=80, 100);
+    world.run_for(Ticks::from_millis(500));
+    world.assert_converged();
+    assert_eq!(world.shard(away).metrics().snapshots_installed, 1);
+    assert!(world.shard(away).metrics().entries_applied < 40);
+    assert_eq!(files(&world, away, FileKind::Snapshot).len(), 1);
+    world.kill(away, |_| false);
+    world.start(away);
+    world.run_for(Ticks::from_millis(500));
+    world.assert_converged();
+    assert_eq!(world.shard(away).metrics().snapshots_installed, 0, "once is enough");
+}
+
+/// Goal: a connection that breaks, again and again, costs the chunks that were on their way, not
+/// those that are here; a leader that is gone isn't needed to end what it began (SN-11).
+#[test]
+fn an_install_goes_on_after_breaks_and_another_leader() {
+    let (mut world, leader) = cluster(8, 3, BY_HAND);
+    let away = away(&mut world, leader, 200_000);
+    let mut fetched = 0;
+    while fetched < 12 {
+        world.run_for(Ticks::from_millis(1));
+        let Some(progress) = world.shard(away).install_progress() else { continue };
+        assert!(progress.fetched >= fetched, "nothing is fetched twice");
+        if progress.fetched > fetched {
+            fetched = progress.fetched;
+            world.break_bulk(away, leader);
+        }
+    }
+    // The leader loses its followers' ear, but goes on giving.
+    let other = world.nodes().into_iter().find(|&it| it != leader && it != away).expect("three");
+    world.cut(leader, other);
+    await_installed(&mut world, away);
+    world.heal();
+    let leader = world.elect();
+    fill(&mut world, leader, 71..=80, 100);
+    world.run_for(Ticks::from_millis(1_000));
+    world.assert_converged();
+}
+
+/// Goal: an install that is cut by the installing node's power, at any moment, ends in the old
+/// state or the new one, and the follower comes back (A18).
+#[test]
+fn an_install_survives_power_cuts() {
+    let (mut world, leader) = cluster(9, 3, BY_HAND);
+    let away = away(&mut world, leader, 60_000);
+    for cut in 0..60 {
+        world.run_for(Ticks(cut * 400));
+        world.kill(away, |sector| sector as u64 % 3 != cut % 3);
+        world.start(away);
+    }
+    world.run_for(Ticks::from_millis(5_000));
+    fill(&mut world, leader, 71..=80, 100);
+    world.run_for(Ticks::from_millis(1_000));
+    world.assert_converged();
+}
+
+/// Goal: a disk that is full or a source that can't be read makes the install fail, with a word; it
+/// is tried again and comes to its end (A22, A23).
+#[test]
+fn an_install_that_fails_is_tried_again() {
+    let (mut world, leader) = cluster(10, 3, BY_HAND);
+    let away = away(&mut world, leader, 10_000);
+    let effect = Effect::Errno(ENOSPC);
+    let fault = Fault { on: OperationKind::Create, after: 1, count: 1, effect };
+    world.shard(away).device.inject(fault);
+    world.run_for(Ticks::from_millis(1_000));
+    let said = world.events(away);
+    let failed = |event: &ShardEvent| matches!(event, ShardEvent::InstallFailed { .. });
+    assert!(said.iter().any(failed), "{said:?}");
+    assert!(world.group(away).applied.0 < 20, "nothing is said to be installed");
+    await_installed(&mut world, away);
+    world.run_for(Ticks::from_millis(500));
+    world.assert_converged();
+}
+
+/// Goal: a follower that lags by less than the log keeps is brought on by entries (A20).
+#[test]
+fn a_small_lag_needs_no_install() {
+    let (mut world, leader) = cluster(11, 3, BY_HAND);
+    let slow = world.nodes().into_iter().find(|&node| node != leader).expect("there are three");
+    fill(&mut world, leader, 1..=10, 100);
+    world.hold_disk(slow, true);
+    fill(&mut world, leader, 11..=30, 100);
+    take(&mut world, leader);
+    fill(&mut world, leader, 31..=40, 100);
+    world.hold_disk(slow, false);
+    world.run_for(Ticks::from_millis(1_000));
+    world.assert_converged();
+    assert_eq!(world.shard(slow).metrics().snapshots_installed, 0);
 }

@@ -33,6 +33,8 @@ const DELAY: Ticks = Ticks(200);
 pub(crate) struct TestLinks {
     up: BTreeSet<NodeId>,
     peers: BTreeMap<NodeId, Outbox>,
+    /// What leaves over the connections for snapshots, whoever made them.
+    bulk: BTreeMap<NodeId, Outbox>,
     clients: BTreeMap<ConnectionId, Outbox>,
 }
 
@@ -42,6 +44,17 @@ impl Links for TestLinks {
             return None;
         }
         Some(self.peers.entry(node).or_insert_with(|| Outbox::new(16 << 20)))
+    }
+
+    fn pull(&mut self, node: NodeId) -> Option<&mut Outbox> {
+        if !self.up.contains(&node) {
+            return None;
+        }
+        Some(self.bulk.entry(node).or_insert_with(|| Outbox::new(1 << 20)))
+    }
+
+    fn serve(&mut self, node: NodeId) -> Option<&mut Outbox> {
+        self.pull(node)
     }
 
     fn client(&mut self, connection: ConnectionId) -> Option<&mut Outbox> {
@@ -70,15 +83,30 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
 }
 
+/// Which of the connections between two nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Lane {
+    Peer,
+    Bulk,
+}
+
+/// Bytes on their way.
+struct Flight {
+    at: Ticks,
+    from: NodeId,
+    to: NodeId,
+    lane: Lane,
+    bytes: Vec<u8>,
+}
+
 /// A cluster.
 pub(crate) struct World {
     now: Ticks,
     seed: u64,
     groups: u64,
     nodes: BTreeMap<NodeId, Node>,
-    /// Bytes on their way: when they arrive, from whom, to whom.
-    wire: VecDeque<(Ticks, NodeId, NodeId, Vec<u8>)>,
-    inboxes: BTreeMap<(NodeId, NodeId), Inbox>,
+    wire: VecDeque<Flight>,
+    inboxes: BTreeMap<(NodeId, NodeId, Lane), Inbox>,
     cuts: BTreeSet<(NodeId, NodeId)>,
     answers: BTreeMap<(NodeId, u64), Answer>,
     next_call: u64,
@@ -252,7 +280,8 @@ impl World {
             return;
         }
         for (from, to) in [(id, other), (other, id)] {
-            self.inboxes.insert((from, to), Inbox::opened());
+            self.inboxes.insert((from, to, Lane::Peer), Inbox::opened());
+            self.inboxes.insert((from, to, Lane::Bulk), Inbox::opened());
             let now = self.now;
             let node = self.nodes.get_mut(&to).expect("a node");
             let shard = node.shard.as_mut().expect("it runs");
@@ -314,16 +343,32 @@ impl World {
     fn disconnect(&mut self, a: NodeId, b: NodeId) {
         let now = self.now;
         for (from, to) in [(a, b), (b, a)] {
-            self.inboxes.remove(&(from, to));
-            self.wire.retain(|&(_, source, target, _)| (source, target) != (from, to));
+            self.inboxes.remove(&(from, to, Lane::Peer));
+            self.inboxes.remove(&(from, to, Lane::Bulk));
+            self.wire.retain(|flight| (flight.from, flight.to) != (from, to));
             let node = self.nodes.get_mut(&to).expect("a node");
             if let Some(shard) = node.shard.as_mut()
                 && shard.links.up.remove(&from)
             {
                 shard.links.peers.remove(&from);
+                shard.links.bulk.remove(&from);
+                shard.collect(now, Event::PullDown(from)).expect("no fault").expect("no frame");
                 shard.collect(now, Event::PeerDown(from)).expect("no fault").expect("no frame");
                 node.wake = now;
             }
+        }
+    }
+
+    /// Breaks the connections for snapshots between two nodes: what was on its way is lost. They
+    /// are made anew at once.
+    pub(crate) fn break_bulk(&mut self, a: NodeId, b: NodeId) {
+        for (from, to) in [(a, b), (b, a)] {
+            self.inboxes.insert((from, to, Lane::Bulk), Inbox::opened());
+            self.wire.retain(|it| (it.from, it.to, it.lane) != (from, to, Lane::Bulk));
+            let now = self.now;
+            let shard = self.shard(to);
+            shard.links.bulk.remove(&from);
+            shard.collect(now, Event::PullDown(from)).expect("no fault").expect("no frame");
         }
     }
 
@@ -456,13 +501,13 @@ impl World {
     }
 
     fn advance(&mut self, until: Ticks) {
-        let wire = self.wire.front().map_or(Ticks::NEVER, |flight| flight.0);
+        let wire = self.wire.front().map_or(Ticks::NEVER, |flight| flight.at);
         let wakes = self.nodes.values().filter(|node| node.shard.is_some()).map(|node| node.wake);
         let next = wakes.min().unwrap_or(Ticks::NEVER).min(wire).min(until);
         self.now = next.max(self.now);
-        while self.wire.front().is_some_and(|flight| flight.0 <= self.now) {
-            let (_, from, to, bytes) = self.wire.pop_front().expect("just seen");
-            self.deliver(from, to, &bytes);
+        while self.wire.front().is_some_and(|flight| flight.at <= self.now) {
+            let flight = self.wire.pop_front().expect("just seen");
+            self.deliver(&flight);
         }
         for id in self.nodes() {
             if self.nodes[&id].wake <= self.now {
@@ -471,13 +516,17 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, from: NodeId, to: NodeId, bytes: &[u8]) {
+    fn deliver(&mut self, flight: &Flight) {
         let now = self.now;
-        let Some(inbox) = self.inboxes.get_mut(&(from, to)) else { return };
+        let &Flight { from, to, lane, ref bytes, .. } = flight;
+        let Some(inbox) = self.inboxes.get_mut(&(from, to, lane)) else { return };
         let node = self.nodes.get_mut(&to).expect("a node");
         let Some(shard) = node.shard.as_mut() else { return };
         feed(inbox, bytes, |frame| {
-            let event = Event::PeerFrame { from, frame: *frame };
+            let event = match lane {
+                Lane::Peer => Event::PeerFrame { from, frame: *frame },
+                Lane::Bulk => Event::BulkFrame { from, frame: *frame },
+            };
             shard.collect(now, event).expect("no fault").expect("a sound frame");
         });
         node.wake = now;
@@ -547,13 +596,20 @@ impl World {
                 out.push((peer, bytes));
             }
         }
+        let bulk = shard.links.bulk.iter_mut();
+        let bulk: Vec<_> = bulk.map(|(&peer, outbox)| (peer, outbox.take_all())).collect();
         let mut replies = Vec::new();
         for outbox in shard.links.clients.values_mut() {
             replies.push(outbox.take_all());
         }
         for (peer, bytes) in out {
             *self.sent.entry(id).or_default() += bytes.len();
-            self.wire.push_back((now.after(DELAY), id, peer, bytes));
+            let at = now.after(DELAY);
+            self.wire.push_back(Flight { at, from: id, to: peer, lane: Lane::Peer, bytes });
+        }
+        for (to, bytes) in bulk.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
+            let at = now.after(DELAY);
+            self.wire.push_back(Flight { at, from: id, to, lane: Lane::Bulk, bytes });
         }
         for bytes in replies {
             let answers = &mut self.answers;

@@ -51,6 +51,7 @@ impl World {
         let mut lacks = None;
         let mut elections = 0;
         let (mut repaired, mut unreadable) = (Vec::new(), Vec::new());
+        let mut installed = Vec::new();
         for event in running.shard.take_events() {
             match event {
                 ShardEvent::BecameLeader { group, term, last } => {
@@ -96,6 +97,34 @@ impl World {
                     let (number, hash) = found.expect("S29: a snapshot that was taken is there");
                     self.saved.insert((node, lane, number), (group, last, hash));
                 }
+                ShardEvent::SnapshotInstalled { group, from, last, .. } => {
+                    let text = format!("node {id} installs a snapshot of group {group} at {last}");
+                    trace::note(now, What::Text(format!("{text}, from node {from}")));
+                    self.base.count("snapshots installed");
+                    // What it applied before is what everybody applied before.
+                    let (before, _) = self.ledger.borrow().before(group, last);
+                    let made = self.made.borrow()[&(node, group)].clone();
+                    let is_ahead = made.borrow().iter().all(|step| step.index > last);
+                    assert!(is_ahead, "V8: node {id} applied again what a snapshot holds");
+                    made.borrow_mut().splice(0..0, before);
+                    self.steps.insert((node, group), made);
+                    let found = audit::saved_hash(running.shard.device.memory(), group, last);
+                    let (number, hash) = found.expect("S29: what is installed is there");
+                    self.saved.insert((node, lane, number), (group, last, hash));
+                    let giver = from.0 as usize - 1;
+                    let of_giver = (giver, lane, 0)..(giver, lane + 1, 0);
+                    let given = self.saved.range(of_giver).map(|(_, &saved)| saved);
+                    let given: Vec<_> = given.filter(|saved| saved.0 == group).collect();
+                    let is_known = given.iter().any(|saved| saved.1 == last);
+                    assert!(
+                        // One that was there before its node could say so isn't known.
+                        !is_known || given.contains(&(group, last, hash)),
+                        "V13: node {id} installs another snapshot of group {group} at {last} than \
+                         node {from} saved"
+                    );
+                    installed.push(group);
+                }
+                ShardEvent::InstallFailed { .. } => self.base.count("installs that failed"),
                 ShardEvent::SnapshotFailed { .. } => self.base.count("snapshots that failed"),
                 ShardEvent::SnapshotUnreadable { group, number, error } => {
                     assert!(
@@ -127,6 +156,9 @@ impl World {
             self.note_unreadable(node, group);
         }
         for group in repaired {
+            if installed.contains(&group) {
+                self.note_installed(node, group);
+            }
             self.repaired(node, lane, group);
         }
         for _ in 0..elections {
@@ -143,6 +175,12 @@ impl World {
         let (torn, stale) = (recovered.torn_blocks, recovered.stale_blocks);
         trace::note(self.base.now, What::Recovered { node: id, shard, torn, stale, rot });
         self.base.count("recoveries");
+        let shards = u64::from(self.options.shards);
+        for (&(at, group), made) in self.made.borrow().iter() {
+            if (at, group.0 % shards) == (node, lane as u64) {
+                self.steps.insert((node, group), made.clone());
+            }
+        }
         for (&group, &(last, hash)) in snapshots {
             // What it applied before is what everybody applied before.
             let (before, state) = self.ledger.borrow().before(group, last.index);
@@ -221,15 +259,18 @@ impl World {
     pub(super) fn dumps(&self, quorum: &[usize]) -> Vec<Dump> {
         let mut dumps = Vec::new();
         let lanes = 0..usize::from(self.options.shards);
+        // What a snapshot of another node brought was written there.
+        let ever = |lane| self.nodes.iter().flat_map(move |it| it.disk(lane).segments_ever());
+        let written = |lane| LazyCell::new(move || audit::Written::of(ever(lane)));
+        let written: Vec<_> = lanes.clone().map(written).collect();
         let quorum = quorum.iter().flat_map(|&at| lanes.clone().map(move |lane| (at, lane)));
         for (at, lane) in quorum.chain(self.proven()) {
             let node = &self.nodes[at];
             let mut found = audit::open(node.disk(lane).flushed(), node.log_settings(lane));
-            let written = LazyCell::new(|| audit::Written::of(&node.disk(lane).segments_ever()));
             for (&(_, group), steps) in self.steps.range((at, GroupId(0))..(at + 1, GroupId(0))) {
                 let is_here = group.0 % u64::from(self.options.shards) == lane as u64;
                 if is_here && !self.is_excused(at, group) {
-                    dumps.push(found.dump(node.id, group, &steps.borrow(), &written));
+                    dumps.push(found.dump(node.id, group, &steps.borrow(), &written[lane]));
                 }
             }
         }

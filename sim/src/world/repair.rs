@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringraft_net::status::GroupStatus;
-use ringraft_types::{GroupId, Index, NodeId};
+use ringraft_types::{GroupId, Index, LogId, NodeId};
 use ringraft_wal::Recovered;
 
 use super::World;
@@ -55,6 +55,12 @@ impl World {
         self.repairs.unreadable.insert((node, life, group));
     }
 
+    /// A snapshot took the place of all that a node held of a group.
+    pub(super) fn note_installed(&mut self, node: usize, group: GroupId) {
+        let life = self.nodes[node].life;
+        self.repairs.unreadable.remove(&(node, life, group));
+    }
+
     /// Whether a disk holds what its node read when it started, and what was written since.
     fn is_as_read(&self, node: usize, lane: usize) -> bool {
         self.repairs.damages.get(&(node, lane)) == Some(&self.nodes[node].disk(lane).damages)
@@ -64,7 +70,6 @@ impl World {
     /// all that it ever promised (I-13).
     pub(super) fn repaired(&mut self, node: usize, lane: usize, group: GroupId) {
         self.base.count("groups repaired");
-        // No snapshot is installed yet, so nothing but a start cures this.
         assert!(
             !self.is_excused(node, group),
             "I-13: node {} says that group {group} is whole, and can't read what it holds",
@@ -78,9 +83,12 @@ impl World {
         let found = found.unwrap_or_else(|error| {
             panic!("I-13: node {} says that group {group} is whole, and its log: {error}", at.id)
         });
-        let floor = found.recovered.groups.get(&group).map(|found| found.damaged);
+        let heads = || found.recovered.snapshots.iter().filter(|head| head.group == group);
+        let is_covered =
+            |floor: LogId| heads().any(|head| head.last.index >= floor.index || head.last >= floor);
+        let floor = found.recovered.groups.get(&group).and_then(|found| found.damaged);
         assert!(
-            floor == Some(None),
+            floor.is_none_or(is_covered),
             "I-13: node {} says that group {group} is whole, and would find at a start that it \
              owes {floor:?}",
             at.id

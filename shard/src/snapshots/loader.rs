@@ -1,0 +1,160 @@
+//! One snapshot on its way from its file into a machine and its sessions.
+
+use std::collections::BTreeMap;
+
+use ringraft_wal::{ChunkDone, ChunkSums, Log, SnapshotHead};
+
+use super::LoadFailure;
+use super::LoadedState;
+use super::pieces::{Part, Pieces};
+use crate::machine::{LoadError, StateMachine};
+use crate::session::Sessions;
+
+/// Chunks asked for at once.
+const CHUNKS_AHEAD: u32 = 4;
+/// Marks the tickets of chunks that are read to be loaded: the rest of one is the chunk's place.
+/// A log loads one snapshot at a time.
+const LOAD_TICKETS: u64 = 1 << 63;
+
+/// How far a step got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// The disk has to answer first.
+    Waits,
+    /// There is more to do at once.
+    Works,
+    /// Everything is loaded, or something can't be; nothing of it is on its way any more.
+    Ended,
+}
+
+/// A chunk of which the machine has taken a part.
+#[derive(Debug)]
+struct Open {
+    chunk: ChunkDone,
+    taken: usize,
+}
+
+/// A snapshot that is being loaded.
+pub(super) struct Loader {
+    head: SnapshotHead,
+    machine: Box<dyn StateMachine>,
+    sessions: Sessions,
+    pieces: Pieces,
+    sums: ChunkSums,
+    /// Asked for up to here, loaded up to there.
+    asked: u32,
+    loaded: u32,
+    arrived: BTreeMap<u64, ChunkDone>,
+    open: Option<Open>,
+    failed: Option<LoadFailure>,
+}
+
+impl Loader {
+    /// Nothing of it is loaded yet; the machine is empty.
+    pub(super) fn new(head: SnapshotHead, machine: Box<dyn StateMachine>) -> Self {
+        Self {
+            head,
+            machine,
+            sessions: Sessions::new(),
+            pieces: Pieces::default(),
+            sums: ChunkSums::default(),
+            asked: 0,
+            loaded: 0,
+            arrived: BTreeMap::new(),
+            open: None,
+            failed: None,
+        }
+    }
+
+    /// Whether a chunk that was read is a loader's.
+    pub(super) fn is_for(ticket: u64) -> bool {
+        ticket & LOAD_TICKETS != 0
+    }
+
+    /// A chunk was read.
+    pub(super) fn arrived(&mut self, done: ChunkDone) {
+        self.arrived.insert(done.ticket & !LOAD_TICKETS, done);
+    }
+
+    /// It isn't needed any more: nothing more is read or loaded.
+    pub(super) fn give_up(&mut self) {
+        self.failed.get_or_insert(LoadFailure::GivenUp);
+    }
+
+    /// What is being loaded.
+    pub(super) fn head(&self) -> &SnapshotHead {
+        &self.head
+    }
+
+    /// Chunks that are loaded.
+    pub(super) fn loaded(&self) -> u32 {
+        self.loaded
+    }
+
+    /// Loads at most so many bytes of one chunk, and asks for more of them.
+    pub(super) fn step(&mut self, log: &mut Log, bytes_max: usize) -> Progress {
+        let wanted = if self.failed.is_some() { self.asked } else { self.head.chunks };
+        while self.asked < wanted && self.asked < self.loaded + CHUNKS_AHEAD {
+            log.read_chunk(LOAD_TICKETS | u64::from(self.asked), &self.head, self.asked);
+            self.asked += 1;
+        }
+        if self.loaded == self.asked {
+            return Progress::Ended;
+        }
+        if self.open.is_none() {
+            let Some(chunk) = self.arrived.remove(&u64::from(self.loaded)) else {
+                return Progress::Waits;
+            };
+            if let Ok((_, checksum)) = &chunk.result {
+                self.sums.add(*checksum);
+            }
+            self.open = Some(Open { chunk, taken: 0 });
+        }
+        if self.failed.is_none() {
+            self.failed = self.take(bytes_max).err();
+        }
+        let open = self.open.as_ref().expect("just put there");
+        let length = open.chunk.result.as_ref().map_or(0, |(bytes, _)| bytes.len());
+        if self.failed.is_some() || open.taken == length {
+            self.open = None;
+            self.loaded += 1;
+        }
+        Progress::Works
+    }
+
+    fn take(&mut self, bytes_max: usize) -> Result<(), LoadFailure> {
+        let Self { machine, sessions, pieces, open, .. } = self;
+        let open = open.as_mut().expect("a chunk is open");
+        let (bytes, _) = open.chunk.result.as_ref().map_err(|error| *error)?;
+        let end = open.taken.saturating_add(bytes_max).min(bytes.len());
+        pieces.feed(&bytes[open.taken..end], |part, piece| match part {
+            Part::Machine => machine.load(piece),
+            Part::Sessions => sessions.load(piece),
+            Part::End => unreachable!("the end has no piece"),
+        })?;
+        open.taken = end;
+        Ok(())
+    }
+
+    /// What came of it, once it has ended.
+    pub(super) fn end(mut self) -> (SnapshotHead, Result<LoadedState, LoadFailure>) {
+        assert!(self.loaded == self.asked, "reads are under way");
+        let failed = self.failed.take().or_else(|| self.check().err());
+        let Self { head, machine, sessions, .. } = self;
+        let state = LoadedState { last: head.last, machine, sessions };
+        (head, failed.map_or(Ok(state), Err))
+    }
+
+    fn check(&mut self) -> Result<(), LoadFailure> {
+        let error = |what| LoadError { at: 0, what };
+        if self.sums.sum() != self.head.sum {
+            return Err(error("the chunks aren't those of one snapshot").into());
+        }
+        if !self.pieces.is_whole() {
+            return Err(error("the end is missing").into());
+        }
+        self.machine.end_load()?;
+        self.sessions.end_load()?;
+        Ok(())
+    }
+}

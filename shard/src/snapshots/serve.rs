@@ -1,0 +1,198 @@
+//! Giving snapshots to peers that lack them, chunk by chunk, as they ask.
+//!
+//! Any node may be asked, whether it leads or not: a snapshot holds what is committed. The newest
+//! one kept is offered. While a peer asks for chunks of it, its file stays, also when there is a
+//! newer one: a slow peer gets to its end. A peer holds one file per shard, and for as long as it
+//! goes on asking.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use ringraft_net::bulk_wire::{ChunkAsk, ChunkHead, SnapshotAsk, SnapshotOffer};
+use ringraft_types::{GroupId, NodeId, Ticks};
+use ringraft_wal::device::Device;
+use ringraft_wal::{ChunkDone, SnapshotHead};
+
+use crate::event::ShardEvent;
+use crate::links::Links;
+use crate::shard::Shard;
+
+/// Chunks of one peer that wait to be read; what it asks for beyond them is not answered, and
+/// asked for again.
+const ASKS_PER_PEER_MAX: usize = 8;
+/// Chunks that are read at once, or wait to be sent.
+const CHUNKS_MAX: usize = 4;
+/// For how long a file stays after the last chunk of it was asked for.
+const HOLD_TIME: Ticks = Ticks::from_millis(30_000);
+
+/// A chunk that a peer wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wanted {
+    to: NodeId,
+    group: GroupId,
+    ask: ChunkAsk,
+}
+
+/// The snapshot that a peer fetches.
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    head: SnapshotHead,
+    until: Ticks,
+}
+
+/// What peers fetch from this shard.
+#[derive(Debug, Default)]
+pub(crate) struct Serving {
+    holds: BTreeMap<NodeId, Hold>,
+    asks: VecDeque<Wanted>,
+    /// By ticket.
+    reads: BTreeMap<u64, Wanted>,
+    done: VecDeque<(Wanted, ChunkDone)>,
+    /// Snapshots that are kept for peers only.
+    old: Vec<SnapshotHead>,
+}
+
+impl<D: Device, L: Links> Shard<D, L> {
+    /// A peer asks what there is.
+    pub(crate) fn snapshot_asked(
+        &mut self,
+        now: Ticks,
+        from: NodeId,
+        group: GroupId,
+        ask: SnapshotAsk,
+    ) {
+        let Some(&slot) = self.slots.get(&group) else { return };
+        let group_here = &self.groups[slot];
+        if group_here.is_muted {
+            return;
+        }
+        let newest = group_here.kept.last().filter(|head| head.last.index >= ask.base_index);
+        let mut offer = SnapshotOffer::default();
+        if let Some(&head) = newest {
+            offer.number = head.number;
+            (offer.term, offer.index) = (head.last.term, head.last.index);
+            (offer.bytes, offer.chunks) = (head.bytes, head.chunks);
+            self.hold(from, head, now);
+        }
+        if let Some(outbox) = self.links.serve(from) {
+            offer.write(outbox, group, self.settings.identity);
+        }
+    }
+
+    /// A peer asks for a chunk.
+    pub(crate) fn chunk_asked(&mut self, now: Ticks, from: NodeId, group: GroupId, ask: ChunkAsk) {
+        if let Some(head) = self.kept_snapshot(group, ask.number) {
+            self.hold(from, head, now);
+        }
+        let wanted = Wanted { to: from, group, ask };
+        let of_peer = self.serving.asks.iter().filter(|waiting| waiting.to == from).count();
+        if of_peer < ASKS_PER_PEER_MAX && !self.serving.asks.contains(&wanted) {
+            self.serving.asks.push_back(wanted);
+        }
+    }
+
+    fn hold(&mut self, peer: NodeId, head: SnapshotHead, now: Ticks) {
+        let until = now.after(HOLD_TIME);
+        let before = self.serving.holds.insert(peer, Hold { head, until });
+        if let Some(before) = before.filter(|before| before.head.number != head.number) {
+            self.let_go(before.head.number);
+        }
+    }
+
+    /// Nobody fetches this file any more, unless another peer does.
+    fn let_go(&mut self, number: u64) {
+        if self.is_held(number) {
+            return;
+        }
+        let old = &mut self.serving.old;
+        match old.iter().position(|head| head.number == number) {
+            Some(at) => {
+                old.swap_remove(at);
+                self.log.remove_snapshot(&mut self.device, number);
+            }
+            None => self.log.close_snapshot(&mut self.device, number),
+        }
+    }
+
+    fn is_held(&self, number: u64) -> bool {
+        let mut reads = self.serving.reads.values();
+        self.serving.holds.values().any(|hold| hold.head.number == number)
+            || reads.any(|wanted| wanted.ask.number == number)
+    }
+
+    /// A snapshot that this node needs no more: its file goes, once no peer fetches it.
+    pub(super) fn give_up_snapshot(&mut self, head: SnapshotHead) {
+        if self.is_held(head.number) {
+            self.serving.old.push(head);
+        } else {
+            self.log.remove_snapshot(&mut self.device, head.number);
+        }
+    }
+
+    /// Holds of peers that ask no more end.
+    pub(super) fn look_for_holds(&mut self, now: Ticks) {
+        let over: Vec<(NodeId, u64)> = self
+            .serving
+            .holds
+            .iter()
+            .filter(|(_, hold)| hold.until <= now)
+            .map(|(&peer, hold)| (peer, hold.head.number))
+            .collect();
+        for (peer, number) in over {
+            self.serving.holds.remove(&peer);
+            self.let_go(number);
+        }
+    }
+
+    /// A chunk was read for a peer.
+    pub(super) fn chunk_read(&mut self, done: ChunkDone) {
+        let wanted = self.serving.reads.remove(&done.ticket).expect("read for somebody");
+        if let Err(error) = done.result {
+            let group = wanted.group;
+            let number = error.number;
+            self.events.push(ShardEvent::SnapshotUnreadable { group, number, error: error.into() });
+        }
+        self.serving.done.push_back((wanted, done));
+        self.let_go(wanted.ask.number);
+    }
+
+    /// Sends one chunk, and has the next ones read. Returns whether there is more to do at once.
+    pub(super) fn serve_snapshots(&mut self) -> bool {
+        let mut has_more = false;
+        if let Some((wanted, done)) = self.serving.done.pop_front() {
+            let bytes = done.result.as_ref().ok().map(|(bytes, _)| &bytes[..]);
+            self.send_chunk(wanted, bytes);
+            has_more = true;
+        }
+        while self.serving.reads.len() + self.serving.done.len() < CHUNKS_MAX
+            && let Some(wanted) = self.serving.asks.pop_front()
+        {
+            has_more = true;
+            let Some(head) = self.kept_snapshot(wanted.group, wanted.ask.number) else {
+                self.send_chunk(wanted, None);
+                continue;
+            };
+            if wanted.ask.chunk < head.chunks {
+                let ticket = self.next_ticket;
+                self.next_ticket += 1;
+                self.serving.reads.insert(ticket, wanted);
+                self.log.read_chunk(ticket, &head, wanted.ask.chunk);
+            }
+        }
+        has_more
+    }
+
+    fn kept_snapshot(&self, group: GroupId, number: u64) -> Option<SnapshotHead> {
+        let &slot = self.slots.get(&group)?;
+        let kept = self.groups[slot].kept.iter().chain(&self.serving.old);
+        kept.copied().find(|head| (head.group, head.number) == (group, number))
+    }
+
+    /// What finds no room is as good as lost: it is asked for again.
+    fn send_chunk(&mut self, wanted: Wanted, bytes: Option<&[u8]>) {
+        let Wanted { to, group, ask } = wanted;
+        let head = ChunkHead { number: ask.number, chunk: ask.chunk, found: bytes.is_some() };
+        if let Some(outbox) = self.links.serve(to).filter(|outbox| !outbox.is_full()) {
+            head.write(outbox, group, self.settings.identity, bytes.unwrap_or_default());
+        }
+    }
+}
