@@ -16,6 +16,7 @@
 //! 4. Call `step(now, Input::Tick)` no later than [`Raft::wake_at`]; `now` never goes back.
 //! 5. Call [`Raft::flush_reads`] once after a turn's [`Input::Read`] steps.
 //! 6. Report [`Input::LinkUp`] for every new connection to a node: it may be another life of it.
+//!    What came over an older connection isn't stepped after that.
 //! 7. Ask [`Raft::judge`] before stepping what another node said; what it refuses is not stepped.
 //! 8. Answer every `Output::fetch` with one [`Input::Fetched`]; empty if it can't be read.
 //! 9. Give the beginning of the log up only behind a durable snapshot, and say so by
@@ -25,12 +26,17 @@
 //!     [`Raft::may_install`], load it, and step [`Input::Installed`] before anything else. When
 //!     `Output::emptied` answers, forget every cached entry of the group.
 //! 11. After a start, put snapshot and log together by [`LogShape::after_snapshot`].
+//! 12. An entry that holds a configuration is handed in decoded, wherever entries are. To change
+//!     members, encode what [`Raft::plan`] answers and step [`Input::Configure`] before anything
+//!     else; when `Output::completes` asks, do so with [`Raft::completion`]. A snapshot holds the
+//!     configuration in force where it ends: that of the newest such entry that was applied.
 //!
 //! # Where to read
 //!
 //! `raft` takes the inputs and holds the transitions between roles. `replica` is what a node has
 //! whatever its role, `durable` what of it is on the disk. `candidate`, `follower` and `leader` are
 //! the roles; `progress` is one follower as its leader sees it, `reads` are linearizable reads.
+//! `membership` is who votes, `change` how that changes, `leader/members` what a leader does about it.
 //! `floor` is what a node votes by that lost entries to rot, and when it is whole again.
 //! `invariants` says what must hold after every step, `breach` what other nodes may not say.
 #![forbid(unsafe_code)]
