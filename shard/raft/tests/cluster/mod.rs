@@ -422,6 +422,7 @@ impl Cluster {
 
     /// A round of heartbeats of this leader and their answers.
     pub(crate) fn beat(&mut self, id: u32, ids: &[u32]) {
+        assert!(self.raft(id).wake_at() < Ticks::NEVER, "node {id} doesn't lead");
         self.timeout(id);
         self.settle(ids);
     }

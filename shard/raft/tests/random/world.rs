@@ -316,6 +316,14 @@ impl World {
                 let id = self.nodes[other].id;
                 self.step(node, Input::Resigned(id), &[]);
             }
+            // The power goes: of many, or of all.
+            208 if self.random.permille(self.storm / 4) => {
+                for node in 0..self.nodes.len() {
+                    if self.random.permille(700) {
+                        self.crash(node);
+                    }
+                }
+            }
             _ => {}
         }
     }
