@@ -97,10 +97,14 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// Goes on with the snapshots. Returns when it wants another turn.
     pub(crate) fn take_snapshots(&mut self, now: Ticks) -> Result<Ticks, ShardError> {
         while let Some(written) = self.log.take_snapshot_written() {
-            if self.fetching.is_of(written.head.number) {
-                self.fetched_written(now, written);
-            } else {
+            let number = written.head.number;
+            if self.snapshots.taking.as_ref().is_some_and(|taking| taking.number == number) {
                 self.snapshot_written(now, written)?;
+            } else if self.fetching.is_of(number) {
+                self.fetched_written(now, written);
+            } else if written.result.is_ok() {
+                // Given up too late to be dropped.
+                self.log.remove_snapshot(&mut self.device, number);
             }
         }
         while let Some(done) = self.log.take_chunk() {

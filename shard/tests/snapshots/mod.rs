@@ -2,7 +2,7 @@
 
 use crate::world::{GROUP, World};
 use ringraft_shard::snapshots::LoadFailure;
-use ringraft_shard::{Halt, ShardEvent, SnapshotReason, SnapshotRules};
+use ringraft_shard::{Halt, InstallFailure, ShardEvent, SnapshotReason, SnapshotRules};
 use ringraft_types::{NodeId, Status, Ticks};
 use ringraft_wal::device::memory::{Effect, Fault, OperationKind};
 use ringraft_wal::device::{FileId, FileKind};
@@ -10,6 +10,8 @@ use ringraft_wal::snapshot::HEAD_BYTES;
 
 /// "No space left on device".
 const ENOSPC: i32 = 28;
+/// "Input/output error".
+const EIO: i32 = 5;
 /// Nothing is taken by itself; the log is freed behind the newest.
 const BY_HAND: SnapshotRules = SnapshotRules {
     log_bytes: 0,
@@ -367,4 +369,86 @@ fn a_small_lag_needs_no_install() {
     world.run_for(Ticks::from_millis(1_000));
     world.assert_converged();
     assert_eq!(world.shard(slow).metrics().snapshots_installed, 0);
+}
+
+/// Goal: a source that is gone is given up for another node that has a snapshot; the leader needn't
+/// be the one that gives it (A19).
+#[test]
+fn a_source_that_is_gone_is_given_up_for_another() {
+    let (mut world, leader) = cluster(12, 3, BY_HAND);
+    let away = away(&mut world, leader, 200_000);
+    let other = world.nodes().into_iter().find(|&it| it != leader && it != away).expect("three");
+    take(&mut world, other);
+    // The leader still says that its log begins later, and can't be asked.
+    world.shut_bulk(away, leader);
+    let ShardEvent::SnapshotInstalled { from, .. } = await_installed(&mut world, away) else {
+        unreachable!("that is what is waited for")
+    };
+    assert_eq!(from, other);
+    world.run_for(Ticks::from_millis(500));
+    world.assert_converged();
+}
+
+/// Goal: a snapshot that its source replaces while it is fetched is given to its end, and its file
+/// goes when nobody fetches it any more (A23).
+#[test]
+fn a_snapshot_that_is_replaced_meanwhile_is_still_given() {
+    let (mut world, leader) = cluster(13, 3, BY_HAND);
+    let away = away(&mut world, leader, 200_000);
+    let mut number = 71;
+    let mut begun = None;
+    let installed = loop {
+        world.run_for(Ticks::from_millis(1));
+        let installed = |event: &ShardEvent| matches!(event, ShardEvent::SnapshotInstalled { .. });
+        if let Some(event) = world.events(away).into_iter().find(installed) {
+            break event;
+        }
+        let Some(progress) = world.shard(away).install_progress() else { continue };
+        if progress.fetched > 2 && begun.is_none() {
+            begun = Some(progress);
+            for _ in 0..3 {
+                fill(&mut world, leader, number..=number, 100);
+                number += 1;
+                take(&mut world, leader);
+            }
+        }
+        assert!(begun.is_none_or(|it| it.fetched <= progress.fetched), "it isn't begun anew");
+    };
+    let ShardEvent::SnapshotInstalled { last, .. } = installed else {
+        unreachable!("that is what is waited for")
+    };
+    assert!(begun.is_some() && last < world.group(leader).applied);
+    world.run_for(Ticks::from_millis(500));
+    world.assert_converged();
+    world.run_for(Ticks::from_millis(40_000));
+    assert_eq!(files(&world, leader, FileKind::Snapshot).len(), 1, "what nobody fetches goes");
+}
+
+/// Goal: what came and can't be read back takes nothing's place: the node says so, keeps what it
+/// has, and tries again (A22).
+#[test]
+fn what_came_and_cant_be_read_back_is_not_installed() {
+    let (mut world, leader) = cluster(14, 3, BY_HAND);
+    let away = away(&mut world, leader, 20_000);
+    let before = world.group(away).applied;
+    let effect = Effect::Errno(EIO);
+    let fault = Fault { on: OperationKind::Read, after: 0, count: 8, effect };
+    world.shard(away).device.inject(fault);
+    let said = loop {
+        world.run_for(Ticks::from_millis(1));
+        let failed = |event: &ShardEvent| matches!(event, ShardEvent::InstallFailed { .. });
+        if let Some(event) = world.events(away).into_iter().find(failed) {
+            break event;
+        }
+        assert_eq!(world.shard(away).metrics().snapshots_installed, 0);
+    };
+    let is_told = matches!(
+        said,
+        ShardEvent::InstallFailed { error: InstallFailure::Load(LoadFailure::Chunk(_)), .. }
+    );
+    assert!(is_told, "{said:?}");
+    assert_eq!(world.group(away).applied, before);
+    await_installed(&mut world, away);
+    world.run_for(Ticks::from_millis(500));
+    world.assert_converged();
 }

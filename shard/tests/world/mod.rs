@@ -35,6 +35,8 @@ pub(crate) struct TestLinks {
     peers: BTreeMap<NodeId, Outbox>,
     /// What leaves over the connections for snapshots, whoever made them.
     bulk: BTreeMap<NodeId, Outbox>,
+    /// Nodes to which such connections can't be made.
+    shut: BTreeSet<NodeId>,
     clients: BTreeMap<ConnectionId, Outbox>,
 }
 
@@ -47,7 +49,7 @@ impl Links for TestLinks {
     }
 
     fn pull(&mut self, node: NodeId) -> Option<&mut Outbox> {
-        if !self.up.contains(&node) {
+        if !self.up.contains(&node) || self.shut.contains(&node) {
             return None;
         }
         Some(self.bulk.entry(node).or_insert_with(|| Outbox::new(1 << 20)))
@@ -357,6 +359,11 @@ impl World {
                 node.wake = now;
             }
         }
+    }
+
+    /// Nothing can be fetched any more by a node from another.
+    pub(crate) fn shut_bulk(&mut self, from: NodeId, source: NodeId) {
+        self.shard(from).links.shut.insert(source);
     }
 
     /// Breaks the connections for snapshots between two nodes: what was on its way is lost. They
