@@ -9,6 +9,7 @@ mod cluster;
 mod file_systems;
 mod histories;
 mod identity;
+mod install;
 mod kill;
 mod load;
 mod network;
