@@ -68,8 +68,8 @@ pub enum FrameRefusal {
         /// What is wrong with it.
         breach: ringraft_raft::Breach,
     },
-    /// A record that isn't the append's.
-    #[error("an append of group {group} carries a record that isn't its own: {what}")]
+    /// A record that isn't the frame's.
+    #[error("a frame of group {group} carries a record that isn't its own: {what}")]
     Record {
         /// The group.
         group: GroupId,

@@ -104,12 +104,31 @@ pub enum ShardEvent {
         /// Its newest durable entry.
         last: Index,
     },
-    /// Entries of a group can't be read back from the log.
+    /// Entries of a group can't be read back from the log: its peers are asked for them.
     Unreadable {
         /// The group.
         group: GroupId,
         /// Where, and why.
         error: ReadError,
+    },
+    /// What couldn't be read is durable again, in another place.
+    Mended {
+        /// The group.
+        group: GroupId,
+        /// The first entry that was written again; zero if none had to be.
+        first: Index,
+        /// The last one.
+        last: Index,
+        /// How many there were.
+        entries: u64,
+    },
+    /// No peer that could be asked holds what can't be read here; it is asked for again, ever more
+    /// seldom.
+    NotMended {
+        /// The group.
+        group: GroupId,
+        /// The first such entry.
+        first: Index,
     },
     /// A peer met this node in a start that it doesn't remember: its data directory is an older
     /// copy, and no group of the shard takes part any more. All shards of the node must hear it

@@ -1,7 +1,7 @@
 //! The bounds of one shard, and what happens when each is reached.
 
 use ringraft_types::Ticks;
-use ringraft_types::limits::{BLOCK_BYTES_MAX, FRAME_BODY_BYTES_MAX, NODES_MAX};
+use ringraft_types::limits::{BLOCK_BYTES_MAX, FRAME_BODY_BYTES_MAX, NODES_MAX, RECORD_BYTES_MAX};
 
 /// Limits that a configuration may change. Reached means "busy" unless said otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +53,13 @@ pub const READS_PER_TURN: u64 = 16_384;
 
 /// Bytes of entries that one read of the log brings back, for a lagging follower or for apply.
 pub const FETCH_BYTES_MAX: u64 = 1 << 20;
+
+/// Bytes of entries that one answer to a peer's question holds, give or take one entry: what it
+/// can't read of its own log comes in so many pieces.
+pub const REPAIR_BYTES_MAX: usize = 256 << 10;
+
+// An answer fits a frame.
+const _: () = assert!(REPAIR_BYTES_MAX + RECORD_BYTES_MAX + 4096 <= FRAME_BODY_BYTES_MAX);
 
 /// Room that the log keeps above `log_bytes_max` for what is never refused: hard states,
 /// truncations, and the frames that were already taken.

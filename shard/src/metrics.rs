@@ -92,6 +92,10 @@ pub struct Metrics {
     pub disk_stuck: u64,
     /// Groups that lost entries to rot and have them again.
     pub repairs: u64,
+    /// Entries that couldn't be read and were written again.
+    pub entries_mended: u64,
+    /// Entries that peers couldn't read and were given.
+    pub entries_lent: u64,
     /// Batches of writes that took longer than the threshold of the slow-write log.
     pub slow_writes: u64,
     stages: [Histogram<u64>; Stage::ALL.len()],
@@ -122,6 +126,8 @@ impl Default for Metrics {
             appends_postponed: 0,
             disk_stuck: 0,
             repairs: 0,
+            entries_mended: 0,
+            entries_lent: 0,
             slow_writes: 0,
             stages: std::array::from_fn(|_| histogram()),
         }

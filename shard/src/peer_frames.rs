@@ -37,7 +37,7 @@ impl<'a> Carried<'a> {
 
 /// Verifies `records` as consecutive entries of one group, and notes their heads and offsets.
 /// Returns why not, if they aren't.
-fn scan(
+pub(crate) fn scan(
     group: GroupId,
     first: Index,
     records: &[u8],
@@ -187,8 +187,8 @@ impl<D: Device, L: Links> Shard<D, L> {
                 return self.message(now, from, frame.header.group, message);
             }
             Kind::Append => return self.append_frame(now, from, frame),
-            // Nobody asks yet.
-            Kind::RepairAsk | Kind::RepairAnswer => {}
+            Kind::RepairAsk => return Ok(self.repair_ask(from, frame)),
+            Kind::RepairAnswer => return self.repair_answer(now, from, frame),
             kind => return Ok(Err(FrameRefusal::WrongPort { kind })),
         }
         Ok(Ok(()))

@@ -1,14 +1,69 @@
-//! A group that lost entries to rot is whole again (decision 0013).
+//! A group that lost entries to rot is whole again (decision 0013): those that a start finds missing
+//! come from the group's leader like any others; those that can't be read while the node runs are
+//! asked of the peers, one question at a time, and carried to a new place in the log.
+//!
+//! ```text
+//!  read finds rot -> Damaged        the group halts, if somebody waits for what was read
+//!                 -> asked          of the leader first, then of the others in turn
+//!                 -> carried        verified, and written again
+//!                 -> durable        when nothing of the rotten blocks is needed: Mended
+//! ```
 
+mod ask;
+mod lend;
+
+use crate::error::ShardError;
 use crate::event::ShardEvent;
 use crate::group::Halt;
 use crate::links::Links;
+use crate::peer_frames::Carried;
 use crate::shard::Shard;
+pub(crate) use ask::Mending;
+use ringraft_raft::Input;
+use ringraft_types::Ticks;
+use ringraft_wal::ReadError;
 use ringraft_wal::device::Device;
 
 impl<D: Device, L: Links> Shard<D, L> {
-    /// What a start found missing came again from the group's leader and is durable: the group
-    /// votes and stands as any other, and serves from where its machine stands.
+    /// Entries of a group can't be read back, and are needed. It refuses its clients, and leaves
+    /// leading to those who can bring the others up to date, until it has them again.
+    pub(crate) fn damaged(
+        &mut self,
+        now: Ticks,
+        slot: usize,
+        error: ReadError,
+    ) -> Result<(), ShardError> {
+        self.groups[slot].apply_fetch = false;
+        self.unreadable(now, slot, error);
+        if self.groups[slot].is_muted {
+            return Ok(());
+        }
+        self.groups[slot].halt = Some(Halt::Damaged);
+        self.list_for_apply(slot);
+        self.step(now, slot, Input::Damaged, Carried::Cache)?;
+        if let Some(mending) = self.mending.get_mut(&slot) {
+            mending.is_halted = true;
+        }
+        Ok(())
+    }
+
+    /// Entries of a group can't be read back: people are told, and its peers are asked.
+    pub(crate) fn unreadable(&mut self, now: Ticks, slot: usize, error: ReadError) {
+        let group = &self.groups[slot];
+        let mut is_new = true;
+        if let ReadError::Rot { sequence, .. } = error
+            && !group.is_muted
+        {
+            let mending = self.mending.entry(slot).or_insert_with(|| Mending::new(now));
+            is_new = mending.note(sequence);
+        }
+        if is_new {
+            self.events.push(ShardEvent::Unreadable { group: group.id, error });
+        }
+    }
+
+    /// What rot took is durable here again: the group votes and stands as any other, and serves from
+    /// where its machine stands.
     pub(crate) fn repaired(&mut self, slot: usize) {
         let group = &mut self.groups[slot];
         assert!(!group.is_muted, "a group that takes no part isn't stepped");
@@ -19,5 +74,10 @@ impl<D: Device, L: Links> Shard<D, L> {
             (group.halt, group.halt_told) = (None, false);
             self.list_for_apply(slot);
         }
+    }
+
+    /// Groups of which entries can't be read and aren't there again.
+    pub fn repairs_under_way(&self) -> u64 {
+        self.mending.len() as u64
     }
 }

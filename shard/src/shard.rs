@@ -15,6 +15,7 @@ use crate::links::Links;
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
 use crate::node_record::NodeRecord;
+use crate::repair::Mending;
 use crate::router::Router;
 use crate::snapshots::{
     Fetching, Loaded, LoadedGroup, LoadedState, Serving, SnapshotReason, SnapshotRules, Snapshots,
@@ -100,6 +101,7 @@ impl Peer {
 pub(crate) enum FetchFor {
     Apply { slot: usize, first: Index },
     Peer { slot: usize, peer: NodeId, first: Index },
+    Lend { slot: usize, peer: NodeId, round: u64, first: Index },
 }
 
 /// One core's groups.
@@ -143,6 +145,8 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) events: Vec<ShardEvent>,
     pub(crate) disk_was_full: bool,
     pub(crate) watch: DiskWatch,
+    /// Groups (by slot) of which entries can't be read.
+    pub(crate) mending: BTreeMap<usize, Mending>,
     pub(crate) snapshots: Snapshots,
     pub(crate) fetching: Fetching,
     pub(crate) serving: Serving,
@@ -244,6 +248,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             events: Vec::new(),
             disk_was_full: false,
             watch: DiskWatch::default(),
+            mending: BTreeMap::new(),
             snapshots: Snapshots::default(),
             fetching: Fetching::default(),
             serving: Serving::default(),

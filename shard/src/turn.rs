@@ -18,7 +18,7 @@ use crate::error::FrameRefusal;
 use crate::error::ShardError;
 use crate::event::{Event, ShardEvent, Wake};
 use crate::gate::Gate;
-use crate::group::{Group, Halt};
+use crate::group::Group;
 use crate::links::Links;
 use crate::peer_frames::Carried;
 use crate::shard::{FetchFor, Shard};
@@ -108,6 +108,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.open_gates(now)?;
         self.apply_all(now);
         self.trim(now)?;
+        let mend_at = self.mend_all(now)?;
         let snapshot_at = self.take_snapshots(now)?;
         self.retry_postponed(now)?;
         self.flush_staged();
@@ -117,10 +118,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         if is_log_behind || !self.touched.is_empty() || !self.to_apply.is_empty() {
             wake = Wake::Now;
         }
-        if snapshot_at <= now {
+        let asked_at = snapshot_at.min(mend_at);
+        if asked_at <= now {
             wake = Wake::Now;
         }
-        Ok(wake.earlier(Wake::At(self.next_tick.min(look_at).min(snapshot_at))))
+        Ok(wake.earlier(Wake::At(self.next_tick.min(look_at).min(asked_at))))
     }
 
     fn give_ticks(&mut self, now: Ticks) -> Result<(), ShardError> {
@@ -412,23 +414,9 @@ impl<D: Device, L: Links> Shard<D, L> {
                     };
                     self.fetched(now, slot, peer, first, &records)?;
                 }
+                FetchFor::Lend { .. } => self.lend_read(now, what, done.result),
             }
         }
-        Ok(())
-    }
-
-    /// Entries of a group can't be read back. It refuses its clients, and leaves leading to those
-    /// who can bring the others up to date.
-    fn damaged(&mut self, now: Ticks, slot: usize, error: ReadError) -> Result<(), ShardError> {
-        let group = &mut self.groups[slot];
-        group.apply_fetch = false;
-        self.events.push(ShardEvent::Unreadable { group: group.id, error });
-        if group.is_muted {
-            return Ok(());
-        }
-        group.halt = Some(Halt::Damaged);
-        self.list_for_apply(slot);
-        self.step(now, slot, Input::Damaged, Carried::Cache)?;
         Ok(())
     }
 

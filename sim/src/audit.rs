@@ -57,6 +57,21 @@ impl Found {
         found.met.get(&peer).copied()
     }
 
+    /// Whether an entry can be read, or is in a snapshot.
+    pub(crate) fn holds(&mut self, group: GroupId, index: Index) -> bool {
+        let (first, last) = (index, index);
+        self.log.read(ReadRequest { ticket: 1, group, first, last, bytes_max: 1 });
+        let mut now = 0;
+        let done = loop {
+            if let Some(done) = self.log.take_read() {
+                break done;
+            }
+            now += 1_000;
+            self.log.turn(Ticks(now), &mut self.device).expect("the memory doesn't fail");
+        };
+        done.result.is_ok() || index <= self.saved(group)
+    }
+
     /// The records of a group's entries, by index.
     fn records(&mut self, group: GroupId) -> BTreeMap<Index, Vec<u8>> {
         let mut records = BTreeMap::new();

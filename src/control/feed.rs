@@ -119,6 +119,12 @@ pub struct ShardCounters {
     pub disk_stuck: u64,
     /// Groups that lost entries to rot and have them again.
     pub repairs: u64,
+    /// Groups of which entries can't be read, and are asked of the other nodes.
+    pub repairs_under_way: u64,
+    /// Entries that couldn't be read and were written again.
+    pub entries_mended: u64,
+    /// Entries that other nodes couldn't read and were given.
+    pub entries_lent: u64,
     /// Snapshots of groups that became durable.
     pub snapshots_taken: u64,
     /// Snapshots of groups that could not be written.

@@ -268,7 +268,23 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
             tracing::info!(%group, %term, %leader, "follows");
         }
         ShardEvent::Unreadable { group, error } => {
-            tracing::error!(%shard, %group, %error, "entries of the log can't be read back");
+            tracing::error!(
+                %shard, %group, %error,
+                "entries of the log can't be read back: the other nodes are asked for them"
+            );
+        }
+        ShardEvent::Mended { group, first, last, entries } => {
+            tracing::warn!(
+                %shard, %group, %first, %last, %entries,
+                "what couldn't be read is here again, in another place of the log"
+            );
+        }
+        ShardEvent::NotMended { group, first } => {
+            tracing::error!(
+                %shard, %group, %first,
+                "no node that was asked has the entries that can't be read here; they are asked for \
+                 again"
+            );
         }
         ShardEvent::EntriesLost { group, first, promised } => {
             tracing::error!(
@@ -417,8 +433,18 @@ mod tests {
             ),
             (
                 ShardEvent::Unreadable { group, error: rot },
-                "ERROR entries of the log can't be read back shard=2 group=7 error=the block at \
-                 8192 of segment 4 is rotten (errno 0)",
+                "ERROR entries of the log can't be read back: the other nodes are asked for them \
+                 shard=2 group=7 error=the block at 8192 of segment 4 is rotten (errno 0)",
+            ),
+            (
+                ShardEvent::Mended { group, first: Index(7), last: Index(9), entries: 3 },
+                "WARN what couldn't be read is here again, in another place of the log shard=2 \
+                 group=7 first=7 last=9 entries=3",
+            ),
+            (
+                ShardEvent::NotMended { group, first: Index(9) },
+                "ERROR no node that was asked has the entries that can't be read here; they are \
+                 asked for again shard=2 group=7 first=9",
             ),
             (
                 ShardEvent::Halted { group, halt: unknown },

@@ -57,6 +57,12 @@ const COUNTERS: &[Number<ShardNumbers>] = &[
     ("groups_repaired", "Groups that lost entries to rot and have them again", |shard| {
         shard.counters.repairs
     }),
+    ("entries_mended", "Entries that couldn't be read and were written again", |shard| {
+        shard.counters.entries_mended
+    }),
+    ("entries_lent", "Entries that other nodes couldn't read and were given", |shard| {
+        shard.counters.entries_lent
+    }),
     ("snapshots_taken", "Snapshots that became durable", |shard| shard.counters.snapshots_taken),
     ("snapshots_failed", "Snapshots that could not be written", |shard| {
         shard.counters.snapshots_failed
@@ -90,6 +96,9 @@ const GAUGES: &[Number<ShardNumbers>] = &[
     ("groups_led", "Groups led here", |shard| count(shard, |row| row.role == "leader")),
     ("groups_leaderless", "Groups without a known leader", |shard| {
         count(shard, |row| row.leader.is_none())
+    }),
+    ("groups_mending", "Groups whose unreadable entries are asked of the other nodes", |shard| {
+        shard.counters.repairs_under_way
     }),
     ("groups_damaged", "Groups whose log has rot", |shard| count(shard, |row| row.damaged)),
     ("lag_entries_max", "Entries that the worst group's slowest member lacks", |shard| {

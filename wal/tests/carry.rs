@@ -29,7 +29,9 @@ fn rot(device: &mut MemoryDevice, sequence: Sequence) {
 
 fn carry(bench: &mut Bench, first: u64, last: u64) -> Sequence {
     let records = run(1, first, last, 1, 100);
-    bench.log.carry_run(GROUP, Index(first), &records).expect("there is room")
+    let (sequence, entries) = bench.log.carry_run(GROUP, Index(first), &records).expect("room");
+    assert_eq!(entries, last - first + 1);
+    sequence
 }
 
 fn whole() -> Vec<u8> {

@@ -152,6 +152,8 @@ plants! {
     RemovedLeaderCounted,
     /// A higher term of a node that was removed deposes a leader.
     OutsiderDeposes,
+    /// What couldn't be read counts as there again before it is durable.
+    MendedEarly,
     /// The client forgets that a write was sent when its connection is lost.
     DoubtForgotten,
     /// The client gives the number of a write that it gave up to the next.

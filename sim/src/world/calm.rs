@@ -58,7 +58,7 @@ impl World {
     }
 
     /// A damaged node goes on: it must disturb nobody, and be whole in the end if all it lost is
-    /// entries. Rot that it met while it ran is cured by its next start.
+    /// entries, also if it met that rot while it ran, and doesn't start anew.
     fn goes_on(&mut self, node: usize) {
         if !self.lost.contains(&node) {
             self.repairs.mending.insert(node);

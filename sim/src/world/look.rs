@@ -50,8 +50,8 @@ impl World {
         }
         let mut lacks = None;
         let mut elections = 0;
-        let (mut repaired, mut unreadable) = (Vec::new(), Vec::new());
-        let mut installed = Vec::new();
+        let (mut repaired, mut mended) = (Vec::new(), Vec::new());
+        let (mut met_rot, mut given_up) = (false, Vec::new());
         for event in running.shard.take_events() {
             match event {
                 ShardEvent::BecameLeader { group, term, last } => {
@@ -71,7 +71,14 @@ impl World {
                     let is_damaged = self.damaged.contains(&node);
                     assert!(is_damaged, "I-11: node {id} can't read group {group}: {error}");
                     self.base.count("rot met by a read");
-                    unreadable.push(group);
+                    met_rot = true;
+                }
+                ShardEvent::Mended { group, first, last, .. } => {
+                    mended.push((group, [first, last]))
+                }
+                ShardEvent::NotMended { group, .. } => {
+                    self.base.count("rot that nobody asked can mend");
+                    given_up.push(group);
                 }
                 ShardEvent::EntriesLost { group, first, promised } => {
                     assert!(
@@ -152,13 +159,16 @@ impl World {
             // Its next round rings the lanes that it told.
             node.wake(&mut self.base, lane, now);
         }
-        for group in unreadable {
-            self.note_unreadable(node, group);
+        if met_rot {
+            self.note_unreadable(node, lane);
+        }
+        for group in given_up {
+            self.note_given_up(node, group);
+        }
+        for (group, ends) in mended {
+            self.says_mended(node, lane, group, ends);
         }
         for group in repaired {
-            if installed.contains(&group) {
-                self.note_installed(node, group);
-            }
             self.repaired(node, lane, group);
         }
         for _ in 0..elections {
@@ -269,7 +279,7 @@ impl World {
             let mut found = audit::open(node.disk(lane).flushed(), node.log_settings(lane));
             for (&(_, group), steps) in self.steps.range((at, GroupId(0))..(at + 1, GroupId(0))) {
                 let is_here = group.0 % u64::from(self.options.shards) == lane as u64;
-                if is_here && !self.is_excused(at, group) {
+                if is_here {
                     dumps.push(found.dump(node.id, group, &steps.borrow(), &written[lane]));
                 }
             }

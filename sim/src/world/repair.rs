@@ -19,8 +19,10 @@ pub(super) struct Repairs {
     silenced: BTreeSet<(usize, usize)>,
     /// Nodes whose log refused the last start.
     refused: BTreeSet<usize>,
-    /// Groups of a life that met rot while they read; only the next start cures them.
-    unreadable: BTreeSet<(usize, u64, GroupId)>,
+    /// By shard: how often its disk had been damaged when it met rot last.
+    met: BTreeMap<(usize, usize), u64>,
+    /// Groups of a life that asked everybody in vain.
+    given_up: BTreeSet<(usize, u64, GroupId)>,
     /// By shard: how often its disk was damaged before it was read.
     damages: BTreeMap<(usize, usize), u64>,
 }
@@ -50,15 +52,56 @@ impl World {
     }
 
     /// A node can't read back what it holds of a group.
-    pub(super) fn note_unreadable(&mut self, node: usize, group: GroupId) {
-        let life = self.nodes[node].life;
-        self.repairs.unreadable.insert((node, life, group));
+    pub(super) fn note_unreadable(&mut self, node: usize, lane: usize) {
+        let damages = self.nodes[node].disk(lane).damages;
+        self.repairs.met.insert((node, lane), damages);
     }
 
-    /// A snapshot took the place of all that a node held of a group.
-    pub(super) fn note_installed(&mut self, node: usize, group: GroupId) {
+    /// A node says that it can read again what rot took while it ran: so its disk must hold the first
+    /// and the last of those entries if the power goes now (I-13).
+    pub(super) fn says_mended(
+        &mut self,
+        node: usize,
+        lane: usize,
+        group: GroupId,
+        ends: [Index; 2],
+    ) {
+        self.base.count("rot mended while a node ran");
         let life = self.nodes[node].life;
-        self.repairs.unreadable.remove(&(node, life, group));
+        self.repairs.given_up.remove(&(node, life, group));
+        let damages = self.nodes[node].disk(lane).damages;
+        if self.repairs.met.get(&(node, lane)) != Some(&damages) {
+            return;
+        }
+        let at = &self.nodes[node];
+        let committed = at.groups(&self.base).find(|one| one.group == group);
+        let committed = committed.map_or(Index::ZERO, |one| one.commit);
+        let Ok(mut found) = audit::try_open(at.disk(lane).flushed(), at.log_settings(lane)) else {
+            return;
+        };
+        if found.recovered.unknown_damage {
+            return;
+        }
+        for index in ends.into_iter().filter(|&index| index > Index::ZERO && index <= committed) {
+            assert!(
+                found.holds(group, index),
+                "I-13: node {} says that it can read entry {index} of group {group} again, and its \
+                 disk hasn't it",
+                at.id
+            );
+        }
+    }
+
+    /// Nobody that a node could ask has what it can't read: it was given up for a snapshot, perhaps.
+    pub(super) fn note_given_up(&mut self, node: usize, group: GroupId) {
+        let life = self.nodes[node].life;
+        self.repairs.given_up.insert((node, life, group));
+    }
+
+    /// Whether a group waits for entries that nobody may have any more: a start cures that, which
+    /// installs a snapshot.
+    fn is_excused(&self, node: usize, group: GroupId) -> bool {
+        self.repairs.given_up.contains(&(node, self.nodes[node].life, group))
     }
 
     /// Whether a disk holds what its node read when it started, and what was written since.
@@ -70,11 +113,6 @@ impl World {
     /// all that it ever promised (I-13).
     pub(super) fn repaired(&mut self, node: usize, lane: usize, group: GroupId) {
         self.base.count("groups repaired");
-        assert!(
-            !self.is_excused(node, group),
-            "I-13: node {} says that group {group} is whole, and can't read what it holds",
-            self.nodes[node].id
-        );
         if !self.is_as_read(node, lane) {
             return;
         }
@@ -114,11 +152,6 @@ impl World {
             .filter(|at| !self.repairs.silenced.contains(at))
     }
 
-    /// Whether a group of such a node is excused until the next start.
-    pub(super) fn is_excused(&self, node: usize, group: GroupId) -> bool {
-        self.repairs.unreadable.contains(&(node, self.nodes[node].life, group))
-    }
-
     /// What keeps the nodes that lost something from being as the others are, given how far those
     /// are, if anything does.
     pub(super) fn still_damaged(
@@ -135,7 +168,12 @@ impl World {
                 // It may have applied what its own disk doesn't hold yet.
                 return Some(format!("node {} is still writing", node.id));
             }
-            for group in running.shard.status(now).groups {
+            let groups = running.shard.status(now).groups;
+            let excused = groups.iter().filter(|one| self.is_excused(at, one.group)).count() as u64;
+            if running.shard.repairs_under_way() > excused {
+                return Some(format!("node {} can't read what it holds", node.id));
+            }
+            for group in groups {
                 if self.is_excused(at, group.group) {
                     continue;
                 }

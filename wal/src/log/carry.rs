@@ -14,8 +14,8 @@ use ringraft_types::{GroupId, Index, Sequence};
 impl Log {
     /// Appends entries of a group once more, which this log holds: `records` are consecutive ones
     /// from `first` on, encoded, verified by the caller. Returns the sequence of the last block that
-    /// will carry some of them; reads find them in their new place from now on, and wait until it is
-    /// durable.
+    /// will carry some of them, and how many there are; reads find them in their new place from now
+    /// on, and wait until it is durable.
     ///
     /// # Errors
     /// [`AppendError`]; then nothing was appended.
@@ -27,7 +27,7 @@ impl Log {
         group: GroupId,
         first: Index,
         records: &[u8],
-    ) -> Result<Sequence, AppendError> {
+    ) -> Result<(Sequence, u64), AppendError> {
         let (count, largest) = lengths(records)
             .fold((0, 0), |(count, largest), length| (count + 1, length.max(largest)));
         assert!(count > 0, "a run holds at least one entry");
@@ -61,7 +61,7 @@ impl Log {
         }
         let last = placed.expect("there was one entry at least");
         self.index.place(group, last);
-        Ok(last.sequence)
+        Ok((last.sequence, count as u64))
     }
 
     /// The entries of a group that lie in this block, as runs: first and last.
