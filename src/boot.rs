@@ -458,6 +458,7 @@ fn shard_settings(
             ..Limits::default()
         },
         snapshots: config.snapshot,
+        scrub: config.scrub,
         slow_write: config.log.slow_write,
         seed: seed(identity, shard),
         name: config.name.clone(),

@@ -16,7 +16,7 @@ pub use error::ConfigError;
 pub use placement::Machine;
 
 use raw::{FileKind, RawFile};
-use ringraft_shard::SnapshotRules;
+use ringraft_shard::{ScrubRules, SnapshotRules};
 use ringraft_types::{ClusterId, GroupId, NodeId, Ticks};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -53,6 +53,8 @@ pub struct Config {
     pub wal: Wal,
     /// When snapshots are taken, and how many are kept.
     pub snapshot: SnapshotRules,
+    /// How often the log is read through to find rot.
+    pub scrub: ScrubRules,
     /// Elections and replication.
     pub raft: Raft,
     /// What is refused, and from when on.

@@ -202,6 +202,15 @@ pub enum ShardEvent {
         /// Why not.
         error: InstallFailure,
     },
+    /// The log was read through.
+    Scrubbed {
+        /// What was read.
+        bytes: u64,
+        /// Blocks that aren't as they were written.
+        rotten: u64,
+        /// From the first block to the last.
+        took: Ticks,
+    },
     /// The disk is full, or no longer.
     DiskFull(bool),
     /// The disk holds a write for longer than an election timeout: groups here don't lead until

@@ -26,6 +26,7 @@ mod peer_frames;
 mod repair;
 pub mod ring;
 pub mod router;
+pub mod scrub;
 pub mod session;
 pub mod shard;
 pub mod snapshots;
@@ -39,6 +40,7 @@ pub use error::{FrameRefusal, ShardError};
 pub use event::{Event, ShardEvent, Wake};
 pub use group::Halt;
 pub use links::{ConnectionId, Links};
+pub use scrub::ScrubRules;
 pub use shard::{Member, Shard, ShardSettings};
 pub use snapshots::{
     InstallFailure, InstallProgress, LoadStep, Loaded, Loading, SnapshotReason, SnapshotRules,

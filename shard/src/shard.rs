@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::node_record::NodeRecord;
 use crate::repair::Mending;
 use crate::router::Router;
+use crate::scrub::{ScrubRules, Scrubbing};
 use crate::snapshots::{
     Fetching, Loaded, LoadedGroup, LoadedState, Serving, SnapshotReason, SnapshotRules, Snapshots,
 };
@@ -65,6 +66,8 @@ pub struct ShardSettings {
     pub limits: Limits,
     /// When snapshots are taken, and how many are kept.
     pub snapshots: SnapshotRules,
+    /// How often the log is read through to find rot.
+    pub scrub: ScrubRules,
     /// A write that takes longer is reported with its slowest stage; `None`: never.
     pub slow_write: Option<Ticks>,
     /// Seeds the groups' election jitter.
@@ -147,6 +150,7 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) watch: DiskWatch,
     /// Groups (by slot) of which entries can't be read.
     pub(crate) mending: BTreeMap<usize, Mending>,
+    pub(crate) scrubbing: Scrubbing,
     pub(crate) snapshots: Snapshots,
     pub(crate) fetching: Fetching,
     pub(crate) serving: Serving,
@@ -249,6 +253,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             disk_was_full: false,
             watch: DiskWatch::default(),
             mending: BTreeMap::new(),
+            scrubbing: Scrubbing::default(),
             snapshots: Snapshots::default(),
             fetching: Fetching::default(),
             serving: Serving::default(),

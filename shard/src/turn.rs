@@ -108,7 +108,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.open_gates(now)?;
         self.apply_all(now);
         self.trim(now)?;
-        let mend_at = self.mend_all(now)?;
+        let mend_at = self.scrub(now).min(self.mend_all(now)?);
         let snapshot_at = self.take_snapshots(now)?;
         self.retry_postponed(now)?;
         self.flush_staged();

@@ -4,6 +4,7 @@
 mod mending;
 mod repair;
 mod rollback;
+mod scrub;
 mod snapshots;
 mod world;
 

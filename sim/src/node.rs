@@ -515,6 +515,7 @@ impl Node {
             raft: options.raft,
             limits: options.limits,
             snapshots: options.snapshots,
+            scrub: options.scrub,
             slow_write: None,
             seed,
             name: format!("node-{}", self.id),

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use ringraft_raft::Settings;
-use ringraft_shard::SnapshotRules;
 use ringraft_shard::limits::Limits;
+use ringraft_shard::{ScrubRules, SnapshotRules};
 use ringraft_types::Ticks;
 use ringraft_wal::LogSettings;
 use ringraft_wal::device::Durability;
@@ -64,6 +64,7 @@ pub(crate) struct Options {
     pub(crate) raft: Settings,
     pub(crate) limits: Limits,
     pub(crate) snapshots: SnapshotRules,
+    pub(crate) scrub: ScrubRules,
     pub(crate) log: LogOptions,
     pub(crate) align: usize,
     pub(crate) outbox: OutboxLimits,
@@ -118,6 +119,7 @@ impl Options {
             raft: raft(random),
             limits: limits(random),
             snapshots: SnapshotRules::default(),
+            scrub: ScrubRules::default(),
             log: log(random),
             align: random.pick(&[4096, 4096, 4096, 8192]),
             outbox: OutboxLimits {
@@ -159,6 +161,7 @@ impl Options {
         }
         options.focus(&mut random, asked);
         options.snapshots = snapshots(&mut random, options.log.segment_bytes);
+        options.scrub = scrub(&mut random);
         options
     }
 
@@ -257,6 +260,14 @@ fn snapshots(random: &mut Random, segment_bytes: u64) -> SnapshotRules {
         on_stop: random.coin(),
         lag_bytes: segment_bytes * random.pick(&[0, 2, 8]),
         kept: random.pick(&[1, 1, 2, 3]) as usize,
+    }
+}
+
+/// Most runs read their logs through all the time, some never.
+fn scrub(random: &mut Random) -> ScrubRules {
+    ScrubRules {
+        interval: Ticks::from_millis(random.pick(&[0, 50, 300, 1_500])),
+        bytes_per_second: random.pick(&[1 << 20, 16 << 20, 256 << 20]),
     }
 }
 

@@ -48,6 +48,7 @@ pub(crate) struct RawFile {
     pub(crate) cpu: RawCpu,
     pub(crate) wal: RawWal,
     pub(crate) snapshot: RawSnapshot,
+    pub(crate) scrub: RawScrub,
     pub(crate) raft: RawRaft,
     pub(crate) limits: RawLimits,
     pub(crate) log: RawLog,
@@ -120,6 +121,13 @@ pub(crate) struct RawSnapshot {
     pub(crate) on_stop: At<bool>,
     pub(crate) lag_bytes: At<u64>,
     pub(crate) kept: At<usize>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RawScrub {
+    pub(crate) interval_s: At<u64>,
+    pub(crate) bytes_per_second: At<u64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -5,8 +5,8 @@ use super::{
     Address, Addresses, Config, ConfigError, Cpu, Layer, Limits, Log, LogLevel, Machine, Member,
     Raft, SyncMethod, Wal,
 };
-use ringraft_shard::SnapshotRules;
 use ringraft_shard::limits::ENTRY_CACHE_BYTES_MIN;
+use ringraft_shard::{ScrubRules, SnapshotRules};
 use ringraft_types::limits::{
     BLOCK_ALIGN_MIN, BLOCK_BYTES_MAX, FRAME_BODY_BYTES_MAX, NODES_MAX, RECORD_BYTES_MAX, SHARDS_MAX,
 };
@@ -125,6 +125,7 @@ pub(crate) fn validate(
     let raft = raft(layers)?;
     let wal = wal(layers, &raft, &mut warnings)?;
     let snapshot = snapshot(layers, &wal)?;
+    let scrub = scrub(layers)?;
     Ok(Config {
         cluster,
         node: own.id,
@@ -136,6 +137,7 @@ pub(crate) fn validate(
         cpu,
         wal,
         snapshot,
+        scrub,
         raft,
         limits: limits(layers)?,
         log: log(layers)?,
@@ -498,6 +500,16 @@ fn snapshot(layers: &Layers, wal: &Wal) -> Result<SnapshotRules, ConfigError> {
         on_stop: on_stop.value,
         lag_bytes: lag.value,
         kept: kept.within(1, 16)?,
+    })
+}
+
+fn scrub(layers: &Layers) -> Result<ScrubRules, ConfigError> {
+    let interval = layers.get("scrub.interval_s", |raw| &raw.scrub.interval_s);
+    let bytes = layers.get("scrub.bytes_per_second", |raw| &raw.scrub.bytes_per_second);
+    Ok(ScrubRules {
+        interval: Ticks::from_millis(interval.within(0, 31_536_000)? * 1_000),
+        // A block at least: less would be a pass that never ends.
+        bytes_per_second: bytes.within(64 << 10, 64 << 30)?,
     })
 }
 

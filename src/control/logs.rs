@@ -279,6 +279,10 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
                 "what couldn't be read is here again, in another place of the log"
             );
         }
+        ShardEvent::Scrubbed { bytes, rotten, took } => {
+            let took_ms = took.0 / 1_000;
+            tracing::info!(%shard, %bytes, %rotten, %took_ms, "the log was read through");
+        }
         ShardEvent::NotMended { group, first } => {
             tracing::error!(
                 %shard, %group, %first,
@@ -440,6 +444,10 @@ mod tests {
                 ShardEvent::Mended { group, first: Index(7), last: Index(9), entries: 3 },
                 "WARN what couldn't be read is here again, in another place of the log shard=2 \
                  group=7 first=7 last=9 entries=3",
+            ),
+            (
+                ShardEvent::Scrubbed { bytes: 4096, rotten: 1, took: Ticks(2500) },
+                "INFO the log was read through shard=2 bytes=4096 rotten=1 took_ms=2",
             ),
             (
                 ShardEvent::NotMended { group, first: Index(9) },

@@ -63,6 +63,11 @@ const COUNTERS: &[Number<ShardNumbers>] = &[
     ("entries_lent", "Entries that other nodes couldn't read and were given", |shard| {
         shard.counters.entries_lent
     }),
+    ("scrubbed_bytes", "Bytes of the log read to find rot", |shard| shard.counters.scrubbed_bytes),
+    ("scrubbed_rotten_blocks", "Blocks found rotten so", |shard| shard.counters.scrubbed_rotten),
+    ("scrub_passes", "Times that the whole log was read to find rot", |shard| {
+        shard.counters.scrub_passes
+    }),
     ("snapshots_taken", "Snapshots that became durable", |shard| shard.counters.snapshots_taken),
     ("snapshots_failed", "Snapshots that could not be written", |shard| {
         shard.counters.snapshots_failed

@@ -184,6 +184,15 @@ impl GroupIndex {
         here.map(|span| (span.first, span.last))
     }
 
+    /// The groups of which entries lie in this block, in order.
+    pub(crate) fn groups_in(&self, sequence: Sequence) -> Vec<GroupId> {
+        let is_in = |spans: &Spans| spans.spans.iter().any(|span| span.sequence == sequence);
+        let mut groups: Vec<GroupId> =
+            self.groups.iter().filter(|(_, spans)| is_in(spans)).map(|(&id, _)| id).collect();
+        groups.sort_unstable();
+        groups
+    }
+
     /// How often entries of this group were removed.
     pub(crate) fn removals(&self, group: GroupId) -> u64 {
         self.groups.get(&group).map_or(0, |spans| spans.removals)

@@ -27,6 +27,7 @@ mod reader;
 pub mod recovery;
 mod replay;
 mod scan;
+mod scrub;
 #[allow(unsafe_code)]
 pub mod sealed;
 mod segment;
@@ -38,6 +39,7 @@ mod unreadable;
 pub use error::{AppendError, ReadError, RotKind, RotReport, WalError, WalFatal};
 pub use log::{Log, ReadDone, ReadRequest, WaitsFor, Wake};
 pub use recovery::{NamedSnapshot, Recovered, RecoveredGroup, Recovery, RecoveryStep};
+pub use scrub::Scrubbed;
 pub use settings::LogSettings;
 pub use snapshot::{
     ChunkDone, ChunkError, ChunkSums, SnapshotError, SnapshotHead, SnapshotWritten,

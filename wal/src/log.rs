@@ -22,6 +22,7 @@ use crate::operations::Operations;
 use crate::pack::{Filling, Sealed};
 use crate::reader::Reads;
 pub use crate::reader::{ReadDone, ReadRequest};
+use crate::scrub::Scrub;
 use crate::segment::{Segment, Segments};
 use crate::settings::LogSettings;
 use crate::snapshot::{ChunkRead, Snapshots, Written};
@@ -66,6 +67,8 @@ pub(crate) enum Purpose {
     Make,
     /// A read of old entries.
     Read(u64),
+    /// A read of a block that nobody waits for.
+    Scrub,
     /// The removal of a file that nothing needs any more.
     Remove,
     /// The writing of a snapshot.
@@ -132,6 +135,7 @@ pub struct Log {
     pub(crate) segments: Segments,
     pub(crate) index: GroupIndex,
     pub(crate) reads: Reads,
+    pub(crate) scrub: Scrub,
     pub(crate) locals: Locals,
     pub(crate) leftovers: Vec<FileId>,
     pub(crate) snapshots: Snapshots,
@@ -196,6 +200,7 @@ impl Log {
             },
             index: start.index,
             reads: Reads::default(),
+            scrub: Scrub::default(),
             locals: start.locals,
             leftovers: start.leftovers,
             snapshots: Snapshots::new(settings.log_id, start.next_snapshot),
@@ -410,6 +415,7 @@ impl Log {
                     }
                     Purpose::Make => self.make_completed(now, device, completion)?,
                     Purpose::Read(job) => self.read_completed(job, completion),
+                    Purpose::Scrub => self.scrub_completed(completion),
                     Purpose::Remove => self.stats.segments_removed += 1,
                     Purpose::Snapshot(what) => self.snapshot_completed(device, what, completion),
                     Purpose::Chunk(what) => self.chunk_completed(what, completion),
@@ -423,6 +429,7 @@ impl Log {
             self.make(now, device);
             self.write(now, device);
             self.step_reads(device);
+            self.step_scrub(device);
             self.write_snapshots(device);
             self.step_chunks(device);
             // What was submitted just now may have completed already.

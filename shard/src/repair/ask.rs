@@ -2,6 +2,7 @@
 
 use crate::error::{FrameRefusal, ShardError};
 use crate::event::ShardEvent;
+use crate::group::Group;
 use crate::limits::REPAIR_BYTES_MAX;
 use crate::links::Links;
 use crate::peer_frames::{Carried, scan};
@@ -11,7 +12,7 @@ use ringraft_net::{Frame, Kind};
 use ringraft_raft::Input;
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
-use ringraft_types::{GroupId, Index, NodeId, Sequence, Ticks};
+use ringraft_types::{Index, NodeId, Sequence, Ticks};
 use ringraft_wal::device::Device;
 use ringraft_wal::{AppendError, Log};
 
@@ -88,14 +89,14 @@ impl Mending {
     }
 
     /// Whether nothing is read from the rotten blocks any more.
-    fn is_done(&mut self, log: &Log, group: GroupId) -> bool {
-        self.blocks.retain(|&block| !log.held_in(group, block).is_empty());
+    fn is_done(&mut self, log: &Log, group: &Group) -> bool {
+        self.blocks.retain(|&block| needed(log, group, block).next().is_some());
         self.blocks.is_empty()
     }
 
     /// The first entries that are wanted, behind those that nobody has.
-    fn wanted(&self, log: &Log, group: GroupId) -> Option<(Index, Index)> {
-        let runs = self.blocks.iter().flat_map(|&block| log.held_in(group, block));
+    fn wanted(&self, log: &Log, group: &Group) -> Option<(Index, Index)> {
+        let runs = self.blocks.iter().flat_map(|&block| needed(log, group, block));
         let after = self.after;
         let behind = runs.filter(|(_, last)| *last > after);
         behind.map(|(first, last)| (first.max(after.next()), last)).min()
@@ -116,6 +117,19 @@ impl Mending {
     }
 }
 
+/// The entries of a group that lie in a block and are needed: the log gives up a little later what a
+/// snapshot covers.
+fn needed(
+    log: &Log,
+    group: &Group,
+    block: Sequence,
+) -> impl Iterator<Item = (Index, Index)> + use<> {
+    let (first, last) = (group.raft.base().index.next(), group.raft.last());
+    let runs = log.held_in(group.id, block).into_iter();
+    let runs = runs.map(move |run| (run.0.max(first), run.1.min(last)));
+    runs.filter(|(first, last)| first <= last)
+}
+
 impl<D: Device, L: Links> Shard<D, L> {
     /// Goes on with every group of which something can't be read. Returns when to come back.
     pub(crate) fn mend_all(&mut self, now: Ticks) -> Result<Ticks, ShardError> {
@@ -130,13 +144,12 @@ impl<D: Device, L: Links> Shard<D, L> {
     fn mend(&mut self, now: Ticks, slot: usize) -> Result<Ticks, ShardError> {
         let Self { groups, mending, log, peers, .. } = self;
         let group = &groups[slot];
-        let id = group.id;
         if group.is_muted {
             mending.remove(&slot);
             return Ok(Ticks::NEVER);
         }
         let at = mending.get_mut(&slot).expect("the caller saw it");
-        if at.is_done(log, id) {
+        if at.is_done(log, group) {
             let is_durable = at.carried <= log.durable();
             #[cfg(ringraft_plant)]
             let is_durable = is_durable || planted(Plant::MendedEarly);
@@ -177,11 +190,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         let Self { groups, mending, log, cache, .. } = self;
         let group = &groups[slot];
         let at = mending.get_mut(&slot).expect("the caller saw it");
-        let Some((first, last)) = at.wanted(log, group.id) else {
+        let Some((first, last)) = at.wanted(log, group) else {
             // All that is left was asked of everybody.
             if !std::mem::replace(&mut at.is_told, true) {
                 at.after = Index::ZERO;
-                let first = at.wanted(log, group.id).map_or(Index::ZERO, |(first, _)| first);
+                let first = at.wanted(log, group).map_or(Index::ZERO, |(first, _)| first);
                 self.events.push(ShardEvent::NotMended { group: group.id, first });
             }
             at.rest(now);

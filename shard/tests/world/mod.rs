@@ -9,7 +9,7 @@ use ringraft_shard::limits::Limits;
 use ringraft_shard::machine::KvMachine;
 use ringraft_shard::{
     ConnectionId, Event, FrameRefusal, Greeting, Links, LoadStep, Loading, Member, PeerAdmission,
-    Shard, ShardError, ShardEvent, ShardSettings, SnapshotRules, Wake,
+    ScrubRules, Shard, ShardError, ShardEvent, ShardSettings, SnapshotRules, Wake,
 };
 use ringraft_types::command::{DeleteCommand, Envelope, Keys, PutCommand, RangeCommand};
 use ringraft_types::{
@@ -118,6 +118,7 @@ pub(crate) struct World {
     /// Bytes that a link takes in a millisecond, if it is slow.
     rate: Option<u64>,
     snapshots: SnapshotRules,
+    scrub: ScrubRules,
     /// Until when a slow link is busy with what it took.
     busy: BTreeMap<(NodeId, NodeId), Ticks>,
     /// Handshakes that were refused since somebody looked: by whom, of whom, why.
@@ -177,6 +178,7 @@ impl World {
             held: BTreeMap::new(),
             rate: None,
             snapshots: rules,
+            scrub: ScrubRules::default(),
             busy: BTreeMap::new(),
             refused: Vec::new(),
             starts: 0,
@@ -230,6 +232,7 @@ impl World {
             members,
             groups: groups.clone(),
             snapshots: self.snapshots,
+            scrub: self.scrub,
             raft: Settings {
                 election_timeout: Ticks::from_millis(300),
                 heartbeat_interval: HEARTBEAT_INTERVAL,
@@ -774,6 +777,11 @@ impl World {
     /// How far a running node has applied the first group.
     pub(crate) fn applied(&self, id: NodeId) -> Index {
         self.group(id).applied
+    }
+
+    /// From its next start on a node reads its log through so often, and so fast.
+    pub(crate) fn scrub(&mut self, rules: ScrubRules) {
+        self.scrub = rules;
     }
 
     /// From now on each link takes so many bytes in a millisecond.

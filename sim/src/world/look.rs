@@ -80,6 +80,7 @@ impl World {
                     self.base.count("rot that nobody asked can mend");
                     given_up.push(group);
                 }
+                ShardEvent::Scrubbed { .. } => self.base.count("logs read through"),
                 ShardEvent::EntriesLost { group, first, promised } => {
                     assert!(
                         self.damaged.contains(&node),
@@ -129,7 +130,6 @@ impl World {
                         "V13: node {id} installs another snapshot of group {group} at {last} than \
                          node {from} saved"
                     );
-                    installed.push(group);
                 }
                 ShardEvent::InstallFailed { .. } => self.base.count("installs that failed"),
                 ShardEvent::SnapshotFailed { .. } => self.base.count("snapshots that failed"),

@@ -38,6 +38,11 @@ impl Locals {
         self.records.values().map(|(sequence, _)| *sequence).min()
     }
 
+    fn within(&self, sequence: Sequence) -> Vec<Vec<u8>> {
+        let there = self.records.values().filter(|(at, _)| *at == sequence);
+        there.map(|(_, bytes)| bytes.clone()).collect()
+    }
+
     fn up_to(&self, sequence: Sequence) -> Vec<Vec<u8>> {
         let old = self.records.values().filter(|(at, _)| *at <= sequence);
         old.take(REWRITTEN_MAX).map(|(_, bytes)| bytes.clone()).collect()
@@ -66,6 +71,19 @@ impl Log {
     /// Segments with blocks in them.
     pub fn segments(&self) -> usize {
         self.segments.used.len()
+    }
+
+    /// The newest local records that lie in this block are written again: it can't be read. A full
+    /// log is asked again when the block is looked at the next time.
+    pub(crate) fn renew_locals(&mut self, sequence: Sequence) {
+        if self.keeps_all {
+            return;
+        }
+        for bytes in self.locals.within(sequence) {
+            if self.append(&bytes).is_err() {
+                return;
+            }
+        }
     }
 
     pub(super) fn purge<D: Device>(&mut self, device: &mut D) {
