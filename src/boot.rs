@@ -270,11 +270,13 @@ fn start_control(
     let feed = MeshFeed::new(config, mesh, doorbells.clone(), stop.clone());
     let core = config.cpu.control[0];
     let http_connections_max = config.limits.http_connections_max;
+    let log_dir = config.data_dir.join(LOG_FOLDER);
     let control = cores::spawn(String::from("control"), None, move || {
         let options = control::ControlOptions {
             core: Some(core),
             connections_max: http_connections_max,
             patience: control::ControlOptions::PATIENCE,
+            log_dir,
         };
         if let Err(error) = control::serve(http, options, feed, log, || drop(ready)) {
             // Consensus goes on without it.

@@ -13,6 +13,7 @@ mod kv;
 mod log_level;
 mod node;
 mod output;
+mod snapshot;
 mod status;
 mod text;
 mod txn;
@@ -22,6 +23,7 @@ pub use exit::{Exit, Failure};
 pub use output::Output;
 
 use clap::{Args, Parser, Subcommand};
+use ringraft_types::GroupId;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -42,6 +44,8 @@ const COMMANDS_BY_TASK: &str = "\
 \x1b[1;4mWatch it:\x1b[0m
   status      Show every node and group
   log-level   Change how much nodes log, at run time
+\x1b[1;4mKeep it short:\x1b[0m
+  snapshot    Save groups, so that their logs end, and list what is saved
 \x1b[1;4mMeasure it:\x1b[0m
   bench       Measure the disk, the floor, commits and reads
 \x1b[1;4mLook inside:\x1b[0m
@@ -84,10 +88,10 @@ pub struct Global {
         value_name = "HOST:PORT,…"
     )]
     pub(crate) endpoints: Vec<crate::config::Address>,
-    /// The group that a request is for
-    #[arg(long, global = true, default_value_t = 1, value_name = "ID",
+    /// The group that a request is for [default: 1]; `snapshot` takes several, and all by default
+    #[arg(id = "group", long, global = true, value_delimiter = ',', value_name = "ID",
         value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) group: u64,
+    pub(crate) groups: Vec<u64>,
     /// How results are printed; JSON is one line, the last on stdout
     #[arg(long, short, global = true, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
@@ -95,6 +99,13 @@ pub struct Global {
     #[arg(long, global = true, default_value = "5s", value_name = "TIME",
         value_parser = args::duration)]
     pub(crate) timeout: Duration,
+}
+
+impl Global {
+    /// The one group that a request is for.
+    pub(crate) fn group(&self) -> GroupId {
+        GroupId(self.groups.first().copied().unwrap_or(1))
+    }
 }
 
 /// The verbs.
@@ -122,6 +133,9 @@ pub(crate) enum Command {
     Status,
     /// Change how much nodes log, at run time
     LogLevel(log_level::LogLevelArgs),
+    /// Save groups, so that their logs end, and list what is saved
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
     /// Measure the disk, the floor, commits and reads
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -169,6 +183,11 @@ fn asks_for_json(args: impl IntoIterator<Item = std::ffi::OsString>) -> bool {
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
     let Cli { global, command } = cli;
+    if global.groups.len() > 1 && !matches!(command, Command::Snapshot(_)) {
+        let failure =
+            Failure::new(Exit::Usage, "this command is for one group, and several are named");
+        return Err(failure.cure("give one --group; only `ringraft snapshot` takes several"));
+    }
     match command {
         Command::Init(args) => init::run(&args, global.output),
         Command::Format(args) => format::run(&args, global.output),
@@ -181,6 +200,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Txn(args) => txn::run(args, &global),
         Command::Status => status::run(&global),
         Command::LogLevel(args) => log_level::run(&args, &global),
+        Command::Snapshot(command) => snapshot::run(&command, &global),
         Command::Bench(command) => bench::run(command, &global),
         Command::Wal(command) => wal::run(&command, global.output),
         Command::ExitCodes => {

@@ -10,12 +10,13 @@ mod metrics;
 mod report;
 mod routes;
 mod server;
+mod snapshots;
 mod stop;
 mod stream;
 
 pub use feed::{
     BUCKETS_US, GroupRow, NodeNumbers, Percentiles, ShardCounters, ShardFeed, ShardNumbers,
-    StageHistogram, WalNumbers,
+    ShardSnapshots, SnapshotWish, StageHistogram, WalNumbers,
 };
 pub use listen::{BindError, bind};
 pub use logs::{LogControl, LogEvent};

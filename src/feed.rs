@@ -3,13 +3,16 @@
 
 use crate::clock;
 use crate::config::Config;
-use crate::control::{LogEvent, NodeNumbers, ShardFeed, ShardNumbers};
+use crate::control::{
+    LogEvent, NodeNumbers, ShardFeed, ShardNumbers, ShardSnapshots, SnapshotWish,
+};
 use crate::cores::Doorbells;
 use crate::numbers::Taken;
 use crate::parcel::Parcel;
 use ringraft_shard::mesh::MeshEnd;
 use ringraft_types::{NodeId, ShardId, Ticks};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,6 +21,8 @@ use std::time::Duration;
 const PARCELS_PER_DRAIN: usize = 256;
 /// Log events that wait to be written; more are dropped and counted.
 const EVENTS_MAX: usize = 4096;
+/// Questions about snapshots that are kept.
+const QUESTIONS_MAX: usize = 16;
 
 struct Shard {
     /// When its newest numbers were taken; before the first, when the node started.
@@ -28,9 +33,20 @@ struct Shard {
     numbers: ShardNumbers,
 }
 
+/// A question about snapshots.
+struct Question {
+    wish: SnapshotWish,
+    /// By shard: what it said.
+    answers: Vec<Option<ShardSnapshots>>,
+    /// Shards whose ring had no room for it.
+    unsent: Vec<usize>,
+}
+
 struct State {
     mesh: MeshEnd<Parcel>,
     shards: Vec<Shard>,
+    questions: BTreeMap<u64, Question>,
+    next_question: u64,
     events: Vec<LogEvent>,
     events_dropped: u64,
 }
@@ -61,7 +77,14 @@ impl MeshFeed {
             answers: 0,
             numbers: ShardNumbers { shard: ShardId(shard as u16), ..ShardNumbers::default() },
         });
-        let state = State { mesh, shards: shards.collect(), events: Vec::new(), events_dropped: 0 };
+        let state = State {
+            mesh,
+            shards: shards.collect(),
+            questions: BTreeMap::new(),
+            next_question: 0,
+            events: Vec::new(),
+            events_dropped: 0,
+        };
         Self {
             node: config.node,
             name: config.name.clone(),
@@ -73,7 +96,8 @@ impl MeshFeed {
     }
 
     fn drain(&self) {
-        let State { mesh, shards, events, events_dropped } = &mut *self.state.borrow_mut();
+        let state = &mut *self.state.borrow_mut();
+        let State { mesh, shards, questions, events, events_dropped, .. } = state;
         mesh.drain(PARCELS_PER_DRAIN, |from, parcel| match parcel {
             Parcel::Numbers(taken) => {
                 let Taken { at, numbers } = *taken;
@@ -91,8 +115,20 @@ impl MeshFeed {
                     *events_dropped += 1;
                 }
             }
-            _ => unreachable!("shards send the control lane numbers and log events only"),
+            Parcel::Snapshots(number, told) => {
+                if let Some(question) = questions.get_mut(&number) {
+                    question.answers[from] = Some(*told);
+                }
+            }
+            _ => unreachable!("shards send the control lane answers and log events only"),
         });
+        for (&number, question) in questions {
+            let Question { wish, unsent, .. } = question;
+            unsent.retain(|&lane| {
+                let parcel = Parcel::AskSnapshots(number, wish.clone());
+                mesh.request(lane, parcel).is_err()
+            });
+        }
         mesh.ring_doorbells(&self.doorbells);
     }
 }
@@ -130,6 +166,33 @@ impl ShardFeed for MeshFeed {
                 })
                 .collect(),
         }
+    }
+
+    fn ask_snapshots(&self, wish: SnapshotWish) -> u64 {
+        let mut state = self.state.borrow_mut();
+        let (number, lanes) = (state.next_question, state.shards.len());
+        state.next_question += 1;
+        if state.questions.len() == QUESTIONS_MAX {
+            state.questions.pop_first();
+        }
+        let (answers, unsent) = (vec![None; lanes], (0..lanes).collect());
+        state.questions.insert(number, Question { wish, answers, unsent });
+        drop(state);
+        self.drain();
+        number
+    }
+
+    fn silent(&self, question: u64) -> Vec<ShardId> {
+        self.drain();
+        let state = self.state.borrow();
+        let question = state.questions.get(&question);
+        let is_silent = |shard: &usize| question.is_none_or(|it| it.answers[*shard].is_none());
+        (0..state.shards.len()).filter(is_silent).map(|shard| ShardId(shard as u16)).collect()
+    }
+
+    fn take_snapshots(&self, question: u64) -> Vec<ShardSnapshots> {
+        let question = self.state.borrow_mut().questions.remove(&question);
+        question.map_or_else(Vec::new, |it| it.answers.into_iter().flatten().collect())
     }
 
     fn take_events(&self, out: &mut Vec<LogEvent>) {

@@ -2,16 +2,18 @@
 //! people elsewhere.
 
 use crate::control::{
-    BUCKETS_US, GroupRow, Percentiles, ShardCounters, ShardNumbers, StageHistogram, WalNumbers,
+    BUCKETS_US, GroupRow, Percentiles, ShardCounters, ShardNumbers, ShardSnapshots, SnapshotWish,
+    StageHistogram, WalNumbers,
 };
 use crate::wires::Wires;
 use hdrhistogram::Histogram;
 use ringraft_net::status::GroupRole;
-use ringraft_shard::Shard;
 use ringraft_shard::metrics::Stage;
-use ringraft_types::{NodeId, Ticks};
+use ringraft_shard::{Shard, SnapshotAsked};
+use ringraft_types::{GroupId, NodeId, Ticks};
 use ringraft_wal::device::Durability;
 use ringraft_wal::device::uring::UringDevice;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A shard's numbers at one instant of its own clock.
@@ -79,6 +81,8 @@ pub fn take(shard: &Shard<UringDevice, Wires>, now: Ticks) -> Taken {
         state_hash: group.state_hash,
         lag_entries: group.lag_entries,
         damaged: group.damaged,
+        snapshot: group.snapshot,
+        activity: group.activity,
     });
     let numbers = ShardNumbers {
         shard: status.shard,
@@ -109,6 +113,22 @@ pub fn take(shard: &Shard<UringDevice, Wires>, now: Ticks) -> Taken {
         },
     };
     Taken { at: now, numbers }
+}
+
+/// Does what is wished, and takes what there is to be said of a shard's snapshots: of all groups,
+/// or of those that the wish names.
+pub fn snapshots(shard: &mut Shard<UringDevice, Wires>, wish: &SnapshotWish) -> ShardSnapshots {
+    let wanted: Vec<GroupId> = match wish {
+        SnapshotWish::Look => Vec::new(),
+        SnapshotWish::TakeAll => shard.group_snapshots().map(|row| row.group).collect(),
+        SnapshotWish::Take(groups) => groups.clone(),
+    };
+    let asked = wanted.into_iter().filter_map(|group| Some((group, shard.ask_snapshot(group)?)));
+    let asked: BTreeMap<GroupId, SnapshotAsked> = asked.collect();
+    let rows = shard.group_snapshots().map(|row| (asked.get(&row.group).copied(), row));
+    let is_told = |asked: &Option<_>| asked.is_some() || *wish == SnapshotWish::Look;
+    let groups = rows.filter(|(asked, _)| is_told(asked)).collect();
+    ShardSnapshots { shard: shard.settings().shard, groups }
 }
 
 fn percentiles(histogram: &Histogram<u64>) -> Percentiles {

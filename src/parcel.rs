@@ -1,7 +1,7 @@
 //! What the lanes of a node send each other over the mesh. Each parcel owns what it carries: dropped
 //! on its way, it closes its connection and frees its seat.
 
-use crate::control::LogEvent;
+use crate::control::{LogEvent, ShardSnapshots, SnapshotWish};
 use crate::numbers::Taken;
 use crate::seats::Seat;
 use ringraft_net::Inbox;
@@ -46,6 +46,10 @@ pub enum Parcel {
     AskNumbers,
     /// The answer.
     Numbers(Box<Taken>),
+    /// A question of the control lane about snapshots, by its number.
+    AskSnapshots(u64, SnapshotWish),
+    /// The answer to the question of this number.
+    Snapshots(u64, Box<ShardSnapshots>),
     /// Something worth a line in the log, and how many were dropped before it.
     Log(LogEvent, u64),
 }

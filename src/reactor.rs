@@ -314,8 +314,13 @@ impl Reactor {
                     let parcel = Parcel::Numbers(Box::new(numbers::take(&self.shard, self.now)));
                     self.shard.links.mesh.reply(from, parcel);
                 }
-                Parcel::Numbers(_) | Parcel::Log(..) => {
-                    unreachable!("only the control lane is sent snapshots and log events")
+                Parcel::AskSnapshots(question, wish) => {
+                    let told = numbers::snapshots(&mut self.shard, &wish);
+                    let parcel = Parcel::Snapshots(question, Box::new(told));
+                    self.shard.links.mesh.reply(from, parcel);
+                }
+                Parcel::Numbers(_) | Parcel::Snapshots(..) | Parcel::Log(..) => {
+                    unreachable!("only the control lane is sent answers and log events")
                 }
             }
         }

@@ -5,6 +5,8 @@
 mod no_uring;
 #[path = "cli/quorum.rs"]
 mod quorum;
+#[path = "cli/snapshots.rs"]
+mod snapshots;
 
 use quorum::{
     Dev, Node, Process, free_ports, http_get, program, ringraft, run, signal, temp_dir, text, turn,
@@ -106,8 +108,8 @@ fn status_shows_all(dev: &Dev) {
     let rows: Vec<Vec<&str>> = table.lines().map(|row| row.split_whitespace().collect()).collect();
     assert_eq!(rows.len(), 4, "{table}");
     assert!(table.starts_with("NODE   GROUP"), "{table}");
-    assert_eq!(rows[0][..7], ["NODE", "GROUP", "SHARD", "ROLE", "TERM", "COMMIT", "APPLIED"]);
-    assert_eq!(rows[0][7..], ["LAG", "LEADER", "SYNC", "P50", "SYNC", "P99"]);
+    assert_eq!(rows[0][..6], ["NODE", "GROUP", "ROLE", "TERM", "COMMIT", "APPLIED"]);
+    assert_eq!(rows[0][6..], ["LAG", "LEADER", "SNAPSHOT", "SYNC", "us"]);
     assert_eq!(rows[1..].iter().map(|row| row[1]).collect::<Vec<_>>(), ["(a)", "(b)", "(c)"]);
     assert_eq!(table.matches("leader").count(), 1, "{table}");
     assert_eq!(table.matches("follower").count(), 2, "{table}");

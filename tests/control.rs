@@ -4,10 +4,13 @@
 use ringraft::config::{Address, Log, LogLevel};
 use ringraft::control::{
     BUCKETS_US, ControlOptions, GroupRow, LogControl, LogEvent, NodeNumbers, Percentiles,
-    ShardFeed, ShardNumbers, Stage, StageHistogram, WalNumbers, bind, serve,
+    ShardFeed, ShardNumbers, ShardSnapshots, SnapshotWish, Stage, StageHistogram, WalNumbers, bind,
+    serve,
 };
-use ringraft_shard::ShardEvent;
-use ringraft_types::{GroupId, NodeId, ShardId, Term};
+use ringraft_net::status::SnapshotActivity;
+use ringraft_shard::{GroupSnapshots, KeptSnapshot, ShardEvent, SnapshotAsked, SnapshotEnd};
+use ringraft_types::{GroupId, Index, LogId, NodeId, ShardId, Term, Ticks};
+use ringraft_wal::device::FileId;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -25,6 +28,8 @@ struct Fake {
     answering: bool,
     stopped: bool,
     events_taken: bool,
+    /// The last one; its number is how many there were.
+    wishes: Vec<SnapshotWish>,
 }
 
 impl FakeFeed {
@@ -47,6 +52,38 @@ impl ShardFeed for FakeFeed {
 
     fn latest(&self) -> NodeNumbers {
         self.0.lock().expect("lock").node.clone()
+    }
+
+    fn ask_snapshots(&self, wish: SnapshotWish) -> u64 {
+        let mut fake = self.0.lock().expect("lock");
+        fake.wishes.push(wish);
+        fake.wishes.len() as u64
+    }
+
+    fn silent(&self, question: u64) -> Vec<ShardId> {
+        let fake = self.0.lock().expect("lock");
+        assert_eq!(question, fake.wishes.len() as u64);
+        if fake.answering { Vec::new() } else { vec![ShardId(1)] }
+    }
+
+    fn take_snapshots(&self, question: u64) -> Vec<ShardSnapshots> {
+        let last = LogId::new(Term(3), Index(70));
+        let file = FileId::snapshot(1, 9);
+        let row = GroupSnapshots {
+            group: GroupId(1),
+            applied: Index(75),
+            is_halted: false,
+            kept: vec![KeptSnapshot { file, last, bytes: 8192, is_named: true }],
+            activity: SnapshotActivity::Taking,
+            written: 4096,
+            install: None,
+            attempts: 2,
+            end: Some(SnapshotEnd { last, bytes: 8192, took: Ticks(5_000), error: None }),
+        };
+        let is_asked =
+            self.0.lock().expect("lock").wishes[question as usize - 1] != SnapshotWish::Look;
+        let asked = is_asked.then_some(SnapshotAsked::Wanted);
+        vec![ShardSnapshots { shard: ShardId(0), groups: vec![(asked, row)] }]
     }
 
     fn take_events(&self, out: &mut Vec<LogEvent>) {
@@ -85,7 +122,8 @@ impl Server {
         let address = listener.local_addr().expect("address");
         let log =
             LogControl::install(&Log { level: LogLevel::Error, json: false, slow_write: None });
-        let options = ControlOptions { core: None, connections_max, patience };
+        let log_dir = std::env::temp_dir();
+        let options = ControlOptions { core: Some(0), connections_max, patience, log_dir };
         let (lane_feed, lane_log) = (feed.clone(), log.clone());
         let thread = std::thread::spawn(move || {
             serve(listener, options, lane_feed, lane_log, || {}).expect("the control lane runs");
@@ -246,6 +284,47 @@ fn the_log_level_changes() {
     assert_eq!(server.ask("POST", "/log-level", "info").0, 405);
     assert_eq!(server.ask("DELETE", "/status", "").0, 405);
     assert_eq!(server.get("/nowhere").0, 404);
+}
+
+/// Goal: a wish for snapshots reaches the shards as it was said, and the answer has all of it.
+#[test]
+fn snapshots_are_listed_and_asked_for() {
+    let server = Server::start(16, PATIENCE);
+    let (status, body) = server.get("/snapshots");
+    assert_eq!(status, 200);
+    let json: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!((&json["node"], &json["name"]), (&1.into(), &"a".into()), "{json}");
+    let group = &json["groups"][0];
+    assert_eq!((&group["activity"], &group["written_bytes"]), (&"taking".into(), &4096.into()));
+    assert_eq!((&group["asked"], &group["end"]["took_ms"]), (&serde_json::Value::Null, &5.into()));
+    assert_eq!(
+        (&group["kept"][0]["behind"], &group["kept"][0]["named"]),
+        (&5.into(), &true.into())
+    );
+    // There is no such file: its age isn't known, all else is.
+    assert_eq!(group["kept"][0]["age_ms"], serde_json::Value::Null);
+    let (status, body) = server.ask("POST", "/snapshots", "1, 7,7\n");
+    assert_eq!(status, 200, "{body}");
+    let json: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(json["groups"][0]["asked"], "wanted");
+    assert_eq!(json["unknown_groups"], serde_json::json!([7]));
+    server.ask("POST", "/snapshots", "");
+    let wishes = server.feed.0.lock().expect("lock").wishes.clone();
+    let these = SnapshotWish::Take(vec![GroupId(1), GroupId(7)]);
+    assert_eq!(wishes, [SnapshotWish::Look, these, SnapshotWish::TakeAll]);
+    for wrong in ["0", "one", "1;2", "-1"] {
+        let (status, body) = server.ask("POST", "/snapshots", wrong);
+        assert_eq!(status, 400, "{wrong}");
+        assert!(body.contains("is not a group"), "{body}");
+    }
+    assert_eq!(server.ask("POST", "/snapshots", &"1".repeat(65 << 10)).0, 413);
+    assert_eq!(server.ask("PUT", "/snapshots", "1").0, 405);
+    // A shard that doesn't turn is named, and no group is called unknown then.
+    server.feed.change(|fake| fake.answering = false);
+    let (_, body) = server.ask("POST", "/snapshots", "7");
+    let json: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(json["silent_shards"], serde_json::json!([1]));
+    assert_eq!(json["unknown_groups"], serde_json::json!([]));
 }
 
 /// Goal: clients that are silent, send a byte now and then, or stop in the middle of a body are

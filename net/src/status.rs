@@ -4,7 +4,7 @@
 //! u32 node, u16 shard, u16 name length, u64 uptime us, u32 sync p50 us, u32 sync p99 us,
 //! u32 groups, u8 durable, [3] 0, name in UTF-8, then per group 80 bytes:
 //! u64 group, u64 term, u64 commit, u64 applied, u64 last, u64 revision, u64 state hash,
-//! u64 lag entries, u32 leader, u8 role, u8 damaged, u16 0, u64 0
+//! u64 lag entries, u32 leader, u8 role, u8 damaged, u8 snapshots, u8 0, u64 snapshot
 //! ```
 
 use ringraft_types::bytes::{u32_at, u64_at};
@@ -54,6 +54,44 @@ impl GroupRole {
     }
 }
 
+/// What a shard does for the snapshots of a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SnapshotActivity {
+    /// Nothing.
+    #[default]
+    None = 0,
+    /// One is to be taken, after others.
+    Waiting = 1,
+    /// One is being taken.
+    Taking = 2,
+    /// The group needs one of another node, or is given one.
+    Installing = 3,
+}
+
+impl SnapshotActivity {
+    /// The activity with this number, if there is one.
+    pub const fn from_u8(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Self::None,
+            1 => Self::Waiting,
+            2 => Self::Taking,
+            3 => Self::Installing,
+            _ => return None,
+        })
+    }
+
+    /// Its name for people and in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Waiting => "waiting",
+            Self::Taking => "taking",
+            Self::Installing => "installing",
+        }
+    }
+}
+
 /// One group on one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupStatus {
@@ -79,6 +117,10 @@ pub struct GroupStatus {
     pub lag_entries: u64,
     /// Whether its log here has rot that is not repaired yet.
     pub damaged: bool,
+    /// The newest entry in a snapshot of it here; zero if there is none.
+    pub snapshot: Index,
+    /// What is done for its snapshots here.
+    pub activity: SnapshotActivity,
 }
 
 /// One shard of one node.
@@ -210,6 +252,8 @@ impl GroupStatus {
         row[64..68].copy_from_slice(&self.leader.0.to_le_bytes());
         row[68] = self.role as u8;
         row[69] = u8::from(self.damaged);
+        row[70] = self.activity as u8;
+        row[72..80].copy_from_slice(&self.snapshot.0.to_le_bytes());
         row
     }
 
@@ -219,8 +263,10 @@ impl GroupStatus {
         if row[69] > 1 {
             return Err(field("damaged", u64::from(row[69])));
         }
-        if row[70..].iter().any(|&byte| byte != 0) {
-            return Err(field("reserved", u64_at(row, 72)));
+        let activity = SnapshotActivity::from_u8(row[70]);
+        let activity = activity.ok_or(field("snapshots", u64::from(row[70])))?;
+        if row[71] != 0 {
+            return Err(field("reserved", u64::from(row[71])));
         }
         Ok(Self {
             group: GroupId(u64_at(row, 0)),
@@ -234,6 +280,8 @@ impl GroupStatus {
             state_hash: u64_at(row, 48),
             lag_entries: u64_at(row, 56),
             damaged: row[69] == 1,
+            snapshot: Index(u64_at(row, 72)),
+            activity,
         })
     }
 }

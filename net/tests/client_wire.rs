@@ -5,7 +5,7 @@ use ringraft_net::client_wire::{
     self, BatchWriter, ErrorFrame, ITEMS_MAX, LocateReply, Member, Reply, Request,
 };
 use ringraft_net::frame::FrameHeader;
-use ringraft_net::status::{GroupRole, GroupStatus, NodeStatus};
+use ringraft_net::status::{GroupRole, GroupStatus, NodeStatus, SnapshotActivity};
 use ringraft_net::{Frame, Identity, Kind, Outbox, WireError};
 use ringraft_types::command::Envelope;
 use ringraft_types::limits::FRAME_HEADER_BYTES;
@@ -67,6 +67,8 @@ fn node_status() -> NodeStatus {
         state_hash: 8,
         lag_entries: 9,
         damaged: true,
+        snapshot: Index(3),
+        activity: SnapshotActivity::Taking,
     };
     NodeStatus {
         node: NodeId(3),
@@ -158,7 +160,7 @@ fn golden_bytes() {
     };
     let group = |role: u8, damaged: u8| {
         let mut golden = [1u64, 2, 4, 5, 6, 7, 8, 9].map(u64::to_le_bytes).concat();
-        golden.extend([3, 0, 0, 0, role, damaged, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        golden.extend([3, 0, 0, 0, role, damaged, 2, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
         golden
     };
     let body = body_of(|outbox| status.write(outbox, NOBODY));

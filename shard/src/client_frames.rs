@@ -376,7 +376,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// How this shard is.
     pub fn status(&self, now: Ticks) -> NodeStatus {
         let stats = self.log.stats();
-        let groups = self.groups.iter().map(|group| {
+        let groups = self.groups.iter().enumerate().map(|(slot, group)| {
             let lag = match group.raft.role() {
                 RoleKind::Leader => {
                     let slowest = group.raft.peers_progress().map(|(_, matched, _)| matched).min();
@@ -401,6 +401,8 @@ impl<D: Device, L: Links> Shard<D, L> {
                 state_hash: group.state_hash(),
                 lag_entries: lag,
                 damaged: group.halt.is_some(),
+                snapshot: group.snapshot_index(),
+                activity: self.snapshot_activity(slot),
             }
         });
         NodeStatus {

@@ -42,6 +42,7 @@ pub use group::Halt;
 pub use links::{ConnectionId, Links};
 pub use scrub::ScrubRules;
 pub use shard::{Member, Shard, ShardSettings};
+pub use snapshots::{GroupSnapshots, KeptSnapshot, SnapshotAsked, SnapshotEnd};
 pub use snapshots::{
     InstallFailure, InstallProgress, LoadStep, Loaded, Loading, SnapshotReason, SnapshotRules,
 };

@@ -10,6 +10,7 @@ mod fetch;
 mod load;
 mod loader;
 mod pieces;
+mod report;
 mod serve;
 mod take;
 
@@ -17,6 +18,7 @@ pub(crate) use fetch::Fetching;
 pub use fetch::{InstallFailure, InstallProgress};
 pub(crate) use load::LoadedState;
 pub use load::{LoadFailure, LoadStep, Loaded, LoadedGroup, Loading};
+pub use report::{GroupSnapshots, KeptSnapshot, SnapshotAsked, SnapshotEnd};
 pub(crate) use serve::Serving;
 pub(crate) use take::Snapshots;
 

@@ -17,7 +17,7 @@ pub(crate) struct Quorum {
 
 impl Quorum {
     pub(crate) fn connect(global: &Global) -> Result<Self, Failure> {
-        let group = GroupId(global.group);
+        let group = global.group();
         let client = Client::connect(options(global)).map_err(failure)?;
         Ok(Self { client, group })
     }
@@ -41,7 +41,7 @@ pub(crate) const NODE_PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) fn options(global: &Global) -> ClientOptions {
     let endpoints = global.endpoints.iter().map(ToString::to_string).collect();
     let mut options = ClientOptions::new(endpoints);
-    options.group = GroupId(global.group);
+    options.group = global.group();
     options.timeout = global.timeout;
     options
 }

@@ -4,9 +4,10 @@ use super::Global;
 use super::client;
 use super::exit::{Exit, Failure};
 use super::output::{self, Output};
+use comfy_table::ColumnConstraint;
 use ringraft_net::client::Client;
-use ringraft_net::status::{GroupRole, GroupStatus, NodeStatus};
-use ringraft_types::{GroupId, NodeId};
+use ringraft_net::status::{GroupRole, GroupStatus, NodeStatus, SnapshotActivity};
+use ringraft_types::{Index, NodeId, ShardId};
 use serde_json::{Value, json};
 
 /// A node that doesn't answer.
@@ -19,7 +20,7 @@ struct Unreachable {
 pub(crate) fn run(global: &Global) -> Result<Exit, Failure> {
     let mut options = client::options(global);
     let mut client = Client::connect(options.clone()).map_err(client::failure)?;
-    let located = client.locate(GroupId(global.group));
+    let located = client.locate(global.group());
     if let Ok(located) = &located
         && !located.members.is_empty()
     {
@@ -66,10 +67,17 @@ fn role_name(role: GroupRole) -> &'static str {
 }
 
 fn to_table(found: &[NodeStatus], missing: &[Unreachable]) -> String {
-    let mut table = output::table(&[
-        "NODE", "GROUP", "SHARD", "ROLE", "TERM", "COMMIT", "APPLIED", "LAG", "LEADER", "SYNC P50",
-        "SYNC P99",
-    ]);
+    let header = [
+        "NODE", "GROUP", "SHARD", "ROLE", "TERM", "COMMIT", "APPLIED", "LAG", "LEADER", "SNAPSHOT",
+        "SYNC us",
+    ];
+    let mut table = output::table(&header);
+    // Where every node has one shard, the column says nothing, and a terminal is narrow.
+    if found.iter().all(|status| status.shard == ShardId(0))
+        && let Some(column) = table.column_mut(2)
+    {
+        column.set_constraint(ColumnConstraint::Hidden);
+    }
     for status in found {
         for group in &status.groups {
             let GroupStatus { term, commit, applied, leader, .. } = group;
@@ -84,9 +92,9 @@ fn to_table(found: &[NodeStatus], missing: &[Unreachable]) -> String {
                 applied.to_string(),
                 group.lag_entries.to_string(),
                 if leader.get() == 0 { "-".into() } else { node_name(found, *leader) },
-                format!("{} us", status.sync_p50_us),
+                snapshot(group),
                 match status.durable {
-                    true => format!("{} us", status.sync_p99_us),
+                    true => format!("{}/{}", status.sync_p50_us, status.sync_p99_us),
                     false => "NOT DURABLE".to_owned(),
                 },
             ]);
@@ -101,6 +109,18 @@ fn to_table(found: &[NodeStatus], missing: &[Unreachable]) -> String {
         table.add_row([id, "-".into(), "-".into(), format!("unreachable at {}", node.address)]);
     }
     output::table_text(&table)
+}
+
+/// The newest entry in a snapshot, and what is done for the next one.
+fn snapshot(group: &GroupStatus) -> String {
+    let newest = match group.snapshot {
+        Index::ZERO => "-".to_owned(),
+        index => index.to_string(),
+    };
+    match group.activity {
+        SnapshotActivity::None | SnapshotActivity::Waiting => newest,
+        activity => format!("{newest}, {}", activity.name()),
+    }
 }
 
 /// A node as "1 (a)", if its name is known.
@@ -143,13 +163,15 @@ fn group_json(group: &GroupStatus) -> Value {
         "revision": group.revision.get(),
         "state_hash": format!("{:016x}", group.state_hash),
         "damaged": group.damaged,
+        "snapshot": group.snapshot.get(),
+        "snapshots": group.activity.name(),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringraft_types::{Index, Revision, ShardId, Term, Ticks};
+    use ringraft_types::{GroupId, Revision, Term, Ticks};
 
     fn status(node: u32, name: &str, role: GroupRole) -> NodeStatus {
         let group = GroupStatus {
@@ -164,6 +186,8 @@ mod tests {
             state_hash: 7,
             lag_entries: 1,
             damaged: node == 2,
+            snapshot: Index(30),
+            activity: if node == 1 { SnapshotActivity::Taking } else { SnapshotActivity::None },
         };
         NodeStatus {
             node: NodeId(node),
@@ -186,9 +210,12 @@ mod tests {
         let words: Vec<Vec<&str>> =
             table.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(words.len(), 4, "{table}");
-        let leader = "1 (a) 1 0 leader 3 41 40 1 1 (a) 98 us 189 us";
+        let leader = "1 (a) 1 leader 3 41 40 1 1 (a) 30, taking 98/189";
         assert_eq!(words[1].join(" "), leader, "{table}");
         assert!(table.contains("follower, DAMAGED"), "{table}");
+        assert!(!table.contains("SHARD"), "all have one: {table}");
+        let other = NodeStatus { shard: ShardId(1), ..found[0].clone() };
+        assert!(to_table(&[other], &[]).contains("SHARD"), "there are several: {table}");
         assert_eq!(table.matches("NOT DURABLE").count(), 1, "{table}");
         assert!(table.contains("unreachable at h:7420"), "{table}");
         let json = to_json(&found, &missing);

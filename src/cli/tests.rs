@@ -47,12 +47,12 @@ fn global_flags_go_anywhere() {
     for line in [before, after] {
         let cli = parse(line).expect(line);
         assert_eq!(endpoints(&cli), ["h:1", "[::1]:2"]);
-        assert_eq!(cli.global.group, 7);
+        assert_eq!(cli.global.group(), GroupId(7));
         assert_eq!(cli.global.output, Output::Json);
         assert_eq!(cli.global.timeout, Duration::from_millis(250));
     }
     let cli = parse("ringraft status").expect("status");
-    assert_eq!(cli.global.group, 1);
+    assert_eq!(cli.global.group(), GroupId(1));
     assert_eq!(cli.global.output, Output::Table);
     assert_eq!(cli.global.timeout, Duration::from_secs(5));
     if std::env::var_os("RINGRAFT_ENDPOINTS").is_none() {
@@ -76,6 +76,9 @@ fn every_verb_is_understood() {
         "ringraft txn --if mod(k)=3 --if version(k)>1 --then get_k --else del_k",
         "ringraft txn --stdin",
         "ringraft log-level debug --http h:1,h:2",
+        "ringraft snapshot ls",
+        "ringraft snapshot ls --group 1,2 --node a,2 --http h:1",
+        "ringraft snapshot take --group 1 --group 2 --node 3 --wait",
         "ringraft init --nodes a=h:1,b=h:11,c=h:21/5/6 --out d --groups 3 --profile container",
         "ringraft format --config a.toml",
         "ringraft node --config a.toml",

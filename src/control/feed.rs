@@ -2,7 +2,9 @@
 //! the mesh.
 
 use crate::control::logs::LogEvent;
+use ringraft_net::status::SnapshotActivity;
 use ringraft_shard::metrics::Stage;
+use ringraft_shard::{GroupSnapshots, SnapshotAsked};
 use ringraft_types::{GroupId, Index, NodeId, Revision, ShardId, Term};
 use std::time::Duration;
 
@@ -13,6 +15,16 @@ pub trait ShardFeed {
 
     /// The newest numbers of every shard, also of those that no longer answer.
     fn latest(&self) -> NodeNumbers;
+
+    /// Asks every shard about its snapshots, or for some; returns the question's number. Only some
+    /// questions are kept at a time: the oldest makes room.
+    fn ask_snapshots(&self, wish: SnapshotWish) -> u64;
+
+    /// The shards that haven't answered this question yet.
+    fn silent(&self, question: u64) -> Vec<ShardId>;
+
+    /// What the others said to it; it is forgotten.
+    fn take_snapshots(&self, question: u64) -> Vec<ShardSnapshots>;
 
     /// Hands over what shards had to say since the last call.
     fn take_events(&self, out: &mut Vec<LogEvent>);
@@ -82,6 +94,30 @@ pub struct GroupRow {
     pub lag_entries: u64,
     /// Its log here has rot that isn't repaired: it refuses to serve.
     pub damaged: bool,
+    /// The newest entry in a snapshot of it here; zero if there is none.
+    pub snapshot: Index,
+    /// What is done for its snapshots here.
+    pub activity: SnapshotActivity,
+}
+
+/// What shards are asked about snapshots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotWish {
+    /// How things stand.
+    Look,
+    /// One of every group, and how things stand then.
+    TakeAll,
+    /// One of each of these groups, and how things stand with them then.
+    Take(Vec<GroupId>),
+}
+
+/// What a shard says of the snapshots of its groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardSnapshots {
+    /// The shard.
+    pub shard: ShardId,
+    /// Its groups, each with what was said to the wish for one.
+    pub groups: Vec<(Option<SnapshotAsked>, GroupSnapshots)>,
 }
 
 /// What a shard counts, since the start; but for the last three, which are of the moment.

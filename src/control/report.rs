@@ -111,6 +111,8 @@ fn group(row: &GroupRow) -> Value {
         "state_hash": format!("{:016x}", row.state_hash),
         "lag_entries": row.lag_entries,
         "damaged": row.damaged,
+        "snapshot": row.snapshot.get(),
+        "snapshots": row.activity.name(),
     })
 }
 

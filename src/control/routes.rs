@@ -2,23 +2,24 @@
 
 use crate::config::LogLevel;
 use crate::control::deadlines::Deadlines;
-use crate::control::{LogControl, NodeNumbers, ShardFeed, metrics, report};
+use crate::control::{LogControl, NodeNumbers, ShardFeed, metrics, report, snapshots};
 use glommio::timer::Timer;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long an answer waits for new numbers from the shards before it uses the last ones.
 const FRESH_WITHIN: Duration = Duration::from_millis(100);
 /// A shard whose loop hasn't turned for longer is not alive.
 pub(crate) const ALIVE_WITHIN: Duration = Duration::from_secs(2);
-/// The longest request body, bytes.
-const BODY_BYTES_MAX: usize = 64;
+/// The longest name of a level, bytes.
+const LEVEL_BYTES_MAX: usize = 64;
 
-const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
+pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
+pub(crate) const JSON: &str = "application/json";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 const INDEX: &str = "\
@@ -27,6 +28,7 @@ ringraft
 /readyz     can every group be served?
 /metrics    for Prometheus
 /status     every shard and group, as JSON
+/snapshots  every snapshot, as JSON; POST 1,2 takes one of these groups, POST of nothing one of all
 /log-level  GET, or PUT error, warn, info, debug or trace
 ";
 
@@ -37,9 +39,11 @@ pub(crate) struct Lane<F> {
     pub(crate) deadlines: Deadlines,
     /// How long a client may take for anything.
     pub(crate) patience: Duration,
+    /// Where the files of the node's logs are.
+    pub(crate) log_dir: PathBuf,
 }
 
-type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// Answers one request.
 pub(crate) async fn answer<F: ShardFeed>(lane: &Lane<F>, request: Request<Incoming>) -> Answer {
@@ -47,6 +51,7 @@ pub(crate) async fn answer<F: ShardFeed>(lane: &Lane<F>, request: Request<Incomi
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     match path.as_str() {
         "/log-level" if request.method() == Method::PUT => set_log_level(lane, request).await,
+        "/snapshots" if request.method() == Method::POST => snapshots::take(lane, request).await,
         _ if !is_read => refuse_method(&path),
         "" => text(StatusCode::OK, TEXT, INDEX.to_owned()),
         "/livez" => checks(&report::alive(&fresh(lane, ALIVE_WITHIN).await)),
@@ -62,6 +67,7 @@ pub(crate) async fn answer<F: ShardFeed>(lane: &Lane<F>, request: Request<Incomi
             let body = report::status(&fresh(lane, FRESH_WITHIN).await).to_string();
             text(StatusCode::OK, JSON, body)
         }
+        "/snapshots" => snapshots::look(lane).await,
         "/log-level" => text(StatusCode::OK, TEXT, format!("{}\n", lane.log.level())),
         _ => text(StatusCode::NOT_FOUND, TEXT, INDEX.to_owned()),
     }
@@ -103,16 +109,10 @@ fn checks(checks: &[report::Check]) -> Answer {
 }
 
 async fn set_log_level<F: ShardFeed>(lane: &Lane<F>, request: Request<Incoming>) -> Answer {
-    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
-    let body = match lane.deadlines.within(lane.patience, body).await {
-        Some(Ok(body)) => body.to_bytes(),
-        Some(Err(_)) => {
-            let message = format!("the body must be a level of at most {BODY_BYTES_MAX} bytes\n");
-            return text(StatusCode::PAYLOAD_TOO_LARGE, TEXT, message);
-        }
-        None => return text(StatusCode::REQUEST_TIMEOUT, TEXT, "the body took too long\n".into()),
+    let name = match body_text(lane, request, "a level", LEVEL_BYTES_MAX).await {
+        Ok(name) => name,
+        Err(refusal) => return refusal,
     };
-    let name = String::from_utf8_lossy(&body);
     let Some(level) = LogLevel::from_name(name.trim()) else {
         let names: Vec<&str> = LogLevel::ALL.iter().map(|level| level.name()).collect();
         let message = format!("{:?} is not a level: use {}\n", name.trim(), names.join(", "));
@@ -123,14 +123,37 @@ async fn set_log_level<F: ShardFeed>(lane: &Lane<F>, request: Request<Incoming>)
     text(StatusCode::OK, TEXT, format!("{level}\n"))
 }
 
+/// The body of a request, or why it is refused.
+pub(crate) async fn body_text<F>(
+    lane: &Lane<F>,
+    request: Request<Incoming>,
+    what: &str,
+    bytes_max: usize,
+) -> Result<String, Answer> {
+    let body = Limited::new(request.into_body(), bytes_max).collect();
+    let refusal = match lane.deadlines.within(lane.patience, body).await {
+        Some(Ok(body)) => return Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned()),
+        Some(Err(_)) => {
+            let message = format!("the body must be {what} of at most {bytes_max} bytes\n");
+            text(StatusCode::PAYLOAD_TOO_LARGE, TEXT, message)
+        }
+        None => text(StatusCode::REQUEST_TIMEOUT, TEXT, "the body took too long\n".into()),
+    };
+    Err(refusal)
+}
+
 fn refuse_method(path: &str) -> Answer {
-    let allowed = if path == "/log-level" { "GET, HEAD, PUT" } else { "GET, HEAD" };
+    let allowed = match path {
+        "/log-level" => "GET, HEAD, PUT",
+        "/snapshots" => "GET, HEAD, POST",
+        _ => "GET, HEAD",
+    };
     let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, TEXT, format!("use {allowed}\n"));
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     answer
 }
 
-fn text(status: StatusCode, content_type: &'static str, body: String) -> Answer {
+pub(crate) fn text(status: StatusCode, content_type: &'static str, body: String) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();

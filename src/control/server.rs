@@ -9,7 +9,7 @@ use crate::control::stream::Stream;
 use crate::control::{LogControl, LogEvent, ShardFeed};
 use glommio::net::TcpStream;
 use glommio::timer::Timer;
-use glommio::{LocalExecutorBuilder, Placement};
+use glommio::{CpuSet, LocalExecutorBuilder, Placement, PoolPlacement};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -17,6 +17,7 @@ use std::cell::Cell;
 use std::io;
 use std::net;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -42,7 +43,7 @@ pub enum ControlError {
 }
 
 /// What the control lane is started with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ControlOptions {
     /// The core to pin the calling thread to; `None` leaves it as it is.
     pub core: Option<usize>,
@@ -51,6 +52,8 @@ pub struct ControlOptions {
     /// How long a client may take to send a header or a body, or to read an answer. An idle
     /// connection is closed after it too.
     pub patience: Duration,
+    /// Where the files of its logs are.
+    pub log_dir: PathBuf,
 }
 
 impl ControlOptions {
@@ -73,6 +76,7 @@ pub fn serve(
     let executor = LocalExecutorBuilder::new(placement)
         .name("control")
         .io_memory(IO_MEMORY_BYTES)
+        .blocking_thread_pool_placement(waiting_threads(options.core)?)
         .make()
         .map_err(|error| ControlError::Executor(error.to_string()))?;
     executor.run(async move {
@@ -80,7 +84,8 @@ pub fn serve(
         let (running, stopped) = UnixStream::pair()?;
         ready();
         let deadlines = Deadlines::default();
-        let lane = Rc::new(Lane { feed, log, deadlines, patience: options.patience });
+        let ControlOptions { patience, log_dir, .. } = options;
+        let lane = Rc::new(Lane { feed, log, deadlines, patience, log_dir });
         let acceptor = accept(listener, stopped, options.connections_max, Rc::clone(&lane));
         let acceptor = glommio::spawn_local(acceptor).detach();
         let mut events = Vec::new();
@@ -94,6 +99,14 @@ pub fn serve(
         acceptor.await;
         Ok(())
     })
+}
+
+/// Threads for what has to wait: one is the acceptor's, the other one looks at files.
+fn waiting_threads(core: Option<usize>) -> Result<PoolPlacement, ControlError> {
+    const THREADS: usize = 2;
+    let Some(core) = core else { return Ok(PoolPlacement::Unbound(THREADS)) };
+    let online = CpuSet::online().map_err(|error| ControlError::Executor(error.to_string()))?;
+    Ok(PoolPlacement::Fenced(THREADS, online.filter(|cpu| cpu.cpu == core)))
 }
 
 fn write_events(feed: &impl ShardFeed, events: &mut Vec<LogEvent>) {

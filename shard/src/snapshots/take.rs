@@ -4,7 +4,7 @@
 //! log gives up what the oldest kept snapshot covers, and older files are removed: never before, so
 //! that a crash at any step leaves either the old state or the new one (S29).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ringraft_raft::Input;
 use ringraft_types::record::RecordKind;
@@ -12,9 +12,9 @@ use ringraft_types::{Index, LogId, Sequence, Ticks};
 use ringraft_wal::device::Device;
 use ringraft_wal::{NamedSnapshot, SnapshotHead, SnapshotWritten};
 
-use super::SnapshotReason;
 use super::loader::Loader;
 use super::pieces::{HEAD_BYTES, Part, head};
+use super::{SnapshotEnd, SnapshotReason};
 use crate::error::ShardError;
 use crate::event::ShardEvent;
 use crate::links::Links;
@@ -31,9 +31,9 @@ const LOOK_EVERY: Ticks = Ticks::from_millis(100);
 
 /// The snapshot that is being taken.
 #[derive(Debug)]
-struct Taking {
-    slot: usize,
-    number: u64,
+pub(super) struct Taking {
+    pub(super) slot: usize,
+    pub(super) number: u64,
     reason: SnapshotReason,
     began: Ticks,
     /// The newest entry in it.
@@ -54,12 +54,48 @@ struct Release {
     named: NamedSnapshot,
 }
 
+/// Groups to be taken, in their order, each once.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    queue: VecDeque<(usize, SnapshotReason)>,
+    slots: BTreeSet<usize>,
+}
+
+impl Wanted {
+    fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(super) fn contains(&self, slot: usize) -> bool {
+        self.slots.contains(&slot)
+    }
+
+    fn push(&mut self, slot: usize, reason: SnapshotReason) {
+        if self.slots.insert(slot) {
+            self.queue.push_back((slot, reason));
+        }
+    }
+
+    fn remove(&mut self, slot: usize) {
+        if self.slots.remove(&slot) {
+            self.queue.retain(|&(wanted, _)| wanted != slot);
+        }
+    }
+
+    fn pop(&mut self) -> Option<(usize, SnapshotReason)> {
+        let (slot, reason) = self.queue.pop_front()?;
+        self.slots.remove(&slot);
+        Some((slot, reason))
+    }
+}
+
 /// The snapshots of a shard.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshots {
-    /// Groups to be taken, in their order.
-    wanted: VecDeque<(usize, SnapshotReason)>,
-    taking: Option<Taking>,
+    pub(super) wanted: Wanted,
+    pub(super) taking: Option<Taking>,
+    /// How the last attempt of each group ended, and how many there were.
+    pub(super) ends: BTreeMap<usize, (u64, SnapshotEnd)>,
     releases: VecDeque<Release>,
     /// Groups whose log keeps for others what the named snapshot covers.
     held_back: BTreeSet<usize>,
@@ -82,14 +118,14 @@ impl<D: Device, L: Links> Shard<D, L> {
         (0..self.groups.len()).filter(|&slot| self.want_snapshot(slot, reason)).count()
     }
 
-    fn want_snapshot(&mut self, slot: usize, reason: SnapshotReason) -> bool {
+    pub(super) fn want_snapshot(&mut self, slot: usize, reason: SnapshotReason) -> bool {
         let group = &self.groups[slot];
         let is_due = group.applied > group.snapshot_index()
             && group.halt.is_none()
-            && self.snapshots.wanted.iter().all(|&(wanted, _)| wanted != slot)
+            && !self.snapshots.wanted.contains(slot)
             && self.snapshots.taking.as_ref().is_none_or(|taking| taking.slot != slot);
         if is_due {
-            self.snapshots.wanted.push_back((slot, reason));
+            self.snapshots.wanted.push(slot, reason);
         }
         is_due
     }
@@ -170,7 +206,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     fn begin_snapshot(&mut self, now: Ticks) {
-        let Some((slot, reason)) = self.snapshots.wanted.pop_front() else { return };
+        let Some((slot, reason)) = self.snapshots.wanted.pop() else { return };
         let group = &mut self.groups[slot];
         if group.applied <= group.snapshot_index() || group.halt.is_some() {
             return;
@@ -270,16 +306,19 @@ impl<D: Device, L: Links> Shard<D, L> {
             group.sessions.end_snapshot();
         }
         let (id, last, bytes) = (group.id, head.last.index, head.length);
+        let took = now.since(began);
+        let attempts = self.snapshots.ends.get(&slot).map_or(0, |(attempts, _)| *attempts);
+        let end = SnapshotEnd { last: head.last, bytes, took, error: result.err() };
+        self.snapshots.ends.insert(slot, (attempts + 1, end));
         if let Err(error) = result {
             self.metrics.snapshots_failed += 1;
             self.snapshots.retry_at = now.after(RETRY_AFTER);
             self.events.push(ShardEvent::SnapshotFailed { group: id, error });
             if self.groups[slot].halt.is_none() {
-                self.snapshots.wanted.push_back((slot, reason));
+                self.snapshots.wanted.push(slot, reason);
             }
             return Ok(());
         }
-        let took = now.since(began);
         self.metrics.snapshots_taken += 1;
         self.metrics.snapshot_bytes += bytes;
         self.events.push(ShardEvent::SnapshotTaken { group: id, last, bytes, took, reason });
@@ -300,7 +339,7 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     /// Another machine takes the place of the one of which a snapshot may be being taken.
     pub(super) fn stop_taking(&mut self, slot: usize) {
-        self.snapshots.wanted.retain(|&(wanted, _)| wanted != slot);
+        self.snapshots.wanted.remove(slot);
         if let Some(taking) = self.snapshots.taking.as_mut().filter(|taking| taking.slot == slot) {
             taking.is_given_up = true;
             self.log.drop_snapshot(taking.number);

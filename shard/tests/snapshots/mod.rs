@@ -1,9 +1,13 @@
 //! Groups that are saved while they serve, and start from what was saved.
 
 use crate::world::{GROUP, World};
+use ringraft_net::status::SnapshotActivity;
 use ringraft_shard::snapshots::LoadFailure;
-use ringraft_shard::{Halt, InstallFailure, ShardEvent, SnapshotReason, SnapshotRules};
-use ringraft_types::{NodeId, Status, Ticks};
+use ringraft_shard::{
+    Halt, InstallFailure, ShardEvent, SnapshotAsked, SnapshotReason, SnapshotRules,
+};
+use ringraft_types::{GroupId, NodeId, Status, Ticks};
+use ringraft_wal::SnapshotError;
 use ringraft_wal::device::memory::{Effect, Fault, OperationKind};
 use ringraft_wal::device::{FileId, FileKind};
 use ringraft_wal::snapshot::HEAD_BYTES;
@@ -217,6 +221,41 @@ fn a_snapshot_that_fails_is_tried_again() {
     let said = world.events(leader);
     assert!(said.iter().any(|event| matches!(event, ShardEvent::SnapshotTaken { .. })), "{said:?}");
     assert_eq!(files(&world, leader, FileKind::Snapshot).len(), 1);
+}
+
+/// Goal: who asks for a snapshot is told what will come of it, and what came of it.
+#[test]
+fn who_asks_is_told() {
+    let (mut world, leader) = cluster(7, 1, BY_HAND);
+    fill(&mut world, leader, 1..=10, 100);
+    let look = |world: &mut World| {
+        let mut rows = world.shard(leader).group_snapshots();
+        rows.next().expect("a group")
+    };
+    let none = look(&mut world);
+    assert!(none.kept.is_empty() && none.attempts == 0 && none.end.is_none(), "{none:?}");
+    assert_eq!(none.activity, SnapshotActivity::None);
+    assert_eq!(world.shard(leader).ask_snapshot(GroupId(99)), None);
+    let fault =
+        Fault { on: OperationKind::Create, after: 0, count: 1, effect: Effect::Errno(ENOSPC) };
+    world.shard(leader).device.inject(fault);
+    for _ in 0..2 {
+        assert_eq!(world.shard(leader).ask_snapshot(GROUP), Some(SnapshotAsked::Wanted));
+        assert_eq!(look(&mut world).activity, SnapshotActivity::Waiting);
+    }
+    world.run_for(Ticks::from_millis(100));
+    let failed = look(&mut world);
+    assert_eq!((failed.attempts, failed.activity), (1, SnapshotActivity::Waiting));
+    assert_eq!(failed.end.and_then(|end| end.error), Some(SnapshotError::Full));
+    world.run_for(Ticks::from_millis(10_000));
+    let taken = look(&mut world);
+    assert_eq!((taken.attempts, taken.activity), (2, SnapshotActivity::None));
+    let (end, kept) = (taken.end.expect("two ended"), taken.kept[0]);
+    assert_eq!((end.error, end.last, end.bytes), (None, kept.last, kept.bytes));
+    assert!(kept.last.index == taken.applied && kept.is_named, "{taken:?}");
+    assert_eq!(files(&world, leader, FileKind::Snapshot), [kept.file]);
+    assert_eq!(world.group(leader).snapshot, kept.last.index);
+    assert_eq!(world.shard(leader).ask_snapshot(GROUP), Some(SnapshotAsked::NothingNew));
 }
 
 /// Goal: by entries and by time, and never without anything new to save.

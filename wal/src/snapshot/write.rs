@@ -141,6 +141,12 @@ impl Log {
         writing.is_some_and(|it| it.failed.is_none() && it.waiting() < CHUNKS_MAX)
     }
 
+    /// Bytes that were added to a snapshot that is being written; zero if none is.
+    pub fn snapshot_bytes(&self, number: u64) -> u64 {
+        let writing = self.snapshots.writing.get(&number);
+        writing.map_or(0, |writing| writing.head.bytes + writing.filled as u64)
+    }
+
     /// Adds the next bytes of a snapshot. Bytes of one that failed are let go.
     ///
     /// # Panics
