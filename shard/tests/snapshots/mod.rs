@@ -471,7 +471,8 @@ fn what_came_and_cant_be_read_back_is_not_installed() {
     let away = away(&mut world, leader, 20_000);
     let before = world.group(away).applied;
     let effect = Effect::Errno(EIO);
-    let fault = Fault { on: OperationKind::Read, after: 0, count: 8, effect };
+    // It can't read its log either, and has that again from its peers meanwhile.
+    let fault = Fault { on: OperationKind::Read, after: 0, count: 24, effect };
     world.shard(away).device.inject(fault);
     let said = loop {
         world.run_for(Ticks::from_millis(1));
