@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use ringraft_shard::node_record::NodeRecord;
 use ringraft_types::command::{Command, Envelope};
 use ringraft_types::record::{self, RecordKind};
-use ringraft_types::{GroupId, Index, Met, NodeId, Term, Ticks};
+use ringraft_types::{ClientId, GroupId, Index, Met, NodeId, Term, Ticks};
 use ringraft_wal::device::memory::MemoryDevice;
 use ringraft_wal::snapshot::CHUNK_HEAD_BYTES;
 use ringraft_wal::{
@@ -120,8 +120,9 @@ impl Found {
         let records = self.records(group);
         let saved = self.saved(group);
         let mut applied = Vec::with_capacity(steps.len());
+        let mut numbers: BTreeMap<ClientId, u64> = BTreeMap::new();
         for step in steps {
-            let given_up = || written.find(group, step).filter(|_| step.index <= saved);
+            let given_up = || written.find(group, step, &numbers).filter(|_| step.index <= saved);
             let bytes = records.get(&step.index).or_else(given_up).unwrap_or_else(|| {
                 panic!(
                     "V5: node {node} applied entry {} of group {group}, and its disk hasn't it",
@@ -139,6 +140,7 @@ impl Found {
                  group {group}",
                 step.index
             );
+            numbers.insert(envelope.client, envelope.sequence);
             let ask = Command::decode(command).expect("V13: a command of the log is sound");
             applied.push(Applied {
                 index: step.index,
@@ -190,13 +192,28 @@ impl Written {
         Self(written)
     }
 
-    /// The record of the command that was applied in this step.
-    fn find(&self, group: GroupId, step: &Step) -> Option<&Vec<u8>> {
-        self.0.get(&(group, step.index))?.iter().find(|bytes| {
+    /// The record of the command that was applied in this step. Entries of several leaders at one
+    /// index may hold the same command under different numbers: the one that follows on those
+    /// before is meant.
+    fn find(
+        &self,
+        group: GroupId,
+        step: &Step,
+        numbers: &BTreeMap<ClientId, u64>,
+    ) -> Option<&Vec<u8>> {
+        let envelope = |bytes: &[u8]| {
             let record = record::decode(bytes).expect("it was decoded before");
-            let envelope = Envelope::decode(record.payload);
-            envelope.is_ok_and(|(_, command)| xxh3_64(command) == step.command)
-        })
+            let (envelope, command) = Envelope::decode(record.payload).ok()?;
+            (xxh3_64(command) == step.command).then_some(envelope)
+        };
+        let records = self.0.get(&(group, step.index))?;
+        let fits = records.iter().filter_map(|bytes| Some((bytes, envelope(bytes)?)));
+        let follows = |envelope: &Envelope| {
+            let before = numbers.get(&envelope.client).copied().unwrap_or_default();
+            envelope.sequence == before + 1
+        };
+        let best = fits.min_by_key(|(_, envelope)| !follows(envelope))?;
+        Some(best.0)
     }
 }
 
