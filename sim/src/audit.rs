@@ -122,11 +122,14 @@ impl Found {
         let mut applied = Vec::with_capacity(steps.len());
         let mut numbers: BTreeMap<ClientId, u64> = BTreeMap::new();
         for step in steps {
-            let given_up = || written.find(group, step, &numbers).filter(|_| step.index <= saved);
+            let given_up =
+                || written.find(node, group, step, &numbers).filter(|_| step.index <= saved);
             let bytes = records.get(&step.index).or_else(given_up).unwrap_or_else(|| {
                 panic!(
-                    "V5: node {node} applied entry {} of group {group}, and its disk hasn't it",
-                    step.index
+                    "V5: node {node} applied entry {} of group {group}, and its disk hasn't it: \
+                     there is a snapshot up to {saved}, and {:?}",
+                    step.index,
+                    self.recovered.groups.get(&group)
                 )
             });
             let record = record::decode(bytes).expect("it was decoded before");
@@ -169,13 +172,13 @@ pub(crate) fn saved_hash(disk: &MemoryDevice, group: GroupId, last: Index) -> Op
 }
 
 /// The records of entries that some disks ever held.
-pub(crate) struct Written(BTreeMap<(GroupId, Index), Vec<Vec<u8>>>);
+pub(crate) struct Written(BTreeMap<(GroupId, Index), Vec<(NodeId, Vec<u8>)>>);
 
 impl Written {
-    /// Everything in the intact blocks of these segments.
-    pub(crate) fn of(segments: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        let mut written: BTreeMap<(GroupId, Index), Vec<Vec<u8>>> = BTreeMap::new();
-        for segment in segments {
+    /// Everything in the intact blocks of these nodes' segments.
+    pub(crate) fn of(segments: impl IntoIterator<Item = (NodeId, Vec<u8>)>) -> Self {
+        let mut written: BTreeMap<(GroupId, Index), Vec<(NodeId, Vec<u8>)>> = BTreeMap::new();
+        for (node, segment) in segments {
             for (_, block) in files::blocks(&segment) {
                 let mut rest =
                     &block.bytes[block.header.head()..block.header.directory_at as usize];
@@ -183,7 +186,8 @@ impl Written {
                     let header = record.header;
                     if header.kind.is_entry() {
                         let place = (header.group, header.index);
-                        written.entry(place).or_default().push(record.bytes.to_vec());
+                        let record = (node, record.bytes.to_vec());
+                        written.entry(place).or_default().push(record);
                     }
                     rest = &rest[record.bytes.len()..];
                 }
@@ -194,9 +198,10 @@ impl Written {
 
     /// The record of the command that was applied in this step. Entries of several leaders at one
     /// index may hold the same command under different numbers: the one that follows on those
-    /// before is meant.
+    /// before is meant, of several the node's own.
     fn find(
         &self,
+        node: NodeId,
         group: GroupId,
         step: &Step,
         numbers: &BTreeMap<ClientId, u64>,
@@ -207,13 +212,13 @@ impl Written {
             (xxh3_64(command) == step.command).then_some(envelope)
         };
         let records = self.0.get(&(group, step.index))?;
-        let fits = records.iter().filter_map(|bytes| Some((bytes, envelope(bytes)?)));
+        let fits = records.iter().filter_map(|(by, bytes)| Some((*by, bytes, envelope(bytes)?)));
         let follows = |envelope: &Envelope| {
             let before = numbers.get(&envelope.client).copied().unwrap_or_default();
             envelope.sequence == before + 1
         };
-        let best = fits.min_by_key(|(_, envelope)| !follows(envelope))?;
-        Some(best.0)
+        let best = fits.min_by_key(|(by, _, envelope)| (!follows(envelope), *by != node))?;
+        Some(best.1)
     }
 }
 

@@ -12,7 +12,7 @@ use super::World;
 use crate::audit;
 use crate::base::Event;
 use crate::checker::Dump;
-use crate::node::{Found, Place, Stop};
+use crate::node::{Found, Node, Place, Stop};
 use crate::trace::{self, What};
 
 impl World {
@@ -270,7 +270,13 @@ impl World {
         let mut dumps = Vec::new();
         let lanes = 0..usize::from(self.options.shards);
         // What a snapshot of another node brought was written there.
-        let ever = |lane| self.nodes.iter().flat_map(move |it| it.disk(lane).segments_ever());
+        let ever = |lane| {
+            let of_node = move |it: &'_ Node| {
+                let id = it.id;
+                it.disk(lane).segments_ever().into_iter().map(move |segment| (id, segment))
+            };
+            self.nodes.iter().flat_map(of_node)
+        };
         let written = |lane| LazyCell::new(move || audit::Written::of(ever(lane)));
         let written: Vec<_> = lanes.clone().map(written).collect();
         let quorum = quorum.iter().flat_map(|&at| lanes.clone().map(move |lane| (at, lane)));
