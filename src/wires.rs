@@ -337,6 +337,8 @@ impl Wires {
             }
             if link.dialing == Some(slot) {
                 link.dialing = None;
+                // One for snapshots is made when it is wanted again.
+                link.dials &= role != Role::Bulk;
                 link.next_dial = now.after(link.pause);
                 link.pause = Ticks((link.pause.0 * 2).min(DIAL_PAUSE.1.0));
             }

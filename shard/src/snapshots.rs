@@ -68,6 +68,8 @@ pub enum SnapshotReason {
     Entries,
     /// The last one is old.
     Interval,
+    /// The last one can't be read.
+    Unreadable,
     /// Somebody asked for it.
     Asked,
     /// The node stops.
@@ -81,6 +83,7 @@ impl SnapshotReason {
             Self::LogBytes => "the log is long",
             Self::Entries => "there are many entries since the last one",
             Self::Interval => "the last one is old",
+            Self::Unreadable => "the last one can't be read",
             Self::Asked => "it was asked for",
             Self::Stop => "the node stops",
         }

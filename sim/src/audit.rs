@@ -1,7 +1,7 @@
 //! What the disks hold, looked at as a start would: by the production's own recovery, on a copy.
 
 use std::cell::LazyCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringraft_shard::node_record::NodeRecord;
 use ringraft_types::command::{Command, Envelope};
@@ -76,8 +76,11 @@ impl Found {
     fn records(&mut self, group: GroupId) -> BTreeMap<Index, Vec<u8>> {
         let mut records = BTreeMap::new();
         let found = self.recovered.groups.get(&group);
-        let Some(found) = found.filter(|found| found.first <= found.last) else { return records };
-        let (mut first, last) = (found.first, found.last);
+        let Some(found) = found else { return records };
+        // A snapshot may reach up to what lies behind the last hole.
+        let saved = self.saved(group);
+        let tail = found.tail.as_ref().filter(|tail| tail.first <= saved.next());
+        let (mut first, last) = tail.map_or((found.first, found.last), |it| (it.first, it.last));
         while first <= last {
             let bytes_max = 1 << 20;
             self.log.read(ReadRequest { ticket: 1, group, first, last, bytes_max });
@@ -122,8 +125,7 @@ impl Found {
         let mut applied = Vec::with_capacity(steps.len());
         let mut numbers: BTreeMap<ClientId, u64> = BTreeMap::new();
         for step in steps {
-            let given_up =
-                || written.find(node, group, step, &numbers).filter(|_| step.index <= saved);
+            let given_up = || written.find(group, step, &numbers).filter(|_| step.index <= saved);
             let bytes = records.get(&step.index).or_else(given_up).unwrap_or_else(|| {
                 panic!(
                     "V5: node {node} applied entry {} of group {group}, and its disk hasn't it: \
@@ -172,12 +174,12 @@ pub(crate) fn saved_hash(disk: &MemoryDevice, group: GroupId, last: Index) -> Op
 }
 
 /// The records of entries that some disks ever held.
-pub(crate) struct Written(BTreeMap<(GroupId, Index), Vec<(NodeId, Vec<u8>)>>);
+pub(crate) struct Written(BTreeMap<(GroupId, Index), BTreeMap<Vec<u8>, BTreeSet<NodeId>>>);
 
 impl Written {
     /// Everything in the intact blocks of these nodes' segments.
     pub(crate) fn of(segments: impl IntoIterator<Item = (NodeId, Vec<u8>)>) -> Self {
-        let mut written: BTreeMap<(GroupId, Index), Vec<(NodeId, Vec<u8>)>> = BTreeMap::new();
+        let mut written = Self(BTreeMap::new());
         for (node, segment) in segments {
             for (_, block) in files::blocks(&segment) {
                 let mut rest =
@@ -186,22 +188,21 @@ impl Written {
                     let header = record.header;
                     if header.kind.is_entry() {
                         let place = (header.group, header.index);
-                        let record = (node, record.bytes.to_vec());
-                        written.entry(place).or_default().push(record);
+                        let of_place = written.0.entry(place).or_default();
+                        of_place.entry(record.bytes.to_vec()).or_default().insert(node);
                     }
                     rest = &rest[record.bytes.len()..];
                 }
             }
         }
-        Self(written)
+        written
     }
 
     /// The record of the command that was applied in this step. Entries of several leaders at one
     /// index may hold the same command under different numbers: the one that follows on those
-    /// before is meant, of several the node's own.
+    /// before is meant, of several the one that most nodes wrote.
     fn find(
         &self,
-        node: NodeId,
         group: GroupId,
         step: &Step,
         numbers: &BTreeMap<ClientId, u64>,
@@ -212,12 +213,12 @@ impl Written {
             (xxh3_64(command) == step.command).then_some(envelope)
         };
         let records = self.0.get(&(group, step.index))?;
-        let fits = records.iter().filter_map(|(by, bytes)| Some((*by, bytes, envelope(bytes)?)));
+        let fits = records.iter().filter_map(|(bytes, by)| Some((by, bytes, envelope(bytes)?)));
         let follows = |envelope: &Envelope| {
             let before = numbers.get(&envelope.client).copied().unwrap_or_default();
             envelope.sequence == before + 1
         };
-        let best = fits.min_by_key(|(by, _, envelope)| (!follows(envelope), *by != node))?;
+        let best = fits.max_by_key(|(by, _, envelope)| (follows(envelope), by.len()))?;
         Some(best.1)
     }
 }

@@ -89,12 +89,18 @@ impl GroupReplay {
     }
 
     /// Removes the entries from here on. What lies behind a hole is owed from then on, for the
-    /// group promised it; so is what follows a snapshot, if the log begins anew below its end. It
-    /// looks at nothing but what it removes, for a replay asks it once for
-    /// each piece.
+    /// group promised it; so is what a snapshot holds and what follows it, if the log begins anew
+    /// below its end, and all that a log held which doesn't begin with the first entry and begins
+    /// anew: its node may have given up what led to it. It looks at nothing but what it removes, for
+    /// a replay asks it once for each piece.
     fn remove_from(&mut self, from: Index) {
-        let is_covered = self.named.is_some_and(|named| from <= named.last.index);
-        let is_owed = self.holes > 0 || is_covered;
+        let covering = self.named.filter(|named| from <= named.last.index);
+        if let Some(named) = covering {
+            self.owed = self.owed.max(named.last);
+        }
+        let first = self.pieces.first().map(|piece| piece.first);
+        let is_anew = first.is_some_and(|first| first > Index(1) && from <= first);
+        let is_owed = self.holes > 0 || covering.is_some() || is_anew;
         while let Some(last) = self.pieces.last_mut().filter(|piece| piece.last >= from) {
             if is_owed {
                 self.owed = self.owed.max(LogId::new(last.term, last.last));
@@ -261,7 +267,7 @@ impl GroupReplay {
     }
 
     /// A snapshot holds everything up to its last entry: whatever became of it here, nothing of it
-    /// is missing.
+    /// is missing. One that ends before the one that was named leaves what that held owed.
     fn cover(&mut self, named: NamedSnapshot) {
         let through = named.last.index;
         self.pieces.retain_mut(|piece| {
@@ -274,6 +280,10 @@ impl GroupReplay {
         }
         if self.owed <= named.last {
             self.owed = LogId::ZERO;
+        }
+        let before = self.named.map_or(LogId::ZERO, |before| before.last);
+        if before > named.last {
+            self.owed = self.owed.max(before);
         }
         (self.named, self.name_lost) = (Some(named), false);
     }

@@ -17,7 +17,9 @@ mod read;
 mod write;
 
 use crate::device::FileId;
-pub use format::{CHUNK_BYTES, CHUNK_HEAD_BYTES, HEAD_BYTES, SnapshotHead, SnapshotHeadError};
+pub use format::{
+    CHUNK_BYTES, CHUNK_HEAD_BYTES, CHUNK_ROOM, HEAD_BYTES, SnapshotHead, SnapshotHeadError,
+};
 pub(crate) use format::{decode_chunk, first_offset};
 pub use read::{ChunkDone, ChunkError, ChunkSums};
 pub(crate) use read::{ChunkRead, Reads};

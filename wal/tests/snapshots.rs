@@ -346,3 +346,47 @@ fn what_a_lost_snapshot_held_is_owed() {
     bench.flush();
     assert_eq!(floor(&mut bench), None);
 }
+
+/// Goal: a log that begins anew where it was given up, or below a snapshot that was named, owes what
+/// it held, in every way in which that comes about; one that a newer leader replaces owes nothing.
+#[test]
+fn a_log_that_begins_anew_owes_what_it_held() {
+    let named =
+        |index: u64, number: u64| record(RecordKind::Snapshot, 7, index, 2, &number.to_le_bytes());
+    let floor = |bench: &mut Bench| recover(&mut bench.device).1.groups[&GROUP].damaged;
+    let begun = || {
+        let mut bench = Bench::new(settings());
+        bench.append_run(7, 1, 10, 2, 100);
+        bench.append(&named(10, 1));
+        bench
+    };
+    // Its snapshot couldn't be read, so the log was given up for one of a peer's.
+    let mut bench = begun();
+    bench.append_run(7, 11, 15, 2, 100);
+    bench.append(&named(12, 2));
+    bench.append_run(7, 13, 13, 2, 100);
+    bench.flush();
+    assert_eq!(floor(&mut bench), Some(last(15)));
+    bench.append_run(7, 14, 15, 2, 100);
+    bench.flush();
+    assert_eq!(floor(&mut bench), None);
+    // The peer's is older than the one that can't be read, and the log goes on behind it.
+    let mut bench = begun();
+    bench.append(&named(9, 2));
+    bench.flush();
+    assert_eq!(floor(&mut bench), Some(last(10)));
+    bench.append_run(7, 10, 10, 2, 100);
+    bench.flush();
+    assert_eq!(floor(&mut bench), None);
+    // It goes on behind an older one of its own, and nothing stood behind the newer one.
+    let mut bench = begun();
+    bench.append_run(7, 9, 9, 2, 100);
+    bench.flush();
+    assert_eq!(floor(&mut bench), Some(last(10)));
+    // A newer leader removed what was never committed.
+    let mut bench = begun();
+    bench.append_run(7, 11, 15, 2, 100);
+    bench.append_run(7, 11, 12, 3, 100);
+    bench.flush();
+    assert_eq!(floor(&mut bench), None);
+}

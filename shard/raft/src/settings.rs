@@ -79,6 +79,11 @@ impl LogShape {
             return Err(EntriesMissing { first: snapshot.index.next(), last: self.base.index });
         }
         if self.base.index == snapshot.index {
+            if self.runs.first().is_some_and(|run| run.1 < snapshot.term) {
+                // What an older leader left behind it: a log's terms don't descend.
+                let shape = Self { base: snapshot, runs: Vec::new(), last: snapshot.index };
+                return Ok((shape, Some(snapshot.index.next())));
+            }
             return Ok((Self { base: snapshot, ..self }, None));
         }
         let mut log = Log::new(self);

@@ -14,9 +14,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ringraft_net::bulk_wire::{ChunkAsk, ChunkHead, SnapshotAsk, SnapshotOffer};
-use ringraft_raft::Input;
+use ringraft_raft::{Input, NUMBER_MAX};
 use ringraft_types::{GroupId, LogId, NodeId, Ticks};
 use ringraft_wal::device::Device;
+use ringraft_wal::snapshot::CHUNK_ROOM;
 use ringraft_wal::{ChunkDone, SnapshotError, SnapshotWritten};
 
 use super::LoadedState;
@@ -82,11 +83,9 @@ struct Transfer {
 impl Transfer {
     /// The next chunk in order, if it is there.
     fn take_next(&mut self) -> Option<Vec<u8>> {
-        let mut next = self.ahead.first_entry()?;
-        let Ahead::There(bytes) = next.get_mut() else { return None };
+        let Some(Ahead::There(bytes)) = self.ahead.get_mut(&self.added) else { return None };
         let bytes = std::mem::take(bytes);
-        assert!(*next.key() == self.added, "what is ahead follows what is added");
-        next.remove();
+        self.ahead.remove(&self.added);
         self.added += 1;
         Some(bytes)
     }
@@ -126,11 +125,19 @@ struct Install {
 pub(crate) struct Fetching {
     /// Groups that are told to install.
     wanted: BTreeSet<usize>,
+    /// The group that was tried last: the one after it is next.
+    last_tried: usize,
     under: Option<Install>,
     retry_at: Ticks,
 }
 
 impl Fetching {
+    /// Whether a snapshot is being fetched for this group: none is taken of it meanwhile, for files
+    /// are numbered in the order of what they hold.
+    pub(super) fn is_under(&self, slot: usize) -> bool {
+        self.under.as_ref().is_some_and(|under| under.slot == slot)
+    }
+
     /// Whether this file is one that is being fetched.
     pub(super) fn is_of(&self, number: u64) -> bool {
         let under = self.under.as_ref().map(|under| &under.step);
@@ -195,7 +202,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                 at = at.min(self.ask_source(now, under.slot, under.source, under.base, asked));
             }
             Step::Fetching(transfer) => {
-                at = at.min(self.fetch_on(now, under.slot, under.source, transfer));
+                at = at.min(self.fetch_on(now, under.slot, (under.source, under.heard), transfer));
                 if transfer.added == transfer.offer.chunks {
                     self.log.end_snapshot(transfer.number);
                     let Step::Fetching(transfer) = under.step else { unreachable!("just matched") };
@@ -220,7 +227,12 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     fn begin_install(&mut self, now: Ticks) {
-        while let Some(slot) = self.fetching.wanted.pop_first() {
+        loop {
+            let wanted = &self.fetching.wanted;
+            let next = wanted.range(self.fetching.last_tried + 1..).next().or(wanted.first());
+            let Some(&slot) = next else { return };
+            self.fetching.wanted.remove(&slot);
+            self.fetching.last_tried = slot;
             let group = &mut self.groups[slot];
             let Some((source, base)) = group.install.take() else { continue };
             if group.is_muted || group.raft.commit() >= base.index {
@@ -258,7 +270,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         &mut self,
         now: Ticks,
         slot: usize,
-        source: NodeId,
+        (source, heard): (NodeId, Ticks),
         transfer: &mut Transfer,
     ) -> Ticks {
         let mut at = Ticks::NEVER;
@@ -272,8 +284,9 @@ impl<D: Device, L: Links> Shard<D, L> {
         for chunk in transfer.added..end {
             match transfer.ahead.get(&chunk) {
                 Some(Ahead::There(_)) => continue,
-                Some(Ahead::AskedAt(asked)) if now < asked.after(ANSWER_TIME) => {
-                    at = at.min(asked.after(ANSWER_TIME));
+                // Others come before it: it isn't late as long as they do.
+                Some(Ahead::AskedAt(asked)) if now < heard.max(*asked).after(ANSWER_TIME) => {
+                    at = at.min(heard.max(*asked).after(ANSWER_TIME));
                     continue;
                 }
                 _ => {}
@@ -315,7 +328,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         if !is_asked || under.source != from || self.groups[under.slot].id != group {
             return;
         }
-        let is_of_use = offer.number > 0
+        let is_sound = offer.index.0 <= NUMBER_MAX
+            && offer.term.0 <= NUMBER_MAX
+            && offer.bytes.div_ceil(CHUNK_ROOM as u64) == u64::from(offer.chunks);
+        let is_of_use = is_sound
+            && offer.number > 0
             && offer.chunks > 0
             && offer.index >= under.base.index
             && self.groups[under.slot].raft.may_install(offer.last());
@@ -347,7 +364,9 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
         // What wasn't asked for, or came already, is let go.
         let Some(ahead @ Ahead::AskedAt(_)) = transfer.ahead.get_mut(&head.chunk) else { return };
-        if !head.found {
+        let before = u64::from(head.chunk) * CHUNK_ROOM as u64;
+        let length = (transfer.offer.bytes - before).min(CHUNK_ROOM as u64);
+        if !head.found || bytes.len() as u64 != length {
             let under = self.fetching.under.take().expect("just seen");
             self.next_source(now, under);
             return;

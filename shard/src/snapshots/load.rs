@@ -97,6 +97,9 @@ impl Loading {
         for head in recovered.snapshots.iter().filter(|head| groups.contains(&head.group)) {
             waiting.entry(head.group).or_default().push(*head);
         }
+        for heads in waiting.values_mut() {
+            heads.sort_by_key(|head| (head.last.index, head.number));
+        }
         let waiting = waiting.into_iter().collect();
         Box::new(Self { log, recovered, groups: BTreeMap::new(), waiting, under: None })
     }

@@ -12,6 +12,7 @@ use ringraft_types::{GroupId, NodeId, Ticks};
 use ringraft_wal::device::Device;
 use ringraft_wal::{ChunkDone, SnapshotHead};
 
+use super::SnapshotReason;
 use crate::event::ShardEvent;
 use crate::links::Links;
 use crate::shard::Shard;
@@ -73,7 +74,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             (offer.bytes, offer.chunks) = (head.bytes, head.chunks);
             self.hold(from, head, now);
         }
-        if let Some(outbox) = self.links.serve(from) {
+        if let Some(outbox) = self.links.serve(from).filter(|outbox| !outbox.is_full()) {
             offer.write(outbox, group, self.settings.identity);
         }
     }
@@ -149,10 +150,22 @@ impl<D: Device, L: Links> Shard<D, L> {
         if let Err(error) = done.result {
             let group = wanted.group;
             let number = error.number;
+            self.replace_unreadable(group, number);
             self.events.push(ShardEvent::SnapshotUnreadable { group, number, error: error.into() });
         }
         self.serving.done.push_back((wanted, done));
         self.let_go(wanted.ask.number);
+    }
+
+    /// A snapshot that is kept can't be read: it is offered no more, and another one is taken.
+    fn replace_unreadable(&mut self, group: GroupId, number: u64) {
+        let Some(&slot) = self.slots.get(&group) else { return };
+        let group = &mut self.groups[slot];
+        if let Some(at) = group.kept.iter().position(|head| head.number == number) {
+            group.kept.remove(at);
+            group.unreadable.push(number);
+            self.want_snapshot(slot, SnapshotReason::Unreadable);
+        }
     }
 
     /// Sends one chunk, and has the next ones read. Returns whether there is more to do at once.

@@ -122,6 +122,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let group = &self.groups[slot];
         let is_due = group.applied > group.snapshot_index()
             && group.halt.is_none()
+            && !self.fetching.is_under(slot)
             && !self.snapshots.wanted.contains(slot)
             && self.snapshots.taking.as_ref().is_none_or(|taking| taking.slot != slot);
         if is_due {
@@ -153,7 +154,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.release(now)?;
         if now >= self.snapshots.look_at {
             self.snapshots.look_at = now.after(LOOK_EVERY);
-            self.look_for_snapshots(now);
+            self.look_for_snapshots(now)?;
             self.look_for_holds(now);
             for slot in std::mem::take(&mut self.snapshots.held_back) {
                 self.release_log(now, slot)?;
@@ -176,7 +177,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     /// Looks which groups are due by the rules.
-    fn look_for_snapshots(&mut self, now: Ticks) {
+    fn look_for_snapshots(&mut self, now: Ticks) -> Result<(), ShardError> {
         let rules = self.settings.snapshots;
         if rules.entries > 0 || rules.interval > Ticks::ZERO {
             for slot in 0..self.groups.len() {
@@ -195,20 +196,31 @@ impl<D: Device, L: Links> Shard<D, L> {
         if is_long && !self.snapshots.is_busy() {
             // One round of those that keep the oldest segment; the next look sees what it brought.
             for group in self.log.oldest_pins() {
+                let Some(&slot) = self.slots.get(&group) else { continue };
+                let newest = self.groups[slot].kept.last().copied();
                 // Another snapshot doesn't shorten what others need.
-                if let Some(&slot) = self.slots.get(&group)
-                    && !self.snapshots.held_back.contains(&slot)
+                if self.snapshots.held_back.contains(&slot)
+                    || self.want_snapshot(slot, SnapshotReason::LogBytes)
                 {
-                    self.want_snapshot(slot, SnapshotReason::LogBytes);
+                    continue;
+                }
+                // An idle group needs no other snapshot, and no older one either.
+                if let Some(newest) = newest.filter(|it| it.last.index == self.groups[slot].applied)
+                {
+                    self.name(slot, newest)?;
                 }
             }
         }
+        Ok(())
     }
 
     fn begin_snapshot(&mut self, now: Ticks) {
         let Some((slot, reason)) = self.snapshots.wanted.pop() else { return };
         let group = &mut self.groups[slot];
-        if group.applied <= group.snapshot_index() || group.halt.is_some() {
+        if group.applied <= group.snapshot_index()
+            || group.halt.is_some()
+            || self.fetching.is_under(slot)
+        {
             return;
         }
         let term = group.raft.term_at(group.applied).expect("what is applied is held, or its base");
@@ -359,7 +371,8 @@ impl<D: Device, L: Links> Shard<D, L> {
     pub(super) fn name(&mut self, slot: usize, head: SnapshotHead) -> Result<(), ShardError> {
         let SnapshotHead { last, number, group: id, .. } = head;
         let named = NamedSnapshot { last, number };
-        if self.groups[slot].named == Some(named) {
+        // What a newer one that was named held, the group may have promised.
+        if self.groups[slot].named.is_some_and(|it| it == named || it.last.index > last.index) {
             return Ok(());
         }
         self.groups[slot].named = Some(named);
@@ -378,7 +391,9 @@ impl<D: Device, L: Links> Shard<D, L> {
             let Release { slot, named, .. } = release;
             let group = &mut self.groups[slot];
             group.named_durable = named.last.index;
-            let old = group.kept.iter().take_while(|head| head.number < named.number).count();
+            let newest = (named.last.index, named.number);
+            let is_old = |head: &&SnapshotHead| (head.last.index, head.number) < newest;
+            let old = group.kept.iter().take_while(is_old).count();
             let old: Vec<SnapshotHead> = group.kept.drain(..old).collect();
             for head in old {
                 self.give_up_snapshot(head);

@@ -59,7 +59,7 @@ pub const CHUNK_HEAD_BYTES: usize = 64;
 /// to the device's alignment.
 pub const HEAD_BYTES: usize = 4096;
 /// What a full chunk holds, bytes.
-pub(crate) const CHUNK_ROOM: usize = CHUNK_BYTES - CHUNK_HEAD_BYTES;
+pub const CHUNK_ROOM: usize = CHUNK_BYTES - CHUNK_HEAD_BYTES;
 
 const HEAD_MAGIC: [u8; 8] = *b"ringsnap";
 const CHUNK_MAGIC: [u8; 8] = *b"ringchnk";
