@@ -76,6 +76,13 @@ fn refusals() {
     assert_eq!(client().judge(&host(Role::Peer)), Err(RefusalCode::Malformed));
     let wrong = Hello::from_client(ClientId(5), Some(ClusterId(9)), None, None);
     assert_eq!(wrong.judge(&host(Role::Client)), Err(RefusalCode::WrongCluster));
+    // A connection for snapshots comes to the same port, under the same conditions.
+    let bulk = Hello { role: Role::Bulk, ..peer() };
+    assert_eq!(Hello::decode(&bulk.encode()), Ok(bulk));
+    assert_eq!(bulk.judge(&host(Role::Peer)), Ok(1));
+    assert_eq!(bulk.judge(&host(Role::Client)), Err(RefusalCode::Malformed));
+    let other = Hello { layout_hash: 1, ..bulk };
+    assert_eq!(other.judge(&host(Role::Peer)), Err(RefusalCode::LayoutDiffers));
     let newer = Hello { version_max: 9, ..peer() };
     assert_eq!(newer.judge(&host(Role::Peer)), Ok(1), "a newer end speaks the older version");
 }
@@ -118,7 +125,7 @@ fn malformed() {
         assert_eq!(Hello::decode(&bytes), bad, "bit {bit}");
         bytes[bit / 8] ^= 1 << (bit % 8);
     }
-    for (at, value) in [(0, 0), (4, 9), (6, 0), (6, 3), (7, 1), (24, 0), (28, 0), (47, 1), (112, 1)]
+    for (at, value) in [(0, 0), (4, 9), (6, 0), (6, 4), (7, 1), (24, 0), (28, 0), (47, 1), (112, 1)]
     {
         assert_eq!(Hello::decode(&forged(peer().encode(), at, value)), bad, "byte {at}");
     }

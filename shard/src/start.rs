@@ -134,6 +134,15 @@ mod tests {
         check(Some(found(4, &[], at)), None, zero, &[], at);
     }
 
+    /// What an older leader left behind the snapshot's end counts for nothing, and is removed: a
+    /// snapshot that was installed leaves it there.
+    #[test]
+    fn a_tail_of_an_older_term_goes() {
+        let (shape, floor, cut) = shape(Some(&found(4, &[1, 1], None)), Some(id(2, 3)));
+        assert_eq!((held(&shape), floor), ((id(2, 3), vec![]), None));
+        assert_eq!(cut, Some(Index(4)));
+    }
+
     /// A snapshot that reaches up to what lies behind the last hole heals it, unless more was held.
     #[test]
     fn a_snapshot_heals_a_hole() {

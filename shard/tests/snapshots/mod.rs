@@ -1,6 +1,7 @@
 //! Groups that are saved while they serve, and start from what was saved.
 
 use crate::world::{GROUP, World};
+use ringraft_net::bulk_wire::ChunkHead;
 use ringraft_net::status::SnapshotActivity;
 use ringraft_shard::snapshots::LoadFailure;
 use ringraft_shard::{
@@ -10,7 +11,7 @@ use ringraft_types::{GroupId, NodeId, Status, Ticks};
 use ringraft_wal::SnapshotError;
 use ringraft_wal::device::memory::{Effect, Fault, OperationKind};
 use ringraft_wal::device::{FileId, FileKind};
-use ringraft_wal::snapshot::HEAD_BYTES;
+use ringraft_wal::snapshot::{CHUNK_BYTES, CHUNK_HEAD_BYTES, CHUNK_ROOM, HEAD_BYTES};
 
 /// "No space left on device".
 const ENOSPC: i32 = 28;
@@ -491,4 +492,43 @@ fn what_came_and_cant_be_read_back_is_not_installed() {
     await_installed(&mut world, away);
     world.run_for(Ticks::from_millis(500));
     world.assert_converged();
+}
+
+/// Goal: chunks that come before those in front of them wait for these, also when the connection
+/// breaks in between.
+#[test]
+fn chunks_that_come_out_of_order_wait() {
+    let (mut world, leader) = cluster(15, 3, BY_HAND);
+    let away = away(&mut world, leader, 200_000);
+    let is_begun = |world: &mut World| {
+        world.shard(away).install_progress().is_some_and(|progress| progress.chunks > 0)
+    };
+    while !is_begun(&mut world) {
+        world.run_for(Ticks(20));
+    }
+    // The second chunk overtakes the first.
+    let file = files(&world, leader, FileKind::Snapshot)[0];
+    let at = HEAD_BYTES + CHUNK_BYTES + CHUNK_HEAD_BYTES;
+    let bytes = world.content(leader, file)[at..at + CHUNK_ROOM].to_vec();
+    let head = ChunkHead { number: file.number, chunk: 1, found: true };
+    world.inject_bulk(leader, away, |out, sender| head.write(out, GROUP, sender, &bytes));
+    world.break_bulk(away, leader);
+    await_installed(&mut world, away);
+    world.run_for(Ticks::from_millis(500));
+    world.assert_converged();
+}
+
+/// Goal: a group that is idle doesn't keep the log long, however many snapshots are kept (S33).
+#[test]
+fn an_idle_group_pins_nothing() {
+    let segment = 8 << 20;
+    let rules = SnapshotRules { log_bytes: 2 * segment, kept: 2, ..BY_HAND };
+    let mut world = World::with_rules(16, 1, 2, rules);
+    let leader = world.elect();
+    for round in 0..12u64 {
+        fill(&mut world, leader, round * 40 + 1..=round * 40 + 40, 100_000);
+        world.run_for(Ticks::from_millis(500));
+        let segments = files(&world, leader, FileKind::Segment);
+        assert!(segments.len() <= 6, "round {round}: {} segments", segments.len());
+    }
 }

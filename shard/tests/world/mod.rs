@@ -364,6 +364,28 @@ impl World {
         }
     }
 
+    /// What a file on the disk of a running node holds.
+    pub(crate) fn content(&mut self, id: NodeId, file: FileId) -> Vec<u8> {
+        self.shard(id).device.content(file).to_vec()
+    }
+
+    /// Delivers a frame of a source that its shard didn't write.
+    pub(crate) fn inject_bulk(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        write: impl FnOnce(&mut Outbox, Identity),
+    ) {
+        let mut outbox = Outbox::new(1 << 20);
+        write(&mut outbox, Self::identity(from));
+        let (now, bytes) = (self.now, outbox.take_all());
+        let shard = self.shard(to);
+        feed(&mut Inbox::opened(), &bytes, |frame| {
+            let event = Event::BulkFrame { from, frame: *frame };
+            shard.collect(now, event).expect("no fault").expect("a sound frame");
+        });
+    }
+
     /// Nothing can be fetched any more by a node from another.
     pub(crate) fn shut_bulk(&mut self, from: NodeId, source: NodeId) {
         self.shard(from).links.shut.insert(source);
