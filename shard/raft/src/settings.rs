@@ -159,7 +159,11 @@ mod tests {
                     }
                     let (shape, cut) = whole.expect("nothing is missing");
                     assert_eq!(shape.base, snapshot);
-                    if index == before || index <= 8 && term == terms(index) {
+                    if index == before && snapshot.term.0 > terms(index + 1) {
+                        // A tail that an older leader left.
+                        assert_eq!((shape.last, shape.runs), (Index(index), vec![]));
+                        assert_eq!(cut, Some(Index(index + 1)));
+                    } else if index == before || index <= 8 && term == terms(index) {
                         assert_eq!((shape.last, cut), (Index(8), None));
                         let mut runs: Vec<(Index, Term)> = Vec::new();
                         for at in index + 1..=8 {
