@@ -15,17 +15,18 @@
 //!     8  u16  peer      bytes of the address for other nodes
 //!    10  u16  client    bytes of the address for clients
 //!    12  u32  zero
-//!    16  both addresses, then zeros up to a multiple of eight bytes
+//!    16  u64  incarnation of its data directory; zero: of whichever greets first
+//!    24  both addresses, then zeros up to a multiple of eight bytes
 //! ```
 //! All numbers are little-endian. Addresses are the owner's words: nothing here reads them.
 
 use crate::bytes::{u16_at, u32_at, u64_at};
-use crate::ids::{Index, NodeId};
+use crate::ids::{Incarnation, Index, NodeId};
 use crate::limits::{ADDRESS_BYTES_MAX, LEARNERS_MAX, NODES_MAX};
 
 const VERSION: u16 = 1;
 const HEAD_BYTES: usize = 16;
-const MEMBER_BYTES: usize = 16;
+const MEMBER_BYTES: usize = 24;
 const VOTER: u8 = 1;
 const OUTGOING: u8 = 2;
 const LEARNER: u8 = 4;
@@ -267,7 +268,7 @@ impl Configuration {
     /// If an address is too long.
     pub fn encode<'a>(
         &self,
-        mut addresses: impl FnMut(NodeId) -> Addresses<'a>,
+        mut words: impl FnMut(NodeId) -> Words<'a>,
     ) -> Result<Vec<u8>, ConfigurationError> {
         let mut out = vec![0; HEAD_BYTES];
         out[0..2].copy_from_slice(&VERSION.to_le_bytes());
@@ -275,7 +276,7 @@ impl Configuration {
         out[8..16].copy_from_slice(&self.replaces.0.to_le_bytes());
         let mut count = 0u16;
         for node in self.members() {
-            let Addresses { peer, client } = addresses(node);
+            let Words { incarnation, addresses: Addresses { peer, client } } = words(node);
             let bytes = peer.len().max(client.len());
             if bytes > ADDRESS_BYTES_MAX {
                 return Err(ConfigurationError::AddressTooLong { node, bytes });
@@ -285,6 +286,7 @@ impl Configuration {
             out.extend((peer.len() as u16).to_le_bytes());
             out.extend((client.len() as u16).to_le_bytes());
             out.extend([0; 4]);
+            out.extend(incarnation.0.to_le_bytes());
             out.extend(peer);
             out.extend(client);
             out.resize(out.len().next_multiple_of(8), 0);
@@ -356,13 +358,22 @@ pub struct Addresses<'a> {
     pub client: &'a [u8],
 }
 
+/// What else an entry says of a member, beside its roles.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Words<'a> {
+    /// The life of its data directory; zero: whichever greets first.
+    pub incarnation: Incarnation,
+    /// How to reach it.
+    pub addresses: Addresses<'a>,
+}
+
 /// A member as an entry holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member<'a> {
     /// Which node it is.
     pub node: NodeId,
-    /// How to reach it.
-    pub addresses: Addresses<'a>,
+    /// What else is to be known of it.
+    pub words: Words<'a>,
 }
 
 impl<'a> Member<'a> {
@@ -387,7 +398,9 @@ impl<'a> Member<'a> {
             return Err(malformed("non-zero reserved bytes"));
         }
         let (peer, client) = bytes[MEMBER_BYTES..end].split_at(peer);
-        Ok((Self { node, addresses: Addresses { peer, client } }, roles, length))
+        let incarnation = Incarnation(u64_at(bytes, 16));
+        let words = Words { incarnation, addresses: Addresses { peer, client } };
+        Ok((Self { node, words }, roles, length))
     }
 }
 

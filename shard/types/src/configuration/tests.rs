@@ -10,26 +10,32 @@ fn joint() -> Configuration {
     Configuration::new(Phase::Held, voters, outgoing, learners, Index(7)).expect("it is sound")
 }
 
-fn addresses(node: NodeId) -> Addresses<'static> {
-    match node.0 {
+fn words(node: NodeId) -> Words<'static> {
+    let addresses = match node.0 {
         3 => Addresses { peer: b"three:7", client: b"three:77" },
         4 => Addresses { peer: b"", client: b"four" },
         _ => Addresses::default(),
-    }
+    };
+    Words { incarnation: Incarnation(if node.0 == 9 { 0x0102 } else { 0 }), addresses }
 }
 
 /// The bytes are the format's, for ever.
 #[test]
 fn golden() {
-    let bytes = joint().encode(addresses).expect("short addresses");
+    let bytes = joint().encode(words).expect("short addresses");
     let mut expected = vec![1, 0, 3, 0, 5, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0];
     expected.extend([1, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    expected.extend([0; 8]);
     expected.extend([2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    expected.extend([0; 8]);
     expected.extend([3, 0, 0, 0, 3, 0, 0, 0, 7, 0, 8, 0, 0, 0, 0, 0]);
+    expected.extend([0; 8]);
     expected.extend(b"three:7three:77\0");
     expected.extend([4, 0, 0, 0, 1, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    expected.extend([0; 8]);
     expected.extend(b"four\0\0\0\0");
     expected.extend([9, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    expected.extend([2, 1, 0, 0, 0, 0, 0, 0]);
     assert_eq!(bytes, expected);
 }
 
@@ -38,13 +44,13 @@ fn golden() {
 fn round_trip() {
     let stable = Configuration::first(ids(&[1]), Vec::new()).expect("it is sound");
     for configuration in [joint(), stable] {
-        let bytes = configuration.encode(addresses).expect("short addresses");
+        let bytes = configuration.encode(words).expect("short addresses");
         assert!(bytes.len() <= CONFIGURATION_BYTES_MAX);
         let (decoded, members) = Configuration::decode(&bytes).expect("just encoded");
         assert_eq!(decoded, configuration);
         let nodes: Vec<NodeId> = members.iter().map(|member| member.node).collect();
         assert_eq!(nodes, configuration.members().collect::<Vec<_>>());
-        assert!(members.iter().all(|member| member.addresses == addresses(member.node)));
+        assert!(members.iter().all(|member| member.words == words(member.node)));
     }
 }
 
@@ -64,7 +70,7 @@ fn members_are_merged() {
 /// have; the version is judged before what follows it.
 #[test]
 fn damage_is_refused() {
-    let whole = joint().encode(addresses).expect("short addresses");
+    let whole = joint().encode(words).expect("short addresses");
     for length in 0..whole.len() {
         let error = Configuration::decode(&whole[..length]).expect_err("cut short");
         assert!(matches!(error, ConfigurationError::Short { have, need } if have < need));
@@ -115,7 +121,8 @@ fn what_no_group_can_have_is_refused() {
     assert_eq!(error, Outgoing { phase: Phase::Aborted, count: 1 });
     let long = [b'a'; ADDRESS_BYTES_MAX + 1];
     let configuration = Configuration::first(ids(&[5]), Vec::new()).expect("it is sound");
-    let error = configuration.encode(|_| Addresses { peer: b"", client: &long });
+    let addresses = Addresses { peer: b"", client: &long };
+    let error = configuration.encode(|_| Words { addresses, ..Words::default() });
     let (node, bytes) = (NodeId(5), ADDRESS_BYTES_MAX + 1);
     assert_eq!(error, Err(AddressTooLong { node, bytes }));
 }
@@ -129,9 +136,10 @@ fn the_largest_fits() {
     let learners = nodes(2000, LEARNERS_MAX - NODES_MAX);
     let largest = Configuration::new(Phase::Joint, voters, outgoing, learners, Index(1));
     let address = [b'a'; ADDRESS_BYTES_MAX];
+    let addresses = Addresses { peer: &address, client: &address };
     let bytes = largest
         .expect("it is sound")
-        .encode(|_| Addresses { peer: &address, client: &address })
+        .encode(|_| Words { addresses, ..Words::default() })
         .expect("as long as may be");
     assert!(bytes.len() <= CONFIGURATION_BYTES_MAX);
     assert!(Configuration::decode(&bytes).is_ok());
