@@ -5,8 +5,9 @@
 
 use crate::parcel::Parcel;
 use crate::seats::{Seat, Seats};
+use ringraft_net::connection::State;
 use ringraft_net::handshake::{Host, RefusalCode, Role};
-use ringraft_net::patience::{DIAL_PAUSE, DIAL_TIME, FRAME_TIME, GREETING_TIME, SEND_TIME};
+use ringraft_net::patience::{DIAL_PAUSE, FRAME_TIME, SEND_TIME};
 use ringraft_net::{Frame, Identity, Inbox, Outbox};
 use ringraft_shard::links::{ConnectionId, Links};
 use ringraft_shard::mesh::MeshEnd;
@@ -25,45 +26,6 @@ const PEER_OUTBOX_BYTES: usize = 16 << 20;
 const BULK_OUTBOX_BYTES: usize = 1 << 20;
 /// Connections that may be at the peer port before their greeting, beside the peers themselves.
 const PEER_GREETINGS_MAX: usize = 256;
-
-/// What a connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Accepted; its greeting is awaited.
-    Greeting {
-        /// Which port it came to.
-        port: Role,
-    },
-    /// A connect to a peer is under way, to be a peer's or to fetch snapshots.
-    Dialing(NodeId, Role),
-    /// Our greeting is sent; the welcome is awaited.
-    Dialed(NodeId, Role),
-    /// A peer's shard.
-    Peer(NodeId),
-    /// Snapshots are fetched from a peer's shard here.
-    Pull(NodeId),
-    /// A peer's shard fetches snapshots here.
-    Serve(NodeId),
-    /// A client.
-    Client,
-}
-
-impl State {
-    /// Whether frames come and go.
-    pub fn is_open(self) -> bool {
-        matches!(self, Self::Peer(_) | Self::Pull(_) | Self::Serve(_) | Self::Client)
-    }
-
-    /// The link of which it is, or is to be, the connection.
-    fn link(self) -> Option<(NodeId, Role)> {
-        match self {
-            Self::Dialing(node, role) | Self::Dialed(node, role) => Some((node, role)),
-            Self::Peer(node) => Some((node, Role::Peer)),
-            Self::Pull(node) => Some((node, Role::Bulk)),
-            Self::Greeting { .. } | Self::Serve(_) | Self::Client => None,
-        }
-    }
-}
 
 /// One connection.
 pub struct Socket {
@@ -256,14 +218,12 @@ impl Wires {
         let generation = self.generations[slot as usize];
         self.clients += usize::from(is_client);
         self.others += usize::from(!is_client);
-        let (limit, patience) = match state {
-            State::Dialing(_, Role::Bulk) => (BULK_OUTBOX_BYTES, DIAL_TIME),
-            State::Dialing(..) => (PEER_OUTBOX_BYTES, DIAL_TIME),
-            State::Peer(_) => (PEER_OUTBOX_BYTES, FRAME_TIME),
-            State::Pull(_) | State::Serve(_) => (BULK_OUTBOX_BYTES, FRAME_TIME),
-            State::Greeting { port: Role::Peer } => (PEER_OUTBOX_BYTES, GREETING_TIME),
-            State::Greeting { .. } => (CLIENT_OUTBOX_BYTES, GREETING_TIME),
-            State::Dialed(..) | State::Client => (CLIENT_OUTBOX_BYTES, FRAME_TIME),
+        let limit = match state {
+            State::Pull(_) | State::Serve(_) | State::Dialing(_, Role::Bulk) => BULK_OUTBOX_BYTES,
+            State::Peer(_) | State::Dialing(..) | State::Greeting { port: Role::Peer } => {
+                PEER_OUTBOX_BYTES
+            }
+            State::Greeting { .. } | State::Dialed(..) | State::Client => CLIENT_OUTBOX_BYTES,
         };
         self.sockets[slot as usize] = Some(Box::new(Socket {
             fd,
@@ -278,7 +238,7 @@ impl Wires {
             sent_at: now,
             seat,
             is_client,
-            deadline: now.after(patience),
+            deadline: now.after(state.patience()),
             address: None,
             generation,
         }));
@@ -370,15 +330,11 @@ impl Wires {
     pub fn overdue(&mut self, now: Ticks, out: &mut Vec<u32>) {
         for (slot, place) in self.sockets.iter_mut().enumerate() {
             let Some(socket) = place else { continue };
-            let waits = match socket.state {
-                State::Greeting { .. } | State::Dialing(..) | State::Dialed(..) => true,
-                // The frames of a stalled client may be whole.
-                _ => socket.inbox.waiting() > 0 && !socket.stalled,
-            };
-            if !waits {
+            let is_open = socket.state.is_open();
+            // The frames of a stalled client may be whole.
+            if is_open && (socket.inbox.waiting() == 0 || socket.stalled) {
                 socket.deadline = now.after(FRAME_TIME);
             }
-            let is_open = socket.state.is_open();
             let is_stuck = is_open && socket.sending && now.since(socket.sent_at) > SEND_TIME;
             if (is_stuck || socket.deadline <= now) && !socket.closing {
                 out.push(slot as u32);
@@ -438,7 +394,7 @@ impl Wires {
     /// A link to a peer is up over this slot. An older one is replaced; its slot is returned.
     pub fn link_up(&mut self, node: NodeId, role: Role, slot: u32) -> Option<u32> {
         let socket = self.get(slot).expect("the slot was just in use");
-        socket.state = if role == Role::Bulk { State::Pull(node) } else { State::Peer(node) };
+        socket.state = State::linked(node, role);
         let link = self.link(node, role).expect("only members get here");
         // Connections for snapshots are made when they are wanted.
         link.dials &= role != Role::Bulk;

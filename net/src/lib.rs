@@ -10,6 +10,7 @@ pub mod bulk_wire;
 mod bytes;
 pub mod client;
 pub mod client_wire;
+pub mod connection;
 pub mod error;
 pub mod frame;
 pub mod handshake;

@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
+use ringraft_net::connection::State;
 use ringraft_net::handshake::{Hello, RefusalCode, Role, Welcome};
 use ringraft_net::patience::SWEEP_TIME;
 use ringraft_net::{Frame, Inbox};
@@ -17,7 +18,7 @@ use ringraft_types::{GroupId, Met, NodeId, Ticks};
 
 use crate::base::{Base, Owner};
 use crate::disk::SimDisk;
-use crate::links::{Parcel, PeerLink, SimLinks, State};
+use crate::links::{Parcel, PeerLink, SimLinks};
 use crate::net::{Network, Received};
 use crate::options::Options;
 
@@ -398,12 +399,7 @@ impl Lane {
         hello: &Hello,
         inbox: Inbox,
     ) -> Result<(), ShardError> {
-        let state = match hello.role {
-            Role::Peer => State::Peer(hello.sender.node),
-            Role::Bulk => State::Serve(hello.sender.node),
-            Role::Client => State::Client,
-        };
-        let slot = self.shard.links.insert(connection, 1, state, inbox, self.now);
+        let slot = self.shard.links.insert(connection, 1, State::greeted(hello), inbox, self.now);
         let host = self.shard.links.host.at(hello.role.port());
         match hello.judge(&host) {
             Ok(version) => self.seat(base, network, slot, hello, version)?,

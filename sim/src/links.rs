@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 
+use ringraft_net::connection::State;
 use ringraft_net::handshake::{HANDSHAKE_BYTES, Hello, Host, Role};
-use ringraft_net::patience::{DIAL_PAUSE, DIAL_TIME, FRAME_TIME, GREETING_TIME, SEND_TIME};
+use ringraft_net::patience::{DIAL_PAUSE, FRAME_TIME, SEND_TIME};
 use ringraft_net::{Frame, FrameHeader, Identity, Inbox, Outbox};
 use ringraft_shard::links::{ConnectionId, Links};
 use ringraft_shard::mesh::MeshEnd;
@@ -32,42 +33,6 @@ pub(crate) enum Parcel {
     Drop(ConnectionId),
     /// The node's data directory is an older copy.
     OlderCopy,
-}
-
-/// What a connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    /// Accepted; its greeting is awaited.
-    Greeting { port: Role },
-    /// A connect to a peer is under way, to be a peer's or to fetch snapshots.
-    Dialing(NodeId, Role),
-    /// Our greeting is sent; the welcome is awaited.
-    Dialed(NodeId, Role),
-    /// A peer's shard.
-    Peer(NodeId),
-    /// Snapshots are fetched from a peer's shard here.
-    Pull(NodeId),
-    /// A peer's shard fetches snapshots here.
-    Serve(NodeId),
-    /// A client.
-    Client,
-}
-
-impl State {
-    /// Whether frames come and go.
-    pub(crate) fn is_open(self) -> bool {
-        matches!(self, Self::Peer(_) | Self::Pull(_) | Self::Serve(_) | Self::Client)
-    }
-
-    /// The link of which it is, or is to be, the connection.
-    fn link(self) -> Option<(NodeId, Role)> {
-        match self {
-            Self::Dialing(node, role) | Self::Dialed(node, role) => Some((node, role)),
-            Self::Peer(node) => Some((node, Role::Peer)),
-            Self::Pull(node) => Some((node, Role::Bulk)),
-            Self::Greeting { .. } | Self::Serve(_) | Self::Client => None,
-        }
-    }
 }
 
 /// One connection.
@@ -198,13 +163,11 @@ impl SimLinks {
             self.generations.push(0);
             (self.sockets.len() - 1) as u32
         });
-        let (limit, patience) = match state {
-            State::Dialing(..) => (self.limits.peer, DIAL_TIME),
-            State::Peer(_) => (self.limits.peer, FRAME_TIME),
-            State::Pull(_) | State::Serve(_) => (self.limits.peer, FRAME_TIME),
-            State::Greeting { port: Role::Peer } => (self.limits.peer, GREETING_TIME),
-            State::Greeting { .. } => (self.limits.client, GREETING_TIME),
-            State::Dialed(..) | State::Client => (self.limits.client, FRAME_TIME),
+        let limit = match state {
+            State::Greeting { port: Role::Client | Role::Bulk }
+            | State::Dialed(..)
+            | State::Client => self.limits.client,
+            _ => self.limits.peer,
         };
         self.sockets[slot as usize] = Some(Box::new(Socket {
             connection,
@@ -214,7 +177,7 @@ impl SimLinks {
             state,
             stalled: false,
             stuck_since: None,
-            deadline: now.after(patience),
+            deadline: now.after(state.patience()),
             generation: self.generations[slot as usize],
         }));
         self.by_connection.insert(connection, slot);
@@ -292,11 +255,7 @@ impl SimLinks {
         let mut out = Vec::new();
         for (slot, place) in self.sockets.iter_mut().enumerate() {
             let Some(socket) = place else { continue };
-            let waits = match socket.state {
-                State::Greeting { .. } | State::Dialing(..) | State::Dialed(..) => true,
-                _ => socket.inbox.waiting() > 0 && !socket.stalled,
-            };
-            if !waits {
+            if socket.state.is_open() && (socket.inbox.waiting() == 0 || socket.stalled) {
                 socket.deadline = now.after(FRAME_TIME);
             }
             let is_stuck = socket.stuck_since.is_some_and(|since| now.since(since) > SEND_TIME);
@@ -324,7 +283,7 @@ impl SimLinks {
     /// A link to a peer is up over this slot. An older one is replaced; its slot is returned.
     pub(crate) fn link_up(&mut self, node: NodeId, role: Role, slot: u32) -> Option<u32> {
         let socket = self.get(slot).expect("the slot was just in use");
-        socket.state = if role == Role::Bulk { State::Pull(node) } else { State::Peer(node) };
+        socket.state = State::linked(node, role);
         let link = self.link(node, role).expect("only members get here");
         link.dials &= role != Role::Bulk;
         if link.dialing == Some(slot) {

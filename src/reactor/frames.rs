@@ -3,8 +3,8 @@
 use super::meet::send_last;
 use super::{CLOSED, LaneError, Reactor};
 use crate::control::LogEvent;
-use crate::wires::State;
 use ringraft_net::client_wire::ErrorFrame;
+use ringraft_net::connection::State;
 use ringraft_net::handshake::{Hello, Welcome};
 use ringraft_shard::FrameRefusal;
 use ringraft_shard::event::Event;

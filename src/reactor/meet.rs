@@ -4,10 +4,10 @@ use super::{LaneError, Reactor, join};
 use crate::control::LogEvent;
 use crate::parcel::Parcel;
 use crate::seats::Seat;
-use crate::wires::State;
 use io_uring::opcode;
 use io_uring::types::Fd;
 use ringraft_net::Inbox;
+use ringraft_net::connection::State;
 use ringraft_net::handshake::{Hello, RefusalCode, Role, Welcome};
 use ringraft_shard::event::Event;
 use ringraft_shard::{Greeting, PeerAdmission};
@@ -92,12 +92,7 @@ impl Reactor {
         inbox: Inbox,
         seat: Option<Seat>,
     ) -> Result<(), LaneError> {
-        let state = match hello.role {
-            Role::Peer => State::Peer(hello.sender.node),
-            Role::Bulk => State::Serve(hello.sender.node),
-            Role::Client => State::Client,
-        };
-        let slot = self.shard.links.insert(fd, state, inbox, seat, self.now);
+        let slot = self.shard.links.insert(fd, State::greeted(hello), inbox, seat, self.now);
         let host = self.shard.links.host.at(hello.role.port());
         match hello.judge(&host) {
             Ok(version) => self.seat(slot, hello, version)?,
