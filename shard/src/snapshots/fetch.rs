@@ -183,7 +183,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         if is_over {
             match &mut under.step {
                 Step::Asking(_) | Step::Fetching(_) => {
-                    self.give_up(under);
+                    self.drop_file(&under);
                     return Ok(now);
                 }
                 // Told when it has ended; what it reads is on its way.
@@ -378,9 +378,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// The source has none, or gives none: another one is asked, from the beginning, because no two
     /// nodes keep the same file.
     fn next_source(&mut self, now: Ticks, mut under: Install) {
-        if let Step::Fetching(transfer) = &under.step {
-            self.log.drop_snapshot(transfer.number);
-        }
+        self.drop_file(&under);
         match under.others.pop_front() {
             Some(source) => {
                 (under.source, under.heard, under.step) = (source, now, Step::Asking(None));
@@ -390,8 +388,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
     }
 
-    /// It isn't needed any more.
-    fn give_up(&mut self, under: Install) {
+    /// What came of it isn't needed any more.
+    fn drop_file(&mut self, under: &Install) {
         if let Step::Fetching(transfer) = &under.step {
             self.log.drop_snapshot(transfer.number);
         }

@@ -119,16 +119,20 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     pub(super) fn want_snapshot(&mut self, slot: usize, reason: SnapshotReason) -> bool {
-        let group = &self.groups[slot];
-        let is_due = group.applied > group.snapshot_index()
-            && group.halt.is_none()
-            && !self.fetching.is_under(slot)
+        let is_due = self.is_due(slot)
             && !self.snapshots.wanted.contains(slot)
             && self.snapshots.taking.as_ref().is_none_or(|taking| taking.slot != slot);
         if is_due {
             self.snapshots.wanted.push(slot, reason);
         }
         is_due
+    }
+
+    /// Whether a snapshot of a group can be taken, and has anything new to hold.
+    fn is_due(&self, slot: usize) -> bool {
+        let group = &self.groups[slot];
+        let has_new = group.applied > group.snapshot_index();
+        has_new && group.halt.is_none() && !self.fetching.is_under(slot)
     }
 
     /// Goes on with the snapshots. Returns when it wants another turn.
@@ -216,13 +220,10 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     fn begin_snapshot(&mut self, now: Ticks) {
         let Some((slot, reason)) = self.snapshots.wanted.pop() else { return };
-        let group = &mut self.groups[slot];
-        if group.applied <= group.snapshot_index()
-            || group.halt.is_some()
-            || self.fetching.is_under(slot)
-        {
+        if !self.is_due(slot) {
             return;
         }
+        let group = &mut self.groups[slot];
         let term = group.raft.term_at(group.applied).expect("what is applied is held, or its base");
         let last = LogId::new(term, group.applied);
         group.machine.begin_snapshot();
