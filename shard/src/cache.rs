@@ -196,6 +196,26 @@ impl Cache {
         Some(self.slice(place, place.bytes as usize))
     }
 
+    /// A copy of the records from `first` to `last`, as far as they are held one after the other:
+    /// how many, and their bytes. It ends with the one that reaches `bytes_max`.
+    pub(crate) fn copy(
+        &self,
+        slot: usize,
+        first: Index,
+        last: Index,
+        bytes_max: usize,
+    ) -> (u32, Vec<u8>) {
+        let (mut count, mut records) = (0, Vec::new());
+        for record in (first.0..=last.0).map_while(|index| self.get(slot, Index(index))) {
+            records.extend_from_slice(record);
+            count += 1;
+            if records.len() >= bytes_max {
+                break;
+            }
+        }
+        (count, records)
+    }
+
     fn slice(&self, place: &Place, bytes: usize) -> &[u8] {
         let chunk = &self.chunks[(place.chunk - self.chunk_first) as usize];
         &chunk.data[place.offset as usize..place.offset as usize + bytes]
@@ -302,6 +322,24 @@ mod tests {
         // A tail that was evicted whole starts again where its group goes on.
         cache.push_run(b, Index(2), &record(2, 10));
         assert_eq!(cache.first(b), Some(Index(2)));
+    }
+
+    /// A copy ends with what was asked for, with what is held, or with its limit, and holds the
+    /// record that reaches it.
+    #[test]
+    fn copies_end() {
+        let mut cache = Cache::new(1 << 20);
+        let slot = cache.add_tail();
+        let all: Vec<u8> = (5..10).flat_map(|index| record(index, 100)).collect();
+        let one = all.len() / 5;
+        cache.push_run(slot, Index(5), &all);
+        let copied =
+            |first, last, bytes_max| cache.copy(slot, Index(first), Index(last), bytes_max);
+        assert_eq!(copied(6, 7, 1 << 20), (2, all[one..3 * one].to_vec()));
+        assert_eq!(copied(8, 20, 1 << 20), (2, all[3 * one..].to_vec()));
+        assert_eq!(copied(5, 9, one + 1), (2, all[..2 * one].to_vec()));
+        assert_eq!(copied(5, 9, 2 * one), (2, all[..2 * one].to_vec()));
+        assert_eq!(copied(4, 9, 1 << 20), (0, vec![]), "the first one isn't held");
     }
 
     /// The longest record fits.

@@ -200,15 +200,8 @@ impl<D: Device, L: Links> Shard<D, L> {
             at.rest(now);
             return Ok(at.next_at);
         };
-        let mut records = Vec::new();
-        let mut index = first;
-        while let Some(record) = cache.get(slot, index).filter(|_| index <= last)
-            && records.len() < REPAIR_BYTES_MAX
-        {
-            records.extend_from_slice(record);
-            index = index.next();
-        }
-        if !records.is_empty() {
+        let (count, records) = cache.copy(slot, first, last, REPAIR_BYTES_MAX);
+        if count > 0 {
             return self.carry(now, slot, first, &records);
         }
         if busy >= ASKED_MAX {

@@ -56,14 +56,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             self.lend(slot, from, without(AnswerState::Lacks), &[]);
             return Ok(());
         };
-        let mut records = Vec::new();
-        let (mut index, mut count) = (first, 0);
-        while let Some(record) = self.cache.get(slot, index).filter(|_| index <= last)
-            && records.len() < REPAIR_BYTES_MAX
-        {
-            records.extend_from_slice(record);
-            (index, count) = (index.next(), count + 1);
-        }
+        let (count, records) = self.cache.copy(slot, first, last, REPAIR_BYTES_MAX);
         if count > 0 {
             let answer = RepairAnswer { round, first, count, state: AnswerState::Here };
             self.lend(slot, from, answer, &records);
