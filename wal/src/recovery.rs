@@ -89,6 +89,22 @@ pub struct RecoveredGroup {
     pub tail: Option<EntryRun>,
     /// What the newest record says of a snapshot: the log needn't hold what is in it.
     pub named: Option<NamedSnapshot>,
+    /// The payloads of the entries that hold configurations, of the run and of the tail, by index,
+    /// ascending.
+    pub configurations: Vec<(Index, Vec<u8>)>,
+}
+
+impl RecoveredGroup {
+    /// The term of the entry of this index, in the run or in the tail.
+    fn term(&self, index: Index) -> Option<Term> {
+        let of = |first, last, terms: &[(Index, Term)]| {
+            let begun = &terms[..terms.partition_point(|&(start, _)| start <= index)];
+            let is_in = first <= index && index <= last;
+            begun.last().filter(|_| is_in).map(|&(_, term)| term)
+        };
+        let tail = || self.tail.as_ref().and_then(|it| of(it.first, it.last, &it.terms));
+        of(self.first, self.last, &self.runs).or_else(tail)
+    }
 }
 
 /// What a log says of a snapshot.
@@ -612,12 +628,14 @@ impl Recovery {
                     damaged: if is_unsure { Some(FLOOR_UNKNOWN) } else { floor },
                     tail,
                     named: replay.named,
+                    configurations: Vec::new(),
                 },
             );
         }
         let mut used: VecDeque<Segment> = VecDeque::new();
         let mut locals = crate::log::Locals::default();
         let mut node: BTreeMap<(u8, Index), Vec<u8>> = BTreeMap::new();
+        let mut configurations: BTreeMap<(GroupId, Index), Vec<u8>> = BTreeMap::new();
         let mut last = Link::default();
         let mut repeat = Vec::new();
         for &(segment, block) in &outcome.kept {
@@ -639,6 +657,13 @@ impl Recovery {
                 }
                 locals.note(&record, &bytes, header.sequence);
             }
+            for found in std::mem::take(&mut block.configurations) {
+                // Index and term say which entry it is: what became of entries became of these.
+                let group = recovered.groups.get(&found.group);
+                if group.and_then(|group| group.term(found.id.index)) == Some(found.id.term) {
+                    configurations.insert((found.group, found.id.index), found.payload);
+                }
+            }
             last = Link {
                 sequence: header.sequence,
                 previous: header.previous,
@@ -647,6 +672,10 @@ impl Recovery {
             repeat = std::mem::take(&mut block.directory);
         }
         recovered.node_records = node.into_values().collect();
+        for ((group, index), payload) in configurations {
+            let group = recovered.groups.get_mut(&group).expect("one that holds an entry");
+            group.configurations.push((index, payload));
+        }
         recovered.last = last.sequence;
         // Written, but nothing kept: torn, stale, or left of an interrupted removal. An old file
         // that may be evidence of rot stays.

@@ -34,6 +34,14 @@ pub(crate) enum Step {
     Node { kind: RecordKind, is_carried: bool },
 }
 
+/// An entry that holds a configuration of its group; a block rarely has one.
+#[derive(Clone, Debug)]
+pub(crate) struct ScannedConfiguration {
+    pub(crate) group: GroupId,
+    pub(crate) id: LogId,
+    pub(crate) payload: Vec<u8>,
+}
+
 /// A block whose header and directories are intact.
 #[derive(Clone, Debug)]
 pub(crate) struct ScannedBlock {
@@ -45,6 +53,8 @@ pub(crate) struct ScannedBlock {
     pub(crate) steps: Vec<Step>,
     /// Local records, as they are, with their header's kind.
     pub(crate) locals: Vec<Vec<u8>>,
+    /// Of its entries, carried ones among them, those that hold configurations.
+    pub(crate) configurations: Vec<ScannedConfiguration>,
     pub(crate) damaged: Vec<DirectoryItem>,
     pub(crate) is_rotten: bool,
     pub(crate) is_padding_bad: bool,
@@ -260,11 +270,18 @@ fn summarize(
 ) -> Result<ScannedBlock, u8> {
     let mut steps: Vec<Step> = Vec::new();
     let mut locals = Vec::new();
+    let mut configurations = Vec::new();
     let result = walk(block, seen, |record, inner| {
         note_step(&mut steps, record, inner);
-        let kind = inner.map_or(record.header.kind, |inner| inner.header.kind);
-        if !kind.is_entry() && kind != RecordKind::Truncate {
-            locals.push(inner.unwrap_or(record).bytes.to_vec());
+        let Record { header, payload, bytes } = *inner.unwrap_or(record);
+        match header.kind {
+            RecordKind::Configuration => configurations.push(ScannedConfiguration {
+                group: header.group,
+                id: LogId::new(header.term, header.index),
+                payload: payload.to_vec(),
+            }),
+            kind if kind.is_entry() || kind == RecordKind::Truncate => {}
+            _ => locals.push(bytes.to_vec()),
         }
     });
     if let Some(kind) = result.unknown_kind {
@@ -283,6 +300,7 @@ fn summarize(
         repeated: (!follows).then(|| block.repeated()),
         steps,
         locals,
+        configurations,
         is_rotten: result.rotten.is_some() || !result.damaged.is_empty(),
         damaged: result.damaged,
         is_padding_bad: !block.padding_is_zero(),
