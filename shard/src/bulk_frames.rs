@@ -3,7 +3,7 @@
 use crate::error::FrameRefusal;
 use crate::links::Links;
 use crate::shard::Shard;
-use ringraft_net::{Frame, Kind, WireError, bulk_wire};
+use ringraft_net::{Frame, Kind, bulk_wire};
 use ringraft_types::{Met, NodeId, Ticks};
 use ringraft_wal::device::Device;
 
@@ -29,8 +29,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             return Ok(());
         }
         let group = frame.header.group;
-        let malformed =
-            |error: WireError| FrameRefusal::Malformed { kind, what: error.to_string() };
+        let malformed = |error| FrameRefusal::malformed(kind, error);
         match kind {
             Kind::SnapshotAsk => {
                 let ask = bulk_wire::snapshot_ask(frame).map_err(malformed)?;

@@ -12,7 +12,7 @@ use crate::session::Verdict;
 use crate::shard::Shard;
 use ringraft_net::client_wire::{self, BatchWriter, LocateReply, Reply, Requests};
 use ringraft_net::status::{GroupRole, GroupStatus, NodeStatus};
-use ringraft_net::{Frame, Identity, Kind, Outbox, WireError};
+use ringraft_net::{Frame, Identity, Kind, Outbox};
 use ringraft_raft::{Input, RoleKind};
 use ringraft_types::command::Envelope;
 use ringraft_types::record::{self, RecordKind};
@@ -29,8 +29,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     ) -> Result<Result<(), FrameRefusal>, ShardError> {
         let kind = frame.header.kind;
         let group = frame.header.group;
-        let malformed =
-            |error: WireError| FrameRefusal::Malformed { kind, what: error.to_string() };
+        let malformed = |error| FrameRefusal::malformed(kind, error);
         match kind {
             Kind::Writes | Kind::Reads => {
                 let opened = match kind {

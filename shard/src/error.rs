@@ -1,5 +1,6 @@
 //! What stops a shard, and with it the process.
 
+use ringraft_net::{Kind, WireError};
 use ringraft_types::{GroupId, Ticks};
 
 /// The world broke a promise that the shard can't go on without.
@@ -47,7 +48,7 @@ pub enum FrameRefusal {
     #[error("a {kind:?} frame has a malformed body: {what}")]
     Malformed {
         /// The frame's kind.
-        kind: ringraft_net::Kind,
+        kind: Kind,
         /// What is wrong with it.
         what: String,
     },
@@ -55,7 +56,7 @@ pub enum FrameRefusal {
     #[error("a {kind:?} frame doesn't belong on this port")]
     WrongPort {
         /// The frame's kind.
-        kind: ringraft_net::Kind,
+        kind: Kind,
     },
     /// The sender isn't who the connection belongs to.
     #[error("the frame's sender isn't the one that shook hands")]
@@ -76,4 +77,11 @@ pub enum FrameRefusal {
         /// What is wrong.
         what: String,
     },
+}
+
+impl FrameRefusal {
+    /// A body that can't be opened.
+    pub(crate) fn malformed(kind: Kind, error: WireError) -> Self {
+        Self::Malformed { kind, what: error.to_string() }
+    }
 }

@@ -97,10 +97,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         if !peer.is_up() || self.is_stopping && is_new {
             return Ok(Ok(()));
         }
-        let malformed = |error: ringraft_net::WireError| FrameRefusal::Malformed {
-            kind,
-            what: error.to_string(),
-        };
+        let malformed = |error| FrameRefusal::malformed(kind, error);
         match kind {
             Kind::Beats => {
                 let view = match wire::beats(frame) {
@@ -230,10 +227,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let group = frame.header.group;
         let (head, records) = match wire::append(frame) {
             Ok(opened) => opened,
-            Err(error) => {
-                let what = error.to_string();
-                return Ok(Err(FrameRefusal::Malformed { kind: Kind::Append, what }));
-            }
+            Err(error) => return Ok(Err(FrameRefusal::malformed(Kind::Append, error))),
         };
         let Some(&slot) = self.slots.get(&group) else { return Ok(Ok(())) };
         if head.prev_index.0 > NUMBER_MAX {

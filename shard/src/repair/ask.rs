@@ -297,10 +297,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     ) -> Result<Result<(), FrameRefusal>, ShardError> {
         let (answer, records) = match wire::repair_answer(frame) {
             Ok(opened) => opened,
-            Err(error) => {
-                let (kind, what) = (Kind::RepairAnswer, error.to_string());
-                return Ok(Err(FrameRefusal::Malformed { kind, what }));
-            }
+            Err(error) => return Ok(Err(FrameRefusal::malformed(Kind::RepairAnswer, error))),
         };
         let group = frame.header.group;
         let Some(&slot) = self.slots.get(&group) else { return Ok(Ok(())) };

@@ -43,10 +43,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         from: NodeId,
         frame: &Frame<'_>,
     ) -> Result<(), FrameRefusal> {
-        let (ask, runs) = wire::repair_ask(frame).map_err(|error| FrameRefusal::Malformed {
-            kind: Kind::RepairAsk,
-            what: error.to_string(),
-        })?;
+        let (ask, runs) = wire::repair_ask(frame)
+            .map_err(|error| FrameRefusal::malformed(Kind::RepairAsk, error))?;
         let Some(&slot) = self.slots.get(&frame.header.group) else { return Ok(()) };
         let (round, first) = (ask.round, runs[0].first);
         let without = |state| RepairAnswer { round, first, count: 0, state };
