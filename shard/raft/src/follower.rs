@@ -96,9 +96,7 @@ pub(crate) fn take_append(
         replica.commit_to(commit.min(replica.log().last()), out);
     }
     replica.commit_to(commit.min(matched), out);
-    let outcome = AppendOutcome::Accepted { matched };
-    let reply = Message::AppendReply { term, append_term: term, outcome, commit: replica.commit() };
-    replica.send_gated(from, reply, matched, out);
+    replica.send_gated(from, accepted(replica, matched), matched, out);
 }
 
 /// The first of an append's entries that the log lacks or holds otherwise; the one after the
@@ -120,6 +118,13 @@ fn first_missing(log: &Log, prev: Index, heads: &[EntryHead]) -> Index {
         first = first.next();
     }
     first
+}
+
+/// The word that the log agrees with that of this term's leader up to `matched`.
+fn accepted(replica: &Replica, matched: Index) -> Message {
+    let term = replica.term();
+    let outcome = AppendOutcome::Accepted { matched };
+    Message::AppendReply { term, append_term: term, outcome, commit: replica.commit() }
 }
 
 /// Refuses an append after `prev`, or an install. Nothing is promised but the term.
@@ -150,10 +155,7 @@ pub(crate) fn take_install(replica: &mut Replica, from: NodeId, base: LogId, out
         out.install = Some(Install { from, base });
         return;
     }
-    let term = replica.term();
-    let outcome = AppendOutcome::Accepted { matched: base.index };
-    let reply = Message::AppendReply { term, append_term: term, outcome, commit: replica.commit() };
-    replica.send_gated(from, reply, base.index, out);
+    replica.send_gated(from, accepted(replica, base.index), base.index, out);
 }
 
 /// Tells the leader, if there is one, that a snapshot up to `last` is loaded here; once what this
@@ -165,11 +167,8 @@ pub(crate) fn report_installed(
     out: &mut Output,
 ) {
     let (Some(to), Some(token)) = (leader, out.token) else { return };
-    let term = replica.term();
-    let outcome = AppendOutcome::Accepted { matched: last };
-    let message =
-        Message::AppendReply { term, append_term: term, outcome, commit: replica.commit() };
-    out.send_after_persist.push(Gated { token, envelope: Envelope { to, message } });
+    let envelope = Envelope { to, message: accepted(replica, last) };
+    out.send_after_persist.push(Gated { token, envelope });
 }
 
 /// Takes a heartbeat of this term's leader. It moves the commit index, never what is matched.

@@ -235,12 +235,6 @@ impl Leader {
         peer.feed(replica, now, out);
     }
 
-    /// The log begins later than before: who still needs what is gone is brought up to date by a
-    /// snapshot.
-    pub(crate) fn on_released(&mut self, replica: &Replica, now: Ticks, out: &mut Output) {
-        self.feed_all(replica, now, out);
-    }
-
     /// The first entry that some member which was heard of late may still need from this log: what
     /// follows what it holds, or what follows the base if it is told to install. Learners count:
     /// one that is told to install again and again never catches up.
@@ -311,7 +305,8 @@ impl Leader {
         }
     }
 
-    fn feed_all(&mut self, replica: &Replica, now: Ticks, out: &mut Output) {
+    /// Sends every peer what it may be sent now.
+    pub(crate) fn feed_all(&mut self, replica: &Replica, now: Ticks, out: &mut Output) {
         for peer in &mut self.peers {
             peer.feed(replica, now, out);
         }

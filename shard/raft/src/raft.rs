@@ -87,7 +87,8 @@ impl Raft {
             Input::Released { through } => {
                 self.replica.release(through);
                 if let Role::Leader(leader) = &mut self.role {
-                    leader.on_released(&self.replica, now, out);
+                    // Who still needs what is gone is brought up to date by a snapshot.
+                    leader.feed_all(&self.replica, now, out);
                 }
             }
             Input::Installed { last, configuration } => {
