@@ -20,8 +20,8 @@ use ringraft_types::LogId;
 pub(crate) enum Floor {
     /// The log ends before what is lost: a leader sends it again.
     Lost(LogId),
-    /// The log goes on over what can't be read: no leader knows that it is wanted, so none sends it,
-    /// and a log that grows proves nothing. Only the owner knows when it can read all again.
+    /// The log goes on over what can't be read: no leader knows that it is wanted, so none sends
+    /// it, and a log that grows proves nothing. Only the owner knows when it can read all again.
     Unreadable(LogId),
 }
 
@@ -32,8 +32,8 @@ impl Floor {
         }
     }
 
-    /// Whether a durable snapshot that ends with `base` holds all that was promised: at most as many
-    /// entries, or none that can still be committed.
+    /// Whether a durable snapshot that ends with `base` holds all that was promised: at most as
+    /// many entries, or none that can still be committed.
     pub(crate) fn is_covered(self, base: LogId) -> bool {
         self.id().index <= base.index || self.id() <= base
     }

@@ -114,10 +114,11 @@ pub enum Input<'a> {
     /// needn't wait for its silence.
     Resigned(NodeId),
     /// The owner found that entries it holds can't be read back: rot. Until it has them again, or
-    /// starts anew without them, the group neither leads nor campaigns, because it couldn't bring its
-    /// followers up to date; it votes as if all it holds were whole, and goes on taking entries (S05).
+    /// starts anew without them, the group neither leads nor campaigns, because it couldn't bring
+    /// its followers up to date; it votes as if all it holds were whole, and goes on taking entries
+    /// (S05).
     Damaged,
-    /// The owner can read back all that it holds: what [`Input::Damaged`] was about is durable again,
-    /// as it was. What else the group owes, it owes still.
+    /// The owner can read back all that it holds: what [`Input::Damaged`] was about is durable
+    /// again, as it was. What else the group owes, it owes still.
     Mended,
 }

@@ -20,8 +20,8 @@
 //! 7. Ask [`Raft::judge`] before stepping what another node said; what it refuses is not stepped.
 //! 8. Answer every `Output::fetch` with one [`Input::Fetched`]; empty if it can't be read.
 //! 9. Give the beginning of the log up only behind a durable snapshot, and say so by
-//!    [`Input::Released`]. Keep what [`Raft::needed_from`] names, within a bound of the owner's own,
-//!    so that a small lag is made up for from the log and an install isn't overtaken.
+//!    [`Input::Released`]. Keep what [`Raft::needed_from`] names, within a bound of the owner's
+//!    own, so that a small lag is made up for from the log and an install isn't overtaken.
 //! 10. What `Output::install` asks for may take its time. When the snapshot is durable, ask
 //!     [`Raft::may_install`], load it, and step [`Input::Installed`] before anything else. When
 //!     `Output::emptied` answers, forget every cached entry of the group.
@@ -36,8 +36,8 @@
 //! `raft` takes the inputs and holds the transitions between roles. `replica` is what a node has
 //! whatever its role, `durable` what of it is on the disk. `candidate`, `follower` and `leader` are
 //! the roles; `progress` is one follower as its leader sees it, `reads` are linearizable reads.
-//! `membership` is who votes, `change` how that changes, `leader/members` what a leader does about it.
-//! `floor` is what a node votes by that lost entries to rot, and when it is whole again.
+//! `membership` is who votes, `change` how that changes, `leader/members` what a leader does about
+//! it. `floor` is what a node votes by that lost entries to rot, and when it is whole again.
 //! `invariants` says what must hold after every step, `breach` what other nodes may not say.
 #![forbid(unsafe_code)]
 

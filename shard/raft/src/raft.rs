@@ -240,8 +240,8 @@ impl Raft {
         self.peers().map(|peer| (peer.id, peer.matched, peer.commit))
     }
 
-    /// Of every other member, what the leader counts of it in this term: up to where its log agrees,
-    /// and the newest read round that it answered. Nothing if this node doesn't lead.
+    /// Of every other member, what the leader counts of it in this term: up to where its log
+    /// agrees, and the newest read round that it answered. Nothing if this node doesn't lead.
     pub fn peers_counted(&self) -> impl Iterator<Item = (NodeId, Index, u64)> + '_ {
         self.peers().map(|peer| (peer.id, peer.matched, peer.round))
     }
@@ -264,8 +264,8 @@ impl Raft {
     }
 
     /// The first entry that this leader should keep for the sake of others: the lowest that some
-    /// member needs which was heard of late, from what it holds or from what it was told to install.
-    /// The one after [`Raft::last`] if nobody needs any, or another node leads.
+    /// member needs which was heard of late, from what it holds or from what it was told to
+    /// install. The one after [`Raft::last`] if nobody needs any, or another node leads.
     pub fn needed_from(&self) -> Index {
         match &self.role {
             Role::Leader(leader) => leader.needed_from(&self.replica, self.now),
@@ -470,8 +470,8 @@ impl Raft {
         self.replica.send_gated(from, reply, Index::ZERO, out);
     }
 
-    /// Gives or refuses the term's vote (thesis 3.4 and 3.6.1). Also to a node that isn't a voter as
-    /// far as this one knows, and if this one is none: either may not know yet (4.2.2).
+    /// Gives or refuses the term's vote (thesis 3.4 and 3.6.1). Also to a node that isn't a voter
+    /// as far as this one knows, and if this one is none: either may not know yet (4.2.2).
     fn on_vote(&mut self, from: NodeId, term: Term, last: LogId, out: &mut Output) {
         if term > self.term() {
             if self.sticks_against(from) {
