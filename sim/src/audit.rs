@@ -10,7 +10,8 @@ use ringraft_types::{ClientId, GroupId, Index, Met, NodeId, Term, Ticks};
 use ringraft_wal::device::memory::MemoryDevice;
 use ringraft_wal::snapshot::CHUNK_HEAD_BYTES;
 use ringraft_wal::{
-    Log, LogSettings, ReadRequest, Recovered, RecoveredGroup, Recovery, RecoveryStep, WalError,
+    Log, LogSettings, ReadError, ReadRequest, Recovered, RecoveredGroup, Recovery, RecoveryStep,
+    WalError,
 };
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -60,16 +61,21 @@ impl Found {
     /// Whether an entry can be read, or is in a snapshot.
     pub(crate) fn holds(&mut self, group: GroupId, index: Index) -> bool {
         let (first, last) = (index, index);
-        self.log.read(ReadRequest { ticket: 1, group, first, last, bytes_max: 1 });
+        let one = ReadRequest { ticket: 1, group, first, last, bytes_max: 1 };
+        self.read(one).is_ok() || index <= self.saved(group)
+    }
+
+    /// Reads entries back: all, or the first of them.
+    fn read(&mut self, request: ReadRequest) -> Result<Vec<u8>, ReadError> {
+        self.log.read(request);
         let mut now = 0;
-        let done = loop {
+        loop {
             if let Some(done) = self.log.take_read() {
-                break done;
+                return done.result;
             }
             now += 1_000;
             self.log.turn(Ticks(now), &mut self.device).expect("the memory doesn't fail");
-        };
-        done.result.is_ok() || index <= self.saved(group)
+        }
     }
 
     /// The records of a group's entries, by index.
@@ -83,16 +89,8 @@ impl Found {
         let (mut first, last) = tail.map_or((found.first, found.last), |it| (it.first, it.last));
         while first <= last {
             let bytes_max = 1 << 20;
-            self.log.read(ReadRequest { ticket: 1, group, first, last, bytes_max });
-            let mut now = 0;
-            let done = loop {
-                if let Some(done) = self.log.take_read() {
-                    break done;
-                }
-                now += 1_000;
-                self.log.turn(Ticks(now), &mut self.device).expect("the memory doesn't fail");
-            };
-            let bytes = done.result.unwrap_or_else(|error| panic!("I-11: group {group}: {error}"));
+            let bytes = self.read(ReadRequest { ticket: 1, group, first, last, bytes_max });
+            let bytes = bytes.unwrap_or_else(|error| panic!("I-11: group {group}: {error}"));
             let mut rest = &bytes[..];
             while !rest.is_empty() {
                 let record = record::decode(rest).expect("V13: the log reads back sound records");
