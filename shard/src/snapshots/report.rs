@@ -120,9 +120,10 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     pub(crate) fn snapshot_activity(&self, slot: usize) -> SnapshotActivity {
         let (snapshots, group) = (&self.snapshots, &self.groups[slot]);
+        let is_told = group.install.is_some_and(|(_, base)| base.index > group.applied);
         if snapshots.taking.as_ref().is_some_and(|taking| taking.slot == slot) {
             SnapshotActivity::Taking
-        } else if group.install.is_some_and(|(_, base)| base.index > group.applied) {
+        } else if is_told || self.fetching.is_under(slot) {
             SnapshotActivity::Installing
         } else if snapshots.wanted.contains(slot) {
             SnapshotActivity::Waiting

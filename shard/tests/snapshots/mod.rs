@@ -332,6 +332,25 @@ fn a_follower_installs_a_snapshot() {
     assert_eq!(world.shard(away).metrics().snapshots_installed, 0, "once is enough");
 }
 
+/// Goal: people are told of an install for as long as one is under way, also before the leader says
+/// once more that it is needed.
+#[test]
+fn an_install_is_told_from_its_beginning() {
+    let (mut world, leader) = cluster(17, 3, BY_HAND);
+    let away = away(&mut world, leader, 10_000);
+    let mut looks = 0;
+    while world.shard(away).metrics().snapshots_installed == 0 {
+        world.run_for(Ticks(20));
+        if world.shard(away).install_progress().is_some() {
+            looks += 1;
+            assert_eq!(world.group(away).activity, SnapshotActivity::Installing, "look {looks}");
+        }
+    }
+    assert!(looks > 0);
+    world.run_for(Ticks::from_millis(500));
+    assert_eq!(world.group(away).activity, SnapshotActivity::None);
+}
+
 /// Goal: a connection that breaks, again and again, costs the chunks that were on their way, not
 /// those that are here; a leader that is gone isn't needed to end what it began (SN-11).
 #[test]
