@@ -12,6 +12,7 @@ use ringraft_wal::SnapshotError;
 use ringraft_wal::device::memory::{Effect, Fault, OperationKind};
 use ringraft_wal::device::{FileId, FileKind};
 use ringraft_wal::snapshot::{CHUNK_BYTES, CHUNK_HEAD_BYTES, CHUNK_ROOM, HEAD_BYTES};
+use std::collections::BTreeSet;
 
 /// "No space left on device".
 const ENOSPC: i32 = 28;
@@ -550,4 +551,73 @@ fn an_idle_group_pins_nothing() {
         let segments = files(&world, leader, FileKind::Segment);
         assert!(segments.len() <= 6, "round {round}: {} segments", segments.len());
     }
+}
+
+/// Goal: groups that need a snapshot take turns: one whose installs fail doesn't keep the others from
+/// theirs.
+#[test]
+fn groups_take_turns_with_installs() {
+    let groups: BTreeSet<GroupId> = (1..=3).map(GroupId).collect();
+    let mut world = World::with_rules(18, 3, groups.len() as u64, BY_HAND);
+    let away = NodeId(3);
+    world.kill(away, |_| false);
+    world.elect();
+    world.run_for(Ticks::from_millis(500));
+    for node in [NodeId(1), NodeId(2)] {
+        assert_eq!(world.shard(node).want_snapshots(SnapshotReason::Asked), groups.len());
+    }
+    world.run_for(Ticks::from_millis(5_000));
+    world.start(away);
+    // One file there is room for: a segment of its log.
+    let effect = Effect::Errno(ENOSPC);
+    let fault = Fault { on: OperationKind::Create, after: 1, count: u32::MAX, effect };
+    world.shard(away).device.inject(fault);
+    let mut failed = Vec::new();
+    while failed.len() < 2 * groups.len() {
+        world.run_for(Ticks::from_millis(100));
+        failed.extend(world.events(away).into_iter().filter_map(|event| match event {
+            ShardEvent::InstallFailed { group, .. } => Some(group),
+            _ => None,
+        }));
+    }
+    for round in failed.chunks(groups.len()) {
+        let round: BTreeSet<GroupId> = round.iter().copied().collect();
+        assert_eq!(round, groups, "{failed:?}");
+    }
+    // With room again all of them come to their end.
+    world.kill(away, |_| false);
+    world.start(away);
+    world.run_for(Ticks::from_millis(5_000));
+    assert_eq!(world.shard(away).metrics().snapshots_installed, groups.len() as u64);
+    world.assert_converged();
+}
+
+/// Goal: a source that can't read its snapshot offers it no more, and takes another one in its place,
+/// which is then given (A23, S30).
+#[test]
+fn a_source_replaces_what_it_cant_read() {
+    let (mut world, leader) = cluster(19, 3, BY_HAND);
+    let away = away(&mut world, leader, 10_000);
+    let rotten = files(&world, leader, FileKind::Snapshot)[0];
+    world.shard(leader).device.flip_bit(rotten, (HEAD_BYTES as u64 + 100) * 8);
+    world.events(leader);
+    let ShardEvent::SnapshotInstalled { from, last, .. } = await_installed(&mut world, away) else {
+        unreachable!("that is what is waited for")
+    };
+    let said = world.events(leader);
+    let is_told = said.iter().any(|event| {
+        matches!(event, ShardEvent::SnapshotUnreadable { number, error: LoadFailure::Chunk(_), .. }
+            if *number == rotten.number)
+    });
+    assert!(is_told, "{said:?}");
+    let taken = said.iter().find_map(|event| match *event {
+        ShardEvent::SnapshotTaken { reason, last, .. } => Some((reason, last)),
+        _ => None,
+    });
+    assert_eq!(taken, Some((SnapshotReason::Unreadable, last)), "{said:?}");
+    assert_eq!(from, leader);
+    let kept = files(&world, leader, FileKind::Snapshot);
+    assert!(kept.len() == 1 && kept[0] != rotten, "{kept:?}");
+    world.run_for(Ticks::from_millis(500));
+    world.assert_converged();
 }
