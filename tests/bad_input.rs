@@ -286,6 +286,11 @@ fn wrong_frames_close_their_connection() {
         ("a batch of noise", frame(Kind::Writes, GROUP, &noise(500, 2))),
         ("a batch too short", frame(Kind::Reads, GROUP, b"1234")),
         ("a batch of group 0", frame(Kind::Reads, GroupId(0), &[0; 8])),
+        ("a question about members, too short", frame(Kind::Members, GROUP, b"1234")),
+        ("the members of group 0", frame(Kind::Members, GroupId(0), &[0; 8])),
+        ("a change too short", frame(Kind::Change, GROUP, &[0; 23])),
+        ("a change of noise", frame(Kind::Change, GROUP, &noise(500, 5))),
+        ("a change to nobody", frame(Kind::Change, GROUP, &[[0; 16], [1; 16]].concat()[..24])),
         ("too many requests", frame(Kind::Reads, GROUP, &[0xff, 0xff, 0, 0, 0, 0, 0, 0])),
         ("a payload over the limit", {
             frame(Kind::Writes, GROUP, &{
@@ -318,7 +323,9 @@ fn wrong_frames_close_their_connection() {
     ] {
         cases.push(("a peer's frame", frame(kind, GROUP, &[0; 60])));
     }
-    for kind in [Kind::Replies, Kind::LocateReply, Kind::StatusReply, Kind::Error] {
+    for kind in
+        [Kind::Replies, Kind::LocateReply, Kind::StatusReply, Kind::Error, Kind::MembersReply]
+    {
         cases.push(("a server's frame", frame(kind, GROUP, &[0; 60])));
     }
     for (what, bytes) in cases {

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use ringraft_types::GroupId;
+use ringraft_types::{ConfigurationError, GroupId};
 
 use crate::client::{Reason, SubmitError, Trouble};
 use crate::frame::{Kind, WIRE_VERSION, WIRE_VERSION_MIN};
@@ -157,6 +157,14 @@ pub enum WireError {
         count: usize,
         /// The limit.
         limit: usize,
+    },
+    /// The members in a frame are none that a group can have.
+    #[error("{kind:?} frame, its members: {error}; name others, or upgrade the older end")]
+    Members {
+        /// The frame's kind.
+        kind: Kind,
+        /// What is wrong with them.
+        error: ConfigurationError,
     },
     /// A frame's group is zero where one is needed, or the other way round.
     #[error("{kind:?} frame names group {group}: a frame of this kind can't")]

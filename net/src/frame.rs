@@ -68,6 +68,12 @@ pub enum Kind {
     StatusReply = 22,
     /// Why the connection is about to be closed (`client_wire::ErrorFrame`).
     Error = 23,
+    /// "Who are the members of this group?" (`members_wire::members`).
+    Members = 24,
+    /// A change of a group's members (`members_wire::ChangeAsk`).
+    Change = 25,
+    /// The answer to both (`members_wire::MembersReply`).
+    MembersReply = 26,
     /// "Which snapshot of this group do you keep?" (`bulk_wire::SnapshotAsk`).
     SnapshotAsk = 32,
     /// The answer (`bulk_wire::SnapshotOffer`).
@@ -98,6 +104,9 @@ impl Kind {
             21 => Self::Status,
             22 => Self::StatusReply,
             23 => Self::Error,
+            24 => Self::Members,
+            25 => Self::Change,
+            26 => Self::MembersReply,
             32 => Self::SnapshotAsk,
             33 => Self::SnapshotOffer,
             34 => Self::ChunkAsk,
@@ -140,6 +149,9 @@ impl Kind {
             Self::Chunk => 512 << 10,
             Self::RepairAsk => 2 << 10,
             Self::Locate | Self::Status => 0,
+            Self::Members => 8,
+            Self::Change => 66 << 10,
+            Self::MembersReply => 72 << 10,
             Self::LocateReply => 8 << 10,
             Self::Error => 1 << 10,
         }

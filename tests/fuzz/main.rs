@@ -9,10 +9,13 @@ mod targets;
 
 use fastrand::Rng;
 use ringraft_net::client_wire::{BatchWriter, write_locate};
+use ringraft_net::members_wire::{ChangeAsk, Member, MemberChange, Members, MembersReply, Peer};
 use ringraft_net::{Hello, Identity, Kind, Outbox};
 use ringraft_types::command::{Envelope, Keys, PutCommand, RangeCommand};
 use ringraft_types::record::{self, RecordKind};
-use ringraft_types::{ClientId, ClusterId, GroupId, Index, ShardId, Term};
+use ringraft_types::{
+    ClientId, ClusterId, Configuration, GroupId, Incarnation, Index, NodeId, ShardId, Status, Term,
+};
 use std::path::{Path, PathBuf};
 use targets::{TARGETS, Target};
 
@@ -59,7 +62,8 @@ fn sound(target: &str) -> Vec<Vec<u8>> {
         "frames" => [0, 63, 255].map(|piece| [&[piece][..], &stream].concat()).to_vec(),
         "messages" => {
             let kinds = (1..=u8::MAX).filter(|&kind| Kind::from_u8(kind).is_some());
-            kinds.flat_map(|kind| [vec![kind], [&[kind][..], &stream[64..]].concat()]).collect()
+            let all = kinds.flat_map(|kind| [vec![kind], [&[kind][..], &stream[64..]].concat()]);
+            all.chain(members()).collect()
         }
         "handshakes" => {
             vec![
@@ -79,6 +83,35 @@ fn sound(target: &str) -> Vec<Vec<u8>> {
         "segments" => vec![targets::sound_segment()[..20 << 10].to_vec()],
         other => unreachable!("{other} has no inputs"),
     }
+}
+
+/// A change of members and the answer to it, each behind its kind.
+fn members() -> [Vec<u8>; 2] {
+    let member = |node| Member {
+        node,
+        incarnation: Incarnation(17),
+        peer: format!("p{node}:1"),
+        client: format!("c{node}:2"),
+    };
+    let voters = (1..4).map(NodeId).collect();
+    let configuration = Configuration::first(voters, vec![NodeId(4)]).expect("sound");
+    let members = configuration.members().map(member).collect();
+    let target = Members { configuration, members };
+    let payload = target.encode().expect("short addresses");
+    let (is_held, allow_majority, allow_unready) = (true, false, false);
+    let change = MemberChange::To { target, is_held, allow_majority, allow_unready };
+    let mut ask = vec![Kind::Change as u8];
+    ChangeAsk { call: 1, expected: Index(1), change }.encode(&mut ask).expect("short addresses");
+    let reply = MembersReply {
+        is_leader: true,
+        peers: vec![Peer::default(); 2],
+        members: &payload,
+        ..MembersReply::refusal(1, Status::Ok, NodeId(1))
+    };
+    let mut outbox = Outbox::new(1 << 20);
+    reply.write(&mut outbox, GroupId(1), Identity::default());
+    let sent = outbox.take_for_send().expect("it was just filled");
+    [ask, [&[Kind::MembersReply as u8][..], &sent[64..]].concat()]
 }
 
 fn change(input: &mut Vec<u8>, other: &[u8], rng: &mut Rng) {

@@ -6,7 +6,9 @@ use ringraft::config::{Config, Machine};
 use ringraft_net::client_wire::{self, LocateReply};
 use ringraft_net::handshake::HANDSHAKE_BYTES;
 use ringraft_net::status::NodeStatus;
-use ringraft_net::{Frame, FrameHeader, Hello, Identity, Inbox, Kind, Welcome, bulk_wire, wire};
+use ringraft_net::{
+    Frame, FrameHeader, Hello, Identity, Inbox, Kind, Welcome, bulk_wire, members_wire, wire,
+};
 use ringraft_types::command::{Command, Envelope};
 use ringraft_types::reply::Reply;
 use ringraft_types::{ClusterId, GroupId, Incarnation, NodeId, Ticks, record};
@@ -133,6 +135,15 @@ fn decode(frame: &Frame<'_>) {
         }
         Kind::LocateReply => drop(black_box(LocateReply::read(frame))),
         Kind::StatusReply => drop(black_box(NodeStatus::read(frame))),
+        Kind::Members => drop(black_box(members_wire::members(frame))),
+        Kind::Change => {
+            if let Ok(ask) = members_wire::ChangeAsk::read(frame) {
+                let mut again = Vec::new();
+                ask.encode(&mut again).expect("its addresses were in bounds");
+                assert_eq!(again, frame.body, "one way to write it");
+            }
+        }
+        Kind::MembersReply => drop(black_box(members_wire::MembersReply::read(frame))),
         Kind::Error => drop(black_box(client_wire::ErrorFrame::read(frame))),
         Kind::Locate | Kind::Status => assert!(frame.body.is_empty(), "the header was judged"),
     }

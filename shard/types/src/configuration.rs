@@ -78,7 +78,7 @@ impl Phase {
 }
 
 /// Why there is no such configuration.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigurationError {
     /// Nobody could ever commit anything.
     #[error("a group needs a voter")]

@@ -39,6 +39,8 @@ pub enum Status {
     Unsupported = 15,
     /// Definitely not done: this node is stopping. Another one will lead.
     Stopping = 16,
+    /// Definitely not done: the group's members can't change so. The reply says why.
+    Refused = 17,
 }
 
 impl Status {
@@ -62,6 +64,7 @@ impl Status {
             14 => Self::NoSpace,
             15 => Self::Unsupported,
             16 => Self::Stopping,
+            17 => Self::Refused,
             _ => return None,
         })
     }
