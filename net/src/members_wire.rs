@@ -181,6 +181,11 @@ impl ChangeAsk {
         Ok(())
     }
 
+    /// Gives an encoded change another name.
+    pub(crate) fn name(body: &mut [u8], call: u64) {
+        body[..8].copy_from_slice(&call.to_le_bytes());
+    }
+
     /// Opens the body of a `Change` frame.
     ///
     /// # Errors

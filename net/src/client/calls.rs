@@ -18,6 +18,19 @@ pub(super) enum CallKind {
     Read,
     Locate,
     Status,
+    /// The members of a group, asked of its leader.
+    Members,
+    /// The members of a group, asked of one node.
+    MembersAt,
+    /// A change of a group's members.
+    Change,
+}
+
+impl CallKind {
+    /// Whether it is for one node, and waits with its link.
+    pub(super) const fn is_of_link(self) -> bool {
+        matches!(self, Self::Status | Self::MembersAt)
+    }
 }
 
 /// One call.
@@ -27,9 +40,9 @@ pub(super) struct Call {
     pub(super) kind: CallKind,
     /// Whether its outcome is reported already; a write may live on to fill its gap.
     pub(super) reported: bool,
-    /// A write of which an attempt may lie in a log.
+    /// A write or a change of which an attempt may lie in a log.
     pub(super) in_doubt: bool,
-    /// A read or status whose attempt is unanswered, and where.
+    /// A read or a matter of members whose attempt is unanswered, and where.
     pub(super) out_on: Option<u32>,
     pub(super) group: u32,
     /// A write's number in its session; zero as long as it has none.
@@ -245,7 +258,7 @@ impl Calls {
         }
     }
 
-    /// Reads and status calls that were sent on a connection and not answered.
+    /// Calls beside writes that were sent on a connection and not answered.
     pub(super) fn out_on(&self, link: u32) -> impl Iterator<Item = u32> {
         let slots = self.slots.iter().enumerate();
         slots

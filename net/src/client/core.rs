@@ -15,6 +15,7 @@ use crate::client_wire::{BatchWriter, ITEMS_MAX, REQUEST_HEAD_BYTES, write_locat
 use crate::frame::{Identity, Kind};
 use crate::handshake::Hello;
 use crate::inbox::Inbox;
+use crate::members_wire::write_members;
 use crate::outbox::Outbox;
 use crate::status::write_status;
 
@@ -145,7 +146,7 @@ impl Core {
         let link = self.link_to(address, shard);
         let slot = self.calls.open(CallKind::Status, link as u32, &[], deadline)?;
         let id = self.calls.id(slot);
-        self.links[link].status_queue.push_back(id.0);
+        self.links[link].own_queue.push_back(id.0);
         Ok(id)
     }
 
@@ -155,7 +156,7 @@ impl Core {
         link.and_then(|link| link.welcome).map(|welcome| welcome.shards)
     }
 
-    fn submit(
+    pub(super) fn submit(
         &mut self,
         kind: CallKind,
         group: GroupId,
@@ -205,7 +206,7 @@ impl Core {
             }
         }
         for link in 0..self.links.len() {
-            self.drive_status(now, link);
+            self.drive_own(now, link);
             if let Some(at) = self.links[link].gives_up_at() {
                 self.wake_at = self.wake_at.min(at);
             }
@@ -312,7 +313,7 @@ impl Core {
         link.outbox.clear();
         link.owed = 0;
         while let Some(id) = link.status_out.pop_back() {
-            link.status_queue.push_front(id);
+            link.own_queue.push_front(id);
         }
         // What the server itself said last tells more than that it closed afterwards.
         let is_explained = matches!(
@@ -327,7 +328,17 @@ impl Core {
             let call = self.calls.get_mut(slot);
             call.out_on = None;
             let group = &mut self.groups[call.group as usize];
-            group.reads.push_back(slot);
+            match call.kind {
+                CallKind::Read => group.reads.push_back(slot),
+                CallKind::MembersAt => {
+                    let id = self.calls.id(slot).0;
+                    self.links[at].own_queue.push_back(id);
+                }
+                kind => {
+                    call.in_doubt = kind == CallKind::Change;
+                    group.asks.push_back(slot);
+                }
+            }
         }
         for group in &mut self.groups {
             if group.session_on == Some(at) {
@@ -358,8 +369,12 @@ impl Core {
                 group.settle(&mut self.calls, &mut self.random);
                 continue;
             }
-            let is_queued = call.kind != CallKind::Status && call.out_on.is_none();
-            self.calls.not_done(slot, Reason::Deadline);
+            let is_queued = !call.kind.is_of_link() && call.out_on.is_none();
+            let may_be_made = call.in_doubt || call.out_on.is_some();
+            match call.kind == CallKind::Change && may_be_made {
+                true => self.calls.unknown(slot, Reason::Deadline),
+                false => self.calls.not_done(slot, Reason::Deadline),
+            }
             if !is_queued {
                 self.calls.close(slot);
             }
@@ -369,7 +384,7 @@ impl Core {
                 group.forget_reported(&mut self.calls);
             }
             for link in &mut self.links {
-                link.status_queue.retain(|&id| self.calls.find(id).is_some());
+                link.own_queue.retain(|&id| self.calls.find(id).is_some());
             }
         }
         self.expired = expired;
@@ -442,19 +457,29 @@ impl Core {
                 self.wake_at = self.wake_at.min(retry_at);
             }
         }
+        self.flush_asks(now, place, at);
     }
 
-    fn drive_status(&mut self, now: Ticks, at: usize) {
+    /// Sends what is for one node alone.
+    fn drive_own(&mut self, now: Ticks, at: usize) {
         let link = &mut self.links[at];
-        if link.status_queue.is_empty() {
+        if link.own_queue.is_empty() {
             return;
         }
         match link.want(now) {
             Ok(()) if link.is_open() => {
-                while let Some(id) = link.status_queue.pop_front() {
-                    write_status(&mut link.outbox, self.identity);
+                while let Some(id) = link.own_queue.pop_front() {
+                    let Some(slot) = self.calls.find(id) else { continue };
+                    let call = self.calls.get_mut(slot);
+                    if call.kind == CallKind::Status {
+                        write_status(&mut link.outbox, self.identity);
+                        link.status_out.push_back(id);
+                    } else {
+                        call.out_on = Some(at as u32);
+                        let group = self.groups[call.group as usize].id;
+                        write_members(&mut link.outbox, group, self.identity, id);
+                    }
                     link.owe(1, now);
-                    link.status_out.push_back(id);
                 }
             }
             Ok(()) => {}

@@ -246,7 +246,7 @@ impl Client {
     }
 
     /// Waits until one call is complete; its deadline bounds the wait.
-    fn finish(&mut self, call: CallId) -> Result<Response, ClientError> {
+    pub(super) fn finish(&mut self, call: CallId) -> Result<Response, ClientError> {
         enum Taken {
             Done(Response),
             NotDone(Reason),
@@ -273,12 +273,30 @@ impl Client {
         }
     }
 
+    pub(super) fn core_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+
+    /// How long the blocking calls wait.
+    pub(super) fn timeout(&self) -> Duration {
+        self.options.timeout
+    }
+
+    /// Lets time pass, and goes on with what is under way meanwhile.
+    pub(super) fn pause(&mut self, span: Duration) -> Result<(), ClientError> {
+        let until = self.after(span);
+        while self.wait(until)? {
+            self.turn();
+        }
+        Ok(())
+    }
+
     /// Time since the client began; never zero.
     fn now(&self) -> Ticks {
         Ticks(self.started.elapsed().as_micros() as u64 + 1)
     }
 
-    fn after(&self, timeout: Duration) -> Ticks {
+    pub(super) fn after(&self, timeout: Duration) -> Ticks {
         let span = Ticks(u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX));
         self.now().after(span)
     }

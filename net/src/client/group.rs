@@ -73,6 +73,8 @@ pub(super) struct Group {
     /// Reads to send, oldest first.
     pub(super) reads: VecDeque<u32>,
     pub(super) reads_retry_at: Ticks,
+    /// Questions about members and changes of them to send, oldest first.
+    pub(super) asks: VecDeque<u32>,
     /// Calls that only ask where the group is.
     pub(super) locates: Vec<u32>,
     /// Where they are asked while the leader is known.
@@ -99,6 +101,7 @@ impl Group {
             writes: VecDeque::new(),
             reads: VecDeque::new(),
             reads_retry_at: Ticks::ZERO,
+            asks: VecDeque::new(),
             locates: Vec::new(),
             locate_on: None,
             session: Session::new(client),
@@ -116,6 +119,7 @@ impl Group {
     pub(super) fn has_work(&self) -> bool {
         !(self.writes.is_empty()
             && self.reads.is_empty()
+            && self.asks.is_empty()
             && self.locates.is_empty()
             && self.session.is_empty())
     }
@@ -139,6 +143,7 @@ impl Group {
         };
         self.writes.retain(&mut keep);
         self.reads.retain(&mut keep);
+        self.asks.retain(&mut keep);
         self.locates.retain(&mut keep);
     }
 }

@@ -110,9 +110,9 @@ pub(super) struct Link {
     pub(super) failures: u32,
     /// Not before this is it connected again.
     pub(super) not_before: Ticks,
-    /// Status calls to send, by name.
-    pub(super) status_queue: VecDeque<u64>,
-    /// Status calls that are sent, in order.
+    /// Calls for this very node to send, by name.
+    pub(super) own_queue: VecDeque<u64>,
+    /// Status calls that are sent, in order: their answers don't name them.
     pub(super) status_out: VecDeque<u64>,
 }
 
@@ -131,7 +131,7 @@ impl Link {
             heard: Ticks::ZERO,
             failures: 0,
             not_before: Ticks::ZERO,
-            status_queue: VecDeque::new(),
+            own_queue: VecDeque::new(),
             status_out: VecDeque::new(),
         }
     }

@@ -21,7 +21,9 @@
 //! - A refusal that carries a log index was logged: its number is used up.
 //! - An evicted session: writes in doubt become unknown, all others move to a new session.
 
+mod asks;
 mod calls;
+mod change;
 mod core;
 mod driver;
 mod group;
@@ -31,9 +33,10 @@ mod session;
 
 use std::fmt;
 
-use ringraft_types::{Index, Revision, Status};
+use ringraft_types::{ConfigurationError, Index, Revision, Status};
 
 pub use self::calls::{Completed, Completions};
+pub use self::change::{ChangeError, Changed, GroupMembers};
 pub use self::core::{Core, CoreOptions};
 pub use self::driver::{Client, ClientOptions, Response};
 pub use self::link::{LinkId, Trouble};
@@ -94,6 +97,7 @@ impl fmt::Display for Reason {
                     Status::Damaged => "repair the node's log",
                     Status::NoSpace => "free space on the node's disk",
                     Status::Unsupported => "upgrade the servers",
+                    Status::Refused => "read who the members are before changing them again",
                     _ => "try again",
                 };
                 write!(f, "the server answered {status:?}: {cure}")
@@ -118,6 +122,12 @@ pub enum SubmitError {
         length: usize,
         /// The limit.
         limit: usize,
+    },
+    /// No group can have such members.
+    #[error("no group can have these members: {error}")]
+    Members {
+        /// Why.
+        error: ConfigurationError,
     },
     /// Group zero is nobody's.
     #[error("group 0 doesn't exist: groups count from 1")]

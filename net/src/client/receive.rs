@@ -13,6 +13,7 @@ use crate::error::WireError;
 use crate::frame::{Frame, Kind};
 use crate::handshake::Welcome;
 use crate::inbox::Inbox;
+use crate::members_wire::MembersReply;
 
 /// Nodes beside the endpoints that are remembered: far more than a cluster has. More are not asked.
 const KNOWN_MAX: usize = 64;
@@ -87,6 +88,11 @@ impl Core {
                     self.complete_with_body(slot, frame.body);
                 }
             }
+            Kind::MembersReply => {
+                let reply = MembersReply::read(frame)?;
+                self.links[at].owed = self.links[at].owed.saturating_sub(1);
+                self.take_members_reply(now, at, frame, &reply);
+            }
             Kind::Error => {
                 let ErrorFrame { code, sentence } = ErrorFrame::read(frame)?;
                 let (address, sentence) = (self.links[at].address.clone(), sentence.to_owned());
@@ -128,11 +134,18 @@ impl Core {
                 advice = if advice == Advice::Seek { advice } else { next };
             }
         }
+        self.groups[place].settle(&mut self.calls, &mut self.random);
+        self.heed(now, at, place, advice);
+        Ok(())
+    }
+
+    /// Does what the answers of one frame call for: goes on, waits a little, or looks for another
+    /// leader.
+    pub(super) fn heed(&mut self, now: Ticks, at: usize, place: usize, advice: Advice) {
         let group = &mut self.groups[place];
-        group.settle(&mut self.calls, &mut self.random);
         if advice == Advice::Continue {
             group.failures = 0;
-            return Ok(());
+            return;
         }
         // Refusals of one pipeline that come in several frames are one failure.
         if now >= group.session.retry_at {
@@ -147,7 +160,6 @@ impl Core {
             let not_before = if is_hinted { now } else { group.session.retry_at };
             group.leader = Leader::seek(not_before);
         }
-        Ok(())
     }
 
     fn take_read_reply(&mut self, place: usize, slot: u32, reply: &Reply<'_>) -> Advice {
@@ -170,7 +182,7 @@ impl Core {
         }
     }
 
-    fn complete_with_body(&mut self, slot: u32, body: &[u8]) {
+    pub(super) fn complete_with_body(&mut self, slot: u32, body: &[u8]) {
         let (revision, index) = (Revision(0), Index(0));
         self.calls.done(slot, Answer { flags: 0, revision, index, body });
         self.calls.close(slot);
@@ -307,8 +319,14 @@ impl Core {
         group.failures += 1;
         group.leader = Leader::seek(not_before);
         if group.absent >= self.endpoints.len().max(group.members.len()) {
-            for slot in group.writes.drain(..).chain(group.reads.drain(..)) {
-                self.calls.not_done(slot, Reason::Refused(Status::NoSuchGroup));
+            let waiting = group.writes.drain(..).chain(group.reads.drain(..));
+            for slot in waiting.chain(group.asks.drain(..)) {
+                let reason = Reason::Refused(Status::NoSuchGroup);
+                let call = self.calls.get(slot);
+                match call.kind == CallKind::Change && call.in_doubt {
+                    true => self.calls.unknown(slot, reason),
+                    false => self.calls.not_done(slot, reason),
+                }
                 self.calls.close(slot);
             }
         }

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use ringraft_net::client::{Core, CoreOptions, LinkId, Outcome, Reason};
 use ringraft_net::client_wire::{self, BatchWriter, LocateReply, Member, Reply};
 use ringraft_net::handshake::{HANDSHAKE_BYTES, Host};
+use ringraft_net::members_wire::{self, ChangeAsk, MembersReply};
+use ringraft_net::status::NodeStatus;
 use ringraft_net::{Hello, Identity, Inbox, Kind, Outbox, RefusalCode, Role, Welcome};
 use ringraft_types::command::Envelope;
 use ringraft_types::{
@@ -63,6 +65,11 @@ pub(crate) struct Script {
     /// Writes that arrived and were not looked at yet.
     pub(crate) attempts: Vec<Attempt>,
     envelope: Envelope,
+    /// Questions about members and changes that arrived and were not looked at yet: the node, the
+    /// call, and the change.
+    pub(crate) asks: Vec<(u32, u64, Option<ChangeAsk>)>,
+    /// How calls were answered: flags and body.
+    pub(crate) bodies: BTreeMap<u64, (u8, Vec<u8>)>,
     /// Where each call was last seen.
     seen: BTreeMap<u64, LinkId>,
     fates: BTreeMap<u64, Fate>,
@@ -93,6 +100,8 @@ impl Script {
             connections: 0,
             attempts: Vec::new(),
             envelope: Envelope::default(),
+            asks: Vec::new(),
+            bodies: BTreeMap::new(),
             seen: BTreeMap::new(),
             fates: BTreeMap::new(),
         }
@@ -186,6 +195,18 @@ impl Script {
         batch.finish();
     }
 
+    /// Answers a question about members, or a change, where it was last seen.
+    pub(crate) fn answer_members(&mut self, reply: &MembersReply<'_>) {
+        let link = self.seen[&reply.call];
+        let side = self.sides.get_mut(&link).expect("the connection lives");
+        reply.write(&mut side.outbox, GROUP, identity(side.node));
+    }
+
+    /// Where a call was last seen.
+    pub(crate) fn link_of(&self, call: u64) -> LinkId {
+        self.seen[&call]
+    }
+
     /// Sends what is no frame on every connection.
     pub(crate) fn garble(&mut self) {
         for side in self.sides.values_mut() {
@@ -241,7 +262,8 @@ impl Script {
         for completed in self.core.take_completed() {
             let fate = match completed.outcome {
                 Outcome::Done(answer) => {
-                    Fate::Done(String::from_utf8(answer.body.to_vec()).expect("text"))
+                    self.bodies.insert(completed.call.0, (answer.flags, answer.body.to_vec()));
+                    Fate::Done(String::from_utf8_lossy(answer.body).into_owned())
                 }
                 Outcome::NotDone(reason) => Fate::NotDone(reason),
                 Outcome::Unknown(reason) => Fate::Unknown(reason),
@@ -308,6 +330,29 @@ impl Script {
                         members: members.collect(),
                     };
                     reply.write(&mut side.outbox, frame.header.group, identity(side.node));
+                }
+                Kind::Members => {
+                    let call = members_wire::members(&frame).expect("a question");
+                    self.asks.push((side.node, call, None));
+                    self.seen.insert(call, link);
+                }
+                Kind::Change => {
+                    let ask = ChangeAsk::read(&frame).expect("a change");
+                    self.seen.insert(ask.call, link);
+                    self.asks.push((side.node, ask.call, Some(ask)));
+                }
+                Kind::Status => {
+                    let status = NodeStatus {
+                        node: NodeId(side.node),
+                        shard: ShardId(side.shard),
+                        name: "knot".into(),
+                        uptime: self.now,
+                        sync_p50_us: 1,
+                        sync_p99_us: 2,
+                        durable: true,
+                        groups: Vec::new(),
+                    };
+                    status.write(&mut side.outbox, identity(side.node));
                 }
                 other => panic!("the client sent {other:?}"),
             }

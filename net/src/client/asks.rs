@@ -1,0 +1,139 @@
+//! What a client asks about the members of groups, and has changed of them.
+//!
+//! A change is not a write of a session: it names the configuration that it is meant for, and a
+//! leader that has made it refuses it the second time. So it may be sent again after its connection
+//! broke; from then on it is *in doubt*, and a refusal doesn't say that it wasn't done.
+
+use ringraft_types::{GroupId, Index, Revision, Status, Ticks};
+
+use super::calls::CallKind;
+use super::core::Core;
+use super::session::Advice;
+use super::{Answer, CallId, Reason, SubmitError};
+use crate::frame::Frame;
+use crate::members_wire::{self, ChangeAsk, MembersReply};
+
+/// The flag of an answer to a change that was in doubt.
+pub(super) const WAS_IN_DOUBT: u8 = 1;
+
+impl Core {
+    /// Asks a group's leader who the members are. The answer's body is that of a `MembersReply`.
+    ///
+    /// # Errors
+    /// If it can't be taken; nothing was sent then.
+    pub fn submit_members(
+        &mut self,
+        group: GroupId,
+        deadline: Ticks,
+    ) -> Result<CallId, SubmitError> {
+        let (place, slot) = self.submit(CallKind::Members, group, &[], deadline)?;
+        self.groups[place].asks.push_back(slot);
+        Ok(self.calls.id(slot))
+    }
+
+    /// Asks the node at `address` who the members of a group are, whoever leads.
+    ///
+    /// # Errors
+    /// If it can't be taken; nothing was sent then.
+    pub fn submit_members_at(
+        &mut self,
+        address: &str,
+        group: GroupId,
+        deadline: Ticks,
+    ) -> Result<CallId, SubmitError> {
+        let (_, slot) = self.submit(CallKind::MembersAt, group, &[], deadline)?;
+        let id = self.calls.id(slot);
+        let link = self.link_to(address, None);
+        self.links[link].own_queue.push_back(id.0);
+        Ok(id)
+    }
+
+    /// Takes a change of a group's members for its leader. The answer's body is that of a
+    /// `MembersReply`, also if the leader refused; its flag 1 says that an earlier attempt may have
+    /// been made.
+    ///
+    /// # Errors
+    /// If it can't be taken; nothing was sent then.
+    pub fn submit_change(
+        &mut self,
+        group: GroupId,
+        ask: &ChangeAsk,
+        deadline: Ticks,
+    ) -> Result<CallId, SubmitError> {
+        let mut body = Vec::new();
+        ask.encode(&mut body).map_err(|error| SubmitError::Members { error })?;
+        let (place, slot) = self.submit(CallKind::Change, group, &body, deadline)?;
+        self.groups[place].asks.push_back(slot);
+        Ok(self.calls.id(slot))
+    }
+
+    /// Sends a group's questions about members and changes of them to its leader.
+    pub(super) fn flush_asks(&mut self, now: Ticks, place: usize, at: usize) {
+        let Self { groups, links, calls, identity, .. } = self;
+        let (group, link) = (&mut groups[place], &mut links[at]);
+        while now >= group.reads_retry_at && !link.outbox.is_full() {
+            let Some(slot) = group.asks.pop_front() else { return };
+            let id = calls.id(slot).0;
+            let call = calls.get_mut(slot);
+            call.out_on = Some(at as u32);
+            if call.kind == CallKind::Change {
+                ChangeAsk::name(&mut call.command, id);
+                members_wire::write_change(&mut link.outbox, group.id, *identity, &call.command);
+            } else {
+                members_wire::write_members(&mut link.outbox, group.id, *identity, id);
+            }
+            link.owe(1, now);
+        }
+    }
+
+    /// An answer about members arrived. A late or doubled one finds nobody.
+    pub(super) fn take_members_reply(
+        &mut self,
+        now: Ticks,
+        at: usize,
+        frame: &Frame<'_>,
+        reply: &MembersReply<'_>,
+    ) {
+        let Some(slot) = self.calls.find(reply.call) else { return };
+        let Some(place) = self.place_of(frame.header.group) else { return };
+        let call = self.calls.get_mut(slot);
+        let is_asked =
+            matches!(call.kind, CallKind::Members | CallKind::MembersAt | CallKind::Change);
+        if !is_asked || call.group as usize != place || call.out_on != Some(at as u32) {
+            return;
+        }
+        call.out_on = None;
+        if call.kind == CallKind::MembersAt {
+            self.complete_with_body(slot, frame.body);
+            return;
+        }
+        let (in_doubt, is_question) = (call.in_doubt, call.kind == CallKind::Members);
+        // A node that doesn't lead answers a question all the same, but a leader knows more.
+        let status = match reply.status {
+            Status::Ok if is_question && !reply.is_leader => Status::NotLeader,
+            status => status,
+        };
+        if status.is_retryable() {
+            let group = &mut self.groups[place];
+            group.asks.push_back(slot);
+            group.hint = Some(reply.leader).filter(|leader| leader.0 != 0);
+            let advice = match status {
+                Status::NotLeader | Status::Stopping | Status::Unknown => Advice::Seek,
+                _ => Advice::Pause,
+            };
+            self.heed(now, at, place, advice);
+            return;
+        }
+        match status {
+            Status::Ok | Status::Refused => {
+                let flags = if in_doubt { WAS_IN_DOUBT } else { 0 };
+                let (revision, index) = (Revision(0), Index(0));
+                self.calls.done(slot, Answer { flags, revision, index, body: frame.body });
+            }
+            _ if in_doubt => self.calls.unknown(slot, Reason::Refused(status)),
+            _ => self.calls.not_done(slot, Reason::Refused(status)),
+        }
+        self.calls.close(slot);
+        self.heed(now, at, place, Advice::Continue);
+    }
+}
