@@ -27,8 +27,10 @@ pub(crate) struct Membership {
     newest: Configured,
     /// Whether a step has to look after it: it changed, isn't committed, or is joint.
     is_moving: bool,
-    /// The one in force when a step last looked, and whether it was committed then.
-    seen: (Index, bool),
+    /// Whether another one may be in force than when a step last looked.
+    is_changed: bool,
+    /// Whether the one in force was committed then.
+    was_settled: bool,
 }
 
 /// Which voters said yes: a bit per position in either list of the configuration in force.
@@ -44,12 +46,17 @@ const _: () = assert!(NODES_MAX <= 16);
 impl Membership {
     /// The configuration before the log, and those in its entries, ascending.
     pub(crate) fn new(before: Configured, logged: Vec<Configured>) -> Self {
-        let seen = (before.index, true);
-        let mut membership = Self { older: Vec::new(), newest: before, is_moving: true, seen };
+        let mut membership = Self {
+            older: Vec::new(),
+            newest: before,
+            is_moving: true,
+            is_changed: false,
+            was_settled: true,
+        };
         for one in logged {
             membership.append(one);
         }
-        membership.seen = (membership.newest.index, membership.is_settled());
+        (membership.is_changed, membership.was_settled) = (false, membership.is_settled());
         membership
     }
 
@@ -71,10 +78,9 @@ impl Membership {
     /// committed since. Nobody has to look any more if it is to stay as it is; `is_leaving`: it
     /// leaves out this leader.
     pub(crate) fn look(&mut self, is_leaving: bool) -> (bool, bool) {
-        let (index, was_settled) = self.seen;
-        let is_new = index != self.newest.index;
         let is_settled = self.is_settled();
-        self.seen = (self.newest.index, is_settled);
+        let is_new = std::mem::take(&mut self.is_changed);
+        let was_settled = std::mem::replace(&mut self.was_settled, is_settled);
         self.is_moving = is_leaving || !is_settled || self.newest.configuration.is_joint();
         (is_new, is_settled && (is_new || !was_settled))
     }
@@ -104,7 +110,7 @@ impl Membership {
     pub(crate) fn append(&mut self, next: Configured) {
         assert!(next.index > self.newest.index, "configurations are in the order of the log");
         self.older.push(std::mem::replace(&mut self.newest, next));
-        self.is_moving = true;
+        (self.is_moving, self.is_changed) = (true, true);
     }
 
     /// The log ends before this entry now.
@@ -115,7 +121,7 @@ impl Membership {
         }
         while self.newest.index >= index {
             self.newest = self.older.pop().expect("a committed one is never removed (I-02)");
-            self.is_moving = true;
+            (self.is_moving, self.is_changed) = (true, true);
         }
     }
 
@@ -148,9 +154,9 @@ impl Membership {
         assert!(configured.index <= covered, "a snapshot knows what it covers");
         let is_later = |one: &&Configured| one.index > covered && one.index <= last;
         let later = self.all().filter(is_later).cloned().collect();
-        let seen = self.seen;
-        *self = Self::new(configured.clone(), later);
-        self.seen = seen;
+        let installed = Self::new(configured.clone(), later);
+        let is_changed = self.is_changed || installed.newest.index != self.newest.index;
+        *self = Self { is_changed, was_settled: self.was_settled, ..installed };
     }
 
     /// Whether this node gets the log, or might again.

@@ -142,6 +142,9 @@ pub struct Output {
     /// A joint configuration is committed and this leader is to go on from it: the owner encodes
     /// [`crate::Raft::completion`] and steps `Input::Configure`. Said by every step until it does.
     pub completes: bool,
+    /// Another configuration may be in force than before this step: see
+    /// [`crate::Raft::configurations`].
+    pub members_changed: bool,
     /// The role, term or known leader changed in this step.
     pub role_changed: bool,
     /// The vote floor is met, durably, and lifted: what rot took is there
@@ -168,6 +171,7 @@ impl Output {
             install,
             refused,
             completes,
+            members_changed,
             role_changed,
             repaired,
         } = self;
@@ -186,6 +190,7 @@ impl Output {
         *install = None;
         *refused = None;
         *completes = false;
+        *members_changed = false;
         *role_changed = false;
         *repaired = false;
     }

@@ -204,6 +204,12 @@ impl Raft {
         self.replica.membership.in_force().index
     }
 
+    /// All configurations that may be in force, the one that is the last: those of entries that
+    /// aren't known to be committed, and the one before them.
+    pub fn configurations(&self) -> impl Iterator<Item = &Configured> {
+        self.replica.membership.all()
+    }
+
     /// Whether the configuration in force is committed, as far as this node knows.
     pub fn is_configuration_committed(&self) -> bool {
         self.replica.membership.is_settled()
@@ -349,6 +355,7 @@ impl Raft {
         if must_yield {
             self.step_down(out);
         }
+        out.members_changed |= is_new;
         out.completes = self.completion().is_some();
     }
 
