@@ -352,7 +352,6 @@ impl Part {
             self.starts.newest(),
             self.shard,
             self.config.cpu.shards.len() as u16,
-            self.config.peers().map(|peer| (peer.id, peer.addresses.peer.to_string())),
             self.mesh,
             self.seats,
         );
@@ -439,8 +438,13 @@ fn shard_settings(
         members: config
             .nodes
             .iter()
-            .map(|node| Member { node: node.id, client_address: node.addresses.client.to_string() })
+            .map(|node| Member {
+                node: node.id,
+                peer_address: node.addresses.peer.to_string(),
+                client_address: node.addresses.client.to_string(),
+            })
             .collect(),
+        voters: config.nodes.iter().map(|node| node.id).collect(),
         groups: config.groups.clone(),
         raft: Settings {
             election_timeout: raft.election_timeout,

@@ -345,7 +345,7 @@ impl Reactor {
     fn close(&mut self, slot: u32) -> Result<(), LaneError> {
         let state = self.shard.links.close(slot, self.now);
         let links = &self.shard.links;
-        let is_down = |link: Option<&PeerLink>| link.is_some_and(|link| link.up.is_none());
+        let is_down = |link: Option<&PeerLink>| link.is_some_and(|link| link.dial.up.is_none());
         let down = match state {
             Some(State::Peer(node)) if is_down(links.peers.get(&node)) => {
                 let shard = links.shard;

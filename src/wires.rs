@@ -5,9 +5,9 @@
 
 use crate::parcel::Parcel;
 use crate::seats::{Seat, Seats};
-use ringraft_net::connection::State;
+use ringraft_net::connection::{Dial, State};
 use ringraft_net::handshake::{Host, RefusalCode, Role};
-use ringraft_net::patience::{DIAL_PAUSE, FRAME_TIME, SEND_TIME};
+use ringraft_net::patience::{FRAME_TIME, SEND_TIME};
 use ringraft_net::{Frame, Identity, Inbox, Outbox};
 use ringraft_shard::links::{ConnectionId, Links};
 use ringraft_shard::mesh::MeshEnd;
@@ -76,18 +76,10 @@ impl Drop for Socket {
 
 /// Another node's shard, as this one dials it.
 pub struct PeerLink {
-    /// Where it listens, as configured: a name or an address.
+    /// Where it listens, a name or an address. Empty: it isn't dialled.
     pub address: String,
-    /// The connection in use, once welcomed.
-    pub up: Option<u32>,
-    /// The connection that is being made.
-    pub dialing: Option<u32>,
-    /// Not before this.
-    pub next_dial: Ticks,
-    /// The pause after the next failure.
-    pub pause: Ticks,
-    /// Whether this node dials; the other side does otherwise.
-    pub dials: bool,
+    /// When it is dialled, and the connection that came of it.
+    pub dial: Dial,
     /// Resolution is under way.
     pub resolving: bool,
     /// Why the last attempt was refused, to say it once.
@@ -97,18 +89,8 @@ pub struct PeerLink {
 }
 
 impl PeerLink {
-    fn new(address: &str, dials: bool) -> Self {
-        Self {
-            address: address.to_owned(),
-            up: None,
-            dialing: None,
-            next_dial: Ticks::ZERO,
-            pause: DIAL_PAUSE.0,
-            dials,
-            resolving: false,
-            refused: None,
-            shown: None,
-        }
+    fn new(dial: Dial) -> Self {
+        Self { address: String::new(), dial, resolving: false, refused: None, shown: None }
     }
 }
 
@@ -152,24 +134,17 @@ impl Wires {
         start: Start,
         shard: ShardId,
         shards: u16,
-        peers: impl IntoIterator<Item = (NodeId, String)>,
         mesh: MeshEnd<Parcel>,
         seats: Seats,
     ) -> Self {
-        let peers: Vec<(NodeId, String)> = peers.into_iter().collect();
-        let pulls = peers.iter().map(|(node, address)| (*node, PeerLink::new(address, false)));
-        let pulls = pulls.collect();
-        let dials = |node| identity.node < node;
-        let peers =
-            peers.iter().map(|(node, address)| (*node, PeerLink::new(address, dials(*node))));
         Self {
             host: Host { identity, shards, port: Role::Client, start },
             shard,
             sockets: Vec::new(),
             generations: Vec::new(),
             free: Vec::new(),
-            peers: peers.collect(),
-            pulls,
+            peers: BTreeMap::new(),
+            pulls: BTreeMap::new(),
             served: BTreeMap::new(),
             listed: Vec::new(),
             remote: BTreeMap::new(),
@@ -291,17 +266,7 @@ impl Wires {
         if let Some((node, role)) = state.link()
             && let Some(link) = self.link(node, role)
         {
-            if link.up == Some(slot) {
-                link.up = None;
-                link.next_dial = now;
-            }
-            if link.dialing == Some(slot) {
-                link.dialing = None;
-                // One for snapshots is made when it is wanted again.
-                link.dials &= role != Role::Bulk;
-                link.next_dial = now.after(link.pause);
-                link.pause = Ticks((link.pause.0 * 2).min(DIAL_PAUSE.1.0));
-            }
+            link.dial.closed(now, slot);
         }
         Some(state)
     }
@@ -373,7 +338,7 @@ impl Wires {
 
     /// Peers whose link is up.
     pub fn peers_connected(&self) -> usize {
-        self.peers.values().filter(|link| link.up.is_some()).count()
+        self.peers.values().filter(|link| link.dial.up.is_some()).count()
     }
 
     /// The link to a node, of this kind.
@@ -395,16 +360,10 @@ impl Wires {
     pub fn link_up(&mut self, node: NodeId, role: Role, slot: u32) -> Option<u32> {
         let socket = self.get(slot).expect("the slot was just in use");
         socket.state = State::linked(node, role);
-        let link = self.link(node, role).expect("only members get here");
-        // Connections for snapshots are made when they are wanted.
-        link.dials &= role != Role::Bulk;
-        if link.dialing == Some(slot) {
-            link.dialing = None;
-        }
-        link.pause = DIAL_PAUSE.0;
+        let link = self.link(node, role).expect("only peers get here");
         link.refused = None;
         link.shown = None;
-        link.up.replace(slot).filter(|&old| old != slot)
+        link.dial.linked(slot)
     }
 
     /// Hands what was written for clients of other shards to the mesh. What finds no room waits
@@ -441,8 +400,26 @@ impl Wires {
 }
 
 impl Links for Wires {
+    fn know(&mut self, now: Ticks, node: NodeId, address: &str) {
+        let own = self.host.identity.node;
+        for (role, links) in [(Role::Peer, &mut self.peers), (Role::Bulk, &mut self.pulls)] {
+            let link = links.entry(node);
+            let link = link.or_insert_with(|| PeerLink::new(Dial::new(own, node, role)));
+            if link.address != address {
+                link.address = address.to_owned();
+            }
+            if role == Role::Peer {
+                link.dial.want(now, !address.is_empty());
+            }
+        }
+    }
+
+    fn forget(&mut self, now: Ticks, node: NodeId) {
+        self.know(now, node, "");
+    }
+
     fn peer(&mut self, node: NodeId) -> Option<&mut Outbox> {
-        let slot = self.peers.get(&node)?.up?;
+        let slot = self.peers.get(&node)?.dial.up?;
         self.list(slot);
         let socket = self.get(slot)?;
         (!socket.closing).then_some(&mut socket.outbox)
@@ -450,8 +427,9 @@ impl Links for Wires {
 
     fn pull(&mut self, node: NodeId) -> Option<&mut Outbox> {
         let link = self.pulls.get_mut(&node)?;
-        let Some(slot) = link.up else {
-            link.dials = true;
+        let Some(slot) = link.dial.up else {
+            let is_known = !link.address.is_empty();
+            link.dial.want(Ticks::ZERO, is_known);
             return None;
         };
         self.list(slot);

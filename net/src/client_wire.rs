@@ -15,8 +15,9 @@
 //! ```
 
 use ringraft_types::bytes::{u16_at, u32_at, u64_at};
+use ringraft_types::configuration::MEMBERS_MAX;
 use ringraft_types::limits::{
-    COMMAND_BYTES_MAX, ENVELOPE_BYTES, FRAME_BODY_BYTES_MAX, NODES_MAX, PAYLOAD_BYTES_MAX,
+    ADDRESS_BYTES_MAX, COMMAND_BYTES_MAX, ENVELOPE_BYTES, FRAME_BODY_BYTES_MAX, PAYLOAD_BYTES_MAX,
 };
 use ringraft_types::{GroupId, Index, NodeId, Revision, ShardId, Status, Term};
 
@@ -35,8 +36,6 @@ pub const REPLY_HEAD_BYTES: usize = 40;
 pub const BATCH_HEAD_BYTES: usize = 8;
 /// The longest body of one reply, bytes: it fits a frame of its own.
 pub const REPLY_BODY_BYTES_MAX: usize = FRAME_BODY_BYTES_MAX - BATCH_HEAD_BYTES - REPLY_HEAD_BYTES;
-/// The longest address of a node, bytes.
-pub const ADDRESS_BYTES_MAX: usize = 255;
 /// The only consistency of version 1: linearizable.
 pub const LINEARIZABLE: u32 = 0;
 const LOCATE_HEAD_BYTES: usize = 24;
@@ -46,7 +45,7 @@ const _: () =
     assert!(BATCH_HEAD_BYTES + REQUEST_HEAD_BYTES + PAYLOAD_BYTES_MAX <= FRAME_BODY_BYTES_MAX);
 // A full list of members fits its frame.
 const _: () = assert!(
-    LOCATE_HEAD_BYTES + NODES_MAX * (8 + ADDRESS_BYTES_MAX) <= Kind::LocateReply.body_bytes_max()
+    LOCATE_HEAD_BYTES + MEMBERS_MAX * (8 + ADDRESS_BYTES_MAX) <= Kind::LocateReply.body_bytes_max()
 );
 
 /// One write or read of a batch.
@@ -367,9 +366,9 @@ impl LocateReply {
     /// Writes it as one frame.
     ///
     /// # Panics
-    /// If there are more members than [`NODES_MAX`], or an address is over [`ADDRESS_BYTES_MAX`].
+    /// If there are more members than [`MEMBERS_MAX`], or an address is over [`ADDRESS_BYTES_MAX`].
     pub fn write(&self, outbox: &mut Outbox, group: GroupId, sender: Identity) {
-        assert!(self.members.len() <= NODES_MAX, "a group has at most {NODES_MAX} members");
+        assert!(self.members.len() <= MEMBERS_MAX, "a group has at most {MEMBERS_MAX} members");
         let mut frame = FrameWriter::begin(outbox, Kind::LocateReply, group, sender);
         frame.extend(&self.leader.0.to_le_bytes());
         frame.extend(&[self.status as u8, u8::from(self.ready)]);
@@ -410,8 +409,8 @@ impl LocateReply {
             return Err(field("ready", u64::from(head[5])));
         }
         let count = usize::from(u16_at(head, 6));
-        if count > NODES_MAX {
-            return Err(WireError::Count { kind, count, limit: NODES_MAX });
+        if count > MEMBERS_MAX {
+            return Err(WireError::Count { kind, count, limit: MEMBERS_MAX });
         }
         let mut members = Vec::with_capacity(count);
         for item in 0..count as u32 {

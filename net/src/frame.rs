@@ -152,7 +152,7 @@ impl Kind {
             Self::Members => 8,
             Self::Change => 66 << 10,
             Self::MembersReply => 72 << 10,
-            Self::LocateReply => 8 << 10,
+            Self::LocateReply => 40 << 10,
             Self::Error => 1 << 10,
         }
     }

@@ -11,6 +11,9 @@ pub const FRAME_TIME: Ticks = Ticks::from_millis(30_000);
 pub const DIAL_TIME: Ticks = Ticks::from_millis(2_000);
 /// Pauses between dials grow from the first to the second.
 pub const DIAL_PAUSE: (Ticks, Ticks) = (Ticks::from_millis(20), Ticks::from_millis(1_000));
+/// For so long there must have been no connection before the one of two peers dials that leaves it
+/// to the other.
+pub const SECOND_DIAL: Ticks = Ticks::from_millis(10_000);
 /// A connection on which something waits to be sent is closed when the other side takes nothing
 /// for this long.
 pub const SEND_TIME: Ticks = Ticks::from_millis(10_000);

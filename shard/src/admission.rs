@@ -95,17 +95,20 @@ impl<D: Device, L: Links> Shard<D, L> {
         node: NodeId,
         greeting: Greeting,
     ) -> Result<PeerAdmission, ShardError> {
-        let Some(peer) = self.peers.get_mut(&node) else {
+        let is_own = node == self.settings.identity.node;
+        if is_own || !self.peers.contains_key(&node) && !self.take_back(now, node) {
             return Ok(PeerAdmission::NotAMember);
-        };
+        }
         let Greeting { from, met } = greeting;
-        if let Some(known) = peer.met {
-            let is_other = known.incarnation != from.incarnation;
+        if let Some(known) = self.life(node) {
+            let is_other = known != from.incarnation;
             #[cfg(ringraft_plant)]
             let is_other = is_other && !planted(Plant::IncarnationUnchecked);
             if is_other {
-                return Ok(PeerAdmission::WrongIncarnation { known: known.incarnation });
+                return Ok(PeerAdmission::WrongIncarnation { known });
             }
+        }
+        if let Some(known) = self.met(node).filter(|it| it.incarnation == from.incarnation) {
             let (old, new) = (known.start, from.start);
             let is_older = new.number < old.number || new.number == old.number && new != old;
             #[cfg(ringraft_plant)]

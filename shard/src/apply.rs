@@ -4,6 +4,7 @@
 //! the session table, on every replica alike, so that a retry is applied once (V8).
 
 use crate::client_frames::write_refusals;
+use crate::error::ShardError;
 use crate::event::ShardEvent;
 use crate::group::{Group, Halt, ReadBatch, Waiting};
 use crate::limits::{
@@ -55,12 +56,15 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     /// Applies what is committed, within the turn's budget, and serves the reads that waited for
     /// it. Groups of which something is left stay listed.
-    pub(crate) fn apply_all(&mut self, now: Ticks) {
+    pub(crate) fn apply_all(&mut self, now: Ticks) -> Result<(), ShardError> {
         let mut slots = std::mem::take(&mut self.to_apply);
         for slot in slots.drain(..) {
             self.groups[slot].apply_listed = false;
             let entries_left = self.apply_group(now, slot);
             let reads_left = self.serve_reads(slot);
+            if self.groups[slot].members_applied {
+                self.members_applied(now, slot)?;
+            }
             if entries_left || reads_left {
                 self.list_for_apply(slot);
             }
@@ -68,6 +72,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         // What was listed meanwhile is for the next turn; keep the larger buffer.
         slots.append(&mut self.to_apply);
         self.to_apply = slots;
+        Ok(())
     }
 
     /// Applies one group's entries. Returns whether its budget ran out before its entries did.
@@ -383,6 +388,7 @@ fn apply_entry(
             }
         }
     }
+    group.members_applied |= header.kind == RecordKind::Configuration;
     group.applied = index;
     while let Some(waiting) = group.waiting.front()
         && waiting.index <= index

@@ -354,14 +354,15 @@ impl<D: Device, L: Links> Shard<D, L> {
             ready: group.raft.is_ready() && !self.is_stopping,
             term: group.raft.term(),
             applied: group.applied,
-            members: self
-                .settings
-                .members
+            members: group
+                .book
+                .newest()
+                .each()
                 .iter()
                 .map(|member| client_wire::Member {
                     node: member.node,
                     shard,
-                    address: member.client_address.clone(),
+                    address: self.client_address(member),
                 })
                 .collect(),
         };

@@ -39,6 +39,9 @@ pub enum ShardError {
     /// A record of the node is not what this version writes.
     #[error("a record of the node can't be read: {0}")]
     Record(ringraft_types::record::RecordError),
+    /// A configuration in the log is not what this version writes.
+    #[error("an entry of the log holds no configuration: {0}")]
+    Members(ringraft_types::ConfigurationError),
 }
 
 /// Why a frame was refused above the frame layer; its connection is closed.

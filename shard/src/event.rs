@@ -5,7 +5,7 @@ use crate::links::ConnectionId;
 use crate::metrics::Stage;
 use crate::snapshots::{InstallFailure, LoadFailure, SnapshotReason};
 use ringraft_net::Frame;
-use ringraft_types::{GroupId, Index, Lacked, LogId, NodeId, Start, Term, Ticks};
+use ringraft_types::{GroupId, Index, Lacked, LogId, NodeId, Phase, Start, Term, Ticks};
 use ringraft_wal::{ReadError, SnapshotError};
 
 /// One thing that happened outside. Time is the other input: [`crate::Shard::turn`].
@@ -201,6 +201,21 @@ pub enum ShardEvent {
         group: GroupId,
         /// Why not.
         error: InstallFailure,
+    },
+    /// Another configuration of a group is committed and applied.
+    MembersChanged {
+        /// The group.
+        group: GroupId,
+        /// Its entry.
+        index: Index,
+        /// Where the change stands.
+        phase: Phase,
+        /// How many vote, or will.
+        voters: u8,
+        /// How many only listen.
+        learners: u8,
+        /// Whether this node is one of them, or votes until a change ends.
+        is_member: bool,
     },
     /// The log was read through.
     Scrubbed {

@@ -2,11 +2,12 @@
 
 use crate::links::ConnectionId;
 use crate::machine::StateMachine;
+use crate::members::Book;
 use crate::session::Sessions;
 use ringraft_raft::{Raft, RoleKind, output::Gated};
 use ringraft_types::{GroupId, Index, LogId, NodeId, Sequence, Ticks};
 use ringraft_wal::{NamedSnapshot, SnapshotHead};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// A write that was proposed here and waits for apply.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +58,12 @@ pub enum Halt {
 pub(crate) struct Group {
     pub(crate) id: GroupId,
     pub(crate) raft: Raft,
+    /// The configurations that count, with how to reach their members.
+    pub(crate) book: Book,
+    /// Whom they name.
+    pub(crate) named_nodes: BTreeSet<NodeId>,
+    /// A configuration was applied since somebody last looked.
+    pub(crate) members_applied: bool,
     pub(crate) machine: Box<dyn StateMachine>,
     pub(crate) sessions: Sessions,
     /// Everything up to here is in the machine. Never goes back (I-02).
@@ -113,12 +120,16 @@ impl Group {
     pub(crate) fn new(
         id: GroupId,
         raft: Raft,
+        book: Book,
         machine: Box<dyn StateMachine>,
         halt: Option<Halt>,
     ) -> Self {
         Self {
             id,
             raft,
+            book,
+            named_nodes: BTreeSet::new(),
+            members_applied: false,
             machine,
             sessions: Sessions::new(),
             applied: Index::ZERO,

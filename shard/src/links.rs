@@ -4,7 +4,7 @@
 //! that means is decided above this door.
 
 use ringraft_net::{Frame, Outbox};
-use ringraft_types::{NodeId, ShardId};
+use ringraft_types::{NodeId, ShardId, Ticks};
 
 /// A client's connection. The generation tells a slot's next tenant from the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,6 +19,11 @@ pub struct ConnectionId {
 
 /// The network door of one shard.
 pub trait Links {
+    /// A node is a peer: it is dialled at this address from now on, by the one of the two with the
+    /// smaller number first, by the other one after a while. Empty: it isn't dialled, but may come.
+    fn know(&mut self, now: Ticks, node: NodeId, address: &str);
+    /// A node isn't dialled any more. A connection that it has stays.
+    fn forget(&mut self, now: Ticks, node: NodeId);
     /// Where frames for the same shard of a peer are written; `None` while the link is down.
     fn peer(&mut self, node: NodeId) -> Option<&mut Outbox>;
     /// Where this shard asks the same shard of a peer for snapshots. `None` while there is no such

@@ -13,6 +13,7 @@ use crate::heartbeat::Staged;
 use crate::limits::{ENTRY_CACHE_BYTES_MIN, Limits};
 use crate::links::Links;
 use crate::machine::StateMachine;
+use crate::members::{Book, Members};
 use crate::metrics::Metrics;
 use crate::node_record::NodeRecord;
 use crate::repair::Mending;
@@ -30,7 +31,8 @@ use ringraft_raft::{Boot, Configured, HardState, Output, Raft, Settings};
 use ringraft_types::plant::{Plant, planted};
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{
-    Configuration, GroupId, Index, Met, NodeId, Sequence, ShardId, Starts, Term, Ticks,
+    Addresses, GroupId, Incarnation, Index, Met, NodeId, Sequence, ShardId, Starts, Term, Ticks,
+    Words,
 };
 use ringraft_wal::Log;
 use ringraft_wal::device::Device;
@@ -41,8 +43,18 @@ use std::collections::BTreeMap;
 pub struct Member {
     /// Its number.
     pub node: NodeId,
+    /// Where other nodes reach it, as configured.
+    pub peer_address: String,
     /// Where clients reach it, as configured.
     pub client_address: String,
+}
+
+impl Member {
+    /// What a configuration says of it. The life of its directory isn't known.
+    pub(crate) fn words(&self) -> Words<'_> {
+        let (peer, client) = (self.peer_address.as_bytes(), self.client_address.as_bytes());
+        Words { incarnation: Incarnation(0), addresses: Addresses { peer, client } }
+    }
 }
 
 /// What a shard is started with.
@@ -56,8 +68,12 @@ pub struct ShardSettings {
     pub shard: ShardId,
     /// How many shards every node has.
     pub shards: u16,
-    /// All nodes of the cluster, this one among them, ascending.
+    /// Nodes of the cluster as this one's file reaches them, this one among them, ascending: a
+    /// configuration's addresses count for others.
     pub members: Vec<Member>,
+    /// The voters that every group began with, some of `members`. Empty: this node joins groups
+    /// that others began.
+    pub voters: Vec<NodeId>,
     /// The groups of this node; those that live on other shards are ignored.
     pub groups: Vec<GroupId>,
     /// Timing and windows of every group.
@@ -85,6 +101,10 @@ pub(crate) struct Peer {
     pub(crate) greeted: Option<Met>,
     /// The link is up.
     pub(crate) connected: bool,
+    /// How many groups here name it.
+    pub(crate) named: usize,
+    /// For how long its disk has held a write, as it said last.
+    pub(crate) disk_wait: Ticks,
     /// The record of `met` is on its way to the disk: nothing is believed before.
     pub(crate) awaits: Option<Sequence>,
     /// What waits to leave as one frame at the end of the turn.
@@ -125,6 +145,8 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) gates: Gates,
     /// Groups with something to propose or read in this turn.
     pub(crate) touched: Vec<usize>,
+    /// Groups whose joint configuration is committed, and isn't to stay.
+    pub(crate) completing: Vec<usize>,
     /// Record bytes of the proposals that no group has handed to the log yet.
     pub(crate) unproposed_bytes: usize,
     /// Groups with something to apply.
@@ -204,24 +226,14 @@ impl<D: Device, L: Links> Shard<D, L> {
         let (cache, least) = (settings.limits.cache_bytes_max, ENTRY_CACHE_BYTES_MIN);
         assert!(cache >= least, "an entry cache of {cache} bytes, {least} are needed");
         let router = Router::new(settings.shards);
-        let mut peers: BTreeMap<NodeId, Peer> = settings
-            .members
-            .iter()
-            .filter(|member| member.node != settings.identity.node)
-            .map(|member| (member.node, Peer::default()))
-            .collect();
         let (mut shards_found, mut strangers) = (None, BTreeMap::new());
         for bytes in &recovered.node_records {
             let record = record::decode(bytes).map_err(ShardError::Record)?;
             if record.header.kind == RecordKind::Node {
                 let found = NodeRecord::decode(&record).map_err(ShardError::Record)?;
                 shards_found = Some(found.shards);
-                for (node, met) in found.met {
-                    match peers.get_mut(&node) {
-                        Some(peer) => peer.met = Some(met),
-                        None => drop(strangers.insert(node, met)),
-                    }
-                }
+                // Who is named by a group comes out of them.
+                strangers.extend(found.met);
             }
         }
         let cache = Cache::new(settings.limits.cache_bytes_max);
@@ -232,11 +244,12 @@ impl<D: Device, L: Links> Shard<D, L> {
             log,
             groups: Vec::new(),
             slots: BTreeMap::new(),
-            peers,
+            peers: BTreeMap::new(),
             strangers,
             cache,
             gates: Gates::default(),
             touched: Vec::new(),
+            completing: Vec::new(),
             unproposed_bytes: 0,
             to_apply: Vec::new(),
             fetches: BTreeMap::new(),
@@ -288,6 +301,15 @@ impl<D: Device, L: Links> Shard<D, L> {
                 shard.add_group(id, found, loaded, is_muted, now)?;
             }
         }
+        for node in shard.seeds() {
+            if !shard.peers.contains_key(&node) {
+                let met = shard.strangers.remove(&node);
+                shard.peers.insert(node, Peer { met, ..Peer::default() });
+            }
+            let address = shard.settings.members.iter().find(|member| member.node == node);
+            let address = address.expect("seeds are members of the settings").peer_address.clone();
+            shard.links.know(now, node, &address);
+        }
         Ok(shard)
     }
 
@@ -300,6 +322,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         now: Ticks,
     ) -> Result<(), ShardError> {
         let LoadedGroup { mut state, kept, failed } = loaded;
+        let first = self.first_members();
         for &(number, error) in &failed {
             self.events.push(ShardEvent::SnapshotUnreadable { group: id, number, error });
         }
@@ -336,10 +359,19 @@ impl<D: Device, L: Links> Shard<D, L> {
         } else if let Some(from) = cut {
             self.append_record(RecordKind::Truncate, id, from, hard_state.term, &[])?;
         }
+        let mut logged = Vec::new();
+        for (index, payload) in found.into_iter().flat_map(|found| &found.configurations) {
+            if *index > shape.base.index && *index <= shape.last {
+                logged.push(Members::decode(*index, payload).map_err(ShardError::Members)?);
+            }
+        }
+        // A log that is whole tells all of it; else the snapshot knows what was before.
+        let known = state.as_ref().filter(|_| shape.base.index > Index::ZERO);
+        let before = known.map_or(first, |state| state.members.clone());
         let boot = Boot {
             id: self.settings.identity.node,
-            configuration: self.first_configuration(),
-            logged: Vec::new(),
+            configuration: before.configured(),
+            logged: logged.iter().map(Members::configured).collect(),
             hard_state,
             log: shape,
             vote_floor: floor,
@@ -352,12 +384,14 @@ impl<D: Device, L: Links> Shard<D, L> {
             let first = raft.last().next();
             self.events.push(ShardEvent::EntriesLost { group: id, first, promised });
         }
+        let mut book = Book::new(before, logged);
         let slot = self.cache.add_tail();
         assert!(slot == self.groups.len(), "cache and groups share their slots");
         let mut group = match state {
-            None => Group::new(id, raft, (self.make_machine)(id), halt),
-            Some(LoadedState { last, machine, sessions }) => {
-                let mut group = Group::new(id, raft, machine, halt);
+            None => Group::new(id, raft, book, (self.make_machine)(id), halt),
+            Some(LoadedState { last, machine, sessions, members: _ }) => {
+                book.forget_before(last.index);
+                let mut group = Group::new(id, raft, book, machine, halt);
                 (group.sessions, group.applied) = (sessions, last.index);
                 #[cfg(ringraft_plant)]
                 if planted(Plant::SessionsUnloaded) {
@@ -375,6 +409,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         group.released = group.named_durable;
         self.groups.push(group);
         self.slots.insert(id, slot);
+        self.members_moved(now, slot)?;
         self.list_for_apply(slot);
         if is_muted { Ok(()) } else { self.name_oldest(slot) }
     }
@@ -425,14 +460,6 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// What happened since the last call that people may want to read.
     pub fn take_events(&mut self) -> Vec<ShardEvent> {
         std::mem::take(&mut self.events)
-    }
-
-    /// What every group begins with: the members that the settings name.
-    pub(crate) fn first_configuration(&self) -> Configured {
-        let voters = self.settings.members.iter().map(|member| member.node).collect();
-        let configuration = Configuration::first(voters, Vec::new());
-        let configuration = configuration.expect("members were checked where they were read");
-        Configured { index: Index::ZERO, configuration }
     }
 
     /// What a group's leader counts of every other voter in this term: up to where its log agrees,

@@ -62,6 +62,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                     peer.staged.clear();
                     peer.postponed.clear();
                     self.link_changed(now, node, false)?;
+                    self.part_from(node);
                 }
             }
             Event::PeerFrame { from, frame } => return self.peer_frame(now, from, &frame),
@@ -94,6 +95,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.give_ticks(now)?;
         self.take_reads_of_log(now)?;
         self.propose_touched(now)?;
+        self.complete_changes(now)?;
         self.fetch_asked = false;
         let wake = self.log.turn(now, &mut self.device)?;
         let handed_over = self.log.pending_bytes();
@@ -106,7 +108,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.note_disk();
         let look_at = self.watch_disk(now)?;
         self.open_gates(now)?;
-        self.apply_all(now);
+        self.apply_all(now)?;
         self.trim(now)?;
         let mend_at = self.scrub(now).min(self.mend_all(now)?);
         let snapshot_at = self.take_snapshots(now)?;
@@ -115,7 +117,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         // What came up after the log had its turn isn't under way: nothing would wake us for it.
         let is_log_behind =
             self.fetch_asked || self.log.has_reads_done() || self.log.pending_bytes() > handed_over;
-        if is_log_behind || !self.touched.is_empty() || !self.to_apply.is_empty() {
+        let is_asked = !self.touched.is_empty() || !self.completing.is_empty();
+        if is_log_behind || is_asked || !self.to_apply.is_empty() {
             wake = Wake::Now;
         }
         let asked_at = snapshot_at.min(mend_at);
@@ -172,6 +175,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         output: &Output,
         carried: Carried<'_>,
     ) -> Result<(), ShardError> {
+        self.unread_members(slot, output);
         if let Some(token) = output.token {
             let sequence = self.persist(slot, output, carried)?;
             self.gates.hold(Gate { sequence, slot, token });
@@ -201,6 +205,12 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
         if output.repaired {
             self.repaired(slot);
+        }
+        if output.completes && !self.completing.contains(&slot) {
+            self.completing.push(slot);
+        }
+        if output.members_changed {
+            self.read_members(now, slot)?;
         }
         let due = self.groups[slot].wake_at();
         self.next_tick = self.next_tick.min(due.max(now));

@@ -79,6 +79,9 @@ impl<D: Device, L: Links> Shard<D, L> {
         from: NodeId,
         wait: Ticks,
     ) -> Result<(), ShardError> {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.disk_wait = wait;
+        }
         if wait < self.settings.raft.election_timeout {
             return Ok(());
         }

@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringraft_net::connection::State;
+use ringraft_net::connection::{Dial, State};
 use ringraft_net::handshake::{Hello, RefusalCode, Role, Welcome};
 use ringraft_net::patience::SWEEP_TIME;
 use ringraft_net::{Frame, Inbox};
@@ -18,7 +18,7 @@ use ringraft_types::{GroupId, Met, NodeId, Ticks};
 
 use crate::base::{Base, Owner};
 use crate::disk::SimDisk;
-use crate::links::{Parcel, PeerLink, SimLinks};
+use crate::links::{Parcel, SimLinks};
 use crate::net::{Network, Received};
 use crate::options::Options;
 
@@ -525,7 +525,7 @@ impl Lane {
         let Some(socket) = self.shard.links.close(slot, self.now) else { return Ok(()) };
         network.close(base, socket.connection, socket.side);
         let links = &self.shard.links;
-        let is_down = |link: Option<&PeerLink>| link.is_some_and(|link| link.up.is_none());
+        let is_down = |link: Option<&Dial>| link.is_some_and(|link| link.up.is_none());
         let down = match socket.state {
             State::Peer(node) if is_down(links.peers.get(&node)) => Event::PeerDown(node),
             State::Pull(node) if is_down(links.pulls.get(&node)) => Event::PullDown(node),
@@ -541,9 +541,8 @@ impl Lane {
         let SimLinks { peers, pulls, .. } = &mut self.shard.links;
         for (role, links) in [(Role::Peer, peers), (Role::Bulk, pulls)] {
             for (&node, link) in links {
-                let is_idle = link.up.is_none() && link.dialing.is_none();
-                if link.dials && is_idle && link.next_dial <= now {
-                    link.next_dial = now.after(Ticks::from_millis(200));
+                if link.is_due(now) {
+                    link.postpone(now.after(Ticks::from_millis(200)));
                     due.push((node, role));
                 }
             }
@@ -553,7 +552,7 @@ impl Lane {
             let links = &mut self.shard.links;
             let state = State::Dialing(node, role);
             let slot = links.insert(connection, 0, state, Inbox::new(), now);
-            links.link(node, role).expect("a member").dialing = Some(slot);
+            links.link(node, role).expect("it was just found").dialed(slot);
         }
     }
 

@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use ringraft_net::connection::State;
+use ringraft_net::connection::{Dial, State};
 use ringraft_net::handshake::{HANDSHAKE_BYTES, Hello, Host, Role};
-use ringraft_net::patience::{DIAL_PAUSE, FRAME_TIME, SEND_TIME};
+use ringraft_net::patience::{FRAME_TIME, SEND_TIME};
 use ringraft_net::{Frame, FrameHeader, Identity, Inbox, Outbox};
 use ringraft_shard::links::{ConnectionId, Links};
 use ringraft_shard::mesh::MeshEnd;
@@ -80,16 +80,6 @@ impl Socket {
     }
 }
 
-/// Another node's shard, as this one dials it.
-#[derive(Debug)]
-pub(crate) struct PeerLink {
-    pub(crate) up: Option<u32>,
-    pub(crate) dialing: Option<u32>,
-    pub(crate) next_dial: Ticks,
-    pause: Ticks,
-    pub(crate) dials: bool,
-}
-
 /// All sockets of a shard.
 pub(crate) struct SimLinks {
     pub(crate) host: Host,
@@ -99,8 +89,8 @@ pub(crate) struct SimLinks {
     generations: Vec<u32>,
     free: Vec<u32>,
     by_connection: BTreeMap<u64, u32>,
-    pub(crate) peers: BTreeMap<NodeId, PeerLink>,
-    pub(crate) pulls: BTreeMap<NodeId, PeerLink>,
+    pub(crate) peers: BTreeMap<NodeId, Dial>,
+    pub(crate) pulls: BTreeMap<NodeId, Dial>,
     served: BTreeMap<NodeId, u32>,
     /// Sockets that have something to send, or to receive.
     pub(crate) listed: Vec<u32>,
@@ -117,20 +107,9 @@ impl SimLinks {
         start: Start,
         shard: ShardId,
         shards: u16,
-        peers: impl IntoIterator<Item = NodeId>,
         mesh: MeshEnd<Parcel>,
         limits: OutboxLimits,
     ) -> Self {
-        let link = |dials| PeerLink {
-            up: None,
-            dialing: None,
-            next_dial: Ticks::ZERO,
-            pause: DIAL_PAUSE.0,
-            dials,
-        };
-        let peers: Vec<NodeId> = peers.into_iter().collect();
-        let pulls = peers.iter().map(|&node| (node, link(false))).collect();
-        let peers = peers.iter().map(|&node| (node, link(identity.node < node)));
         Self {
             host: Host { identity, shards, port: Role::Client, start },
             shard,
@@ -139,8 +118,8 @@ impl SimLinks {
             generations: Vec::new(),
             free: Vec::new(),
             by_connection: BTreeMap::new(),
-            peers: peers.collect(),
-            pulls,
+            peers: BTreeMap::new(),
+            pulls: BTreeMap::new(),
             served: BTreeMap::new(),
             listed: Vec::new(),
             remote: BTreeMap::new(),
@@ -226,17 +205,7 @@ impl SimLinks {
         if let Some((node, role)) = socket.state.link()
             && let Some(link) = self.link(node, role)
         {
-            if link.up == Some(slot) {
-                link.up = None;
-                link.next_dial = now;
-            }
-            if link.dialing == Some(slot) {
-                link.dialing = None;
-                // One for snapshots is made when it is wanted again.
-                link.dials &= role != Role::Bulk;
-                link.next_dial = now.after(link.pause);
-                link.pause = Ticks((link.pause.0 * 2).min(DIAL_PAUSE.1.0));
-            }
+            link.closed(now, slot);
         }
         self.generations[slot as usize] = self.generations[slot as usize].wrapping_add(1);
         self.free.push(slot);
@@ -267,7 +236,7 @@ impl SimLinks {
     }
 
     /// The link to a node, of this kind.
-    pub(crate) fn link(&mut self, node: NodeId, role: Role) -> Option<&mut PeerLink> {
+    pub(crate) fn link(&mut self, node: NodeId, role: Role) -> Option<&mut Dial> {
         match role {
             Role::Bulk => self.pulls.get_mut(&node),
             _ => self.peers.get_mut(&node),
@@ -284,13 +253,7 @@ impl SimLinks {
     pub(crate) fn link_up(&mut self, node: NodeId, role: Role, slot: u32) -> Option<u32> {
         let socket = self.get(slot).expect("the slot was just in use");
         socket.state = State::linked(node, role);
-        let link = self.link(node, role).expect("only members get here");
-        link.dials &= role != Role::Bulk;
-        if link.dialing == Some(slot) {
-            link.dialing = None;
-        }
-        link.pause = DIAL_PAUSE.0;
-        link.up.replace(slot).filter(|&old| old != slot)
+        self.link(node, role).expect("only peers get here").linked(slot)
     }
 
     /// Hands what was written for clients of other shards to the mesh, as `src/wires.rs` does.
@@ -330,6 +293,18 @@ impl SimLinks {
 }
 
 impl Links for SimLinks {
+    fn know(&mut self, now: Ticks, node: NodeId, address: &str) {
+        let own = self.host.identity.node;
+        let link = |role| move || Dial::new(own, node, role);
+        self.pulls.entry(node).or_insert_with(link(Role::Bulk));
+        let peer = self.peers.entry(node).or_insert_with(link(Role::Peer));
+        peer.want(now, !address.is_empty());
+    }
+
+    fn forget(&mut self, now: Ticks, node: NodeId) {
+        self.know(now, node, "");
+    }
+
     fn peer(&mut self, node: NodeId) -> Option<&mut Outbox> {
         let slot = self.peers.get(&node)?.up?;
         self.list(slot);
@@ -339,7 +314,7 @@ impl Links for SimLinks {
     fn pull(&mut self, node: NodeId) -> Option<&mut Outbox> {
         let link = self.pulls.get_mut(&node)?;
         let Some(slot) = link.up else {
-            link.dials = true;
+            link.want(Ticks::ZERO, true);
             return None;
         };
         self.list(slot);

@@ -474,12 +474,10 @@ impl Node {
         let Place::Recovering(recovering) = place else { unreachable!("it recovers") };
         let Recovering { disk, mesh, accepted, news, .. } = *recovering;
         let settings = self.shard_settings(lane, base.random.any());
-        let others = (1..=options.nodes).map(NodeId).filter(|&node| node != self.id);
         let shard = ShardId(lane as u16);
         let identity = self.identity();
         let start = self.starts.newest();
-        let links =
-            SimLinks::new(identity, start, shard, options.shards, others, mesh, options.outbox);
+        let links = SimLinks::new(identity, start, shard, options.shards, mesh, options.outbox);
         let snapshots = loaded.groups().iter();
         let mut found = Found {
             recovered: loaded.recovered().clone(),
@@ -511,6 +509,7 @@ impl Node {
             shard: ShardId(lane as u16),
             shards: options.shards,
             members: (1..=options.nodes).map(NodeId).map(member).collect(),
+            voters: (1..=options.nodes).map(NodeId).collect(),
             groups: (1..=options.groups).map(GroupId).collect(),
             raft: options.raft,
             limits: options.limits,
@@ -524,7 +523,8 @@ impl Node {
 }
 
 fn member(node: NodeId) -> Member {
-    Member { node, client_address: address(node) }
+    let peer_address = format!("node-{node}:2");
+    Member { node, peer_address, client_address: address(node) }
 }
 
 /// Where clients reach a node.

@@ -7,7 +7,7 @@
 use crate::config::{Log, LogLevel};
 use ringraft_raft::Breach;
 use ringraft_shard::{Halt, ShardEvent};
-use ringraft_types::{GroupId, Incarnation, NodeId, ShardId};
+use ringraft_types::{GroupId, Incarnation, NodeId, Phase, ShardId};
 use std::io;
 use std::sync::{Arc, OnceLock};
 use tracing::level_filters::LevelFilter;
@@ -355,6 +355,18 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
                  stored: tried again"
             );
         }
+        ShardEvent::MembersChanged { group, index, phase, voters, learners, is_member } => {
+            let what = match phase {
+                Phase::Stable if is_member => "members changed",
+                Phase::Stable => "members changed: this node isn't one of them any more",
+                Phase::Joint => "members change: both majorities decide until it is done",
+                Phase::Held => {
+                    "members change: both majorities decide until somebody goes on, or back"
+                }
+                Phase::Aborted => "members are as before: a change was given up",
+            };
+            tracing::info!(%shard, %group, %index, voters, learners, "{what}");
+        }
         ShardEvent::DiskFull(true) => {
             tracing::error!(%shard, "the disk is full: writes are refused, reads go on");
         }
@@ -488,6 +500,18 @@ mod tests {
                     took: Ticks(1500),
                 },
                 "INFO snapshot installed shard=2 group=7 last=9 from=3 bytes=8192 took_us=1500",
+            ),
+            (
+                ShardEvent::MembersChanged {
+                    group,
+                    index: Index(12),
+                    phase: Phase::Stable,
+                    voters: 3,
+                    learners: 1,
+                    is_member: false,
+                },
+                "INFO members changed: this node isn't one of them any more shard=2 group=7 index=12 \
+                 voters=3 learners=1",
             ),
             (
                 ShardEvent::InstallFailed { group, error: InstallFailure::NoSource },

@@ -229,13 +229,7 @@ impl Reactor {
         let pulls = links.pulls.iter().map(|(&node, link)| (node, Role::Bulk, link));
         let due: Vec<(NodeId, Role, String)> = peers
             .chain(pulls)
-            .filter(|(_, _, link)| {
-                link.dials
-                    && link.up.is_none()
-                    && link.dialing.is_none()
-                    && !link.resolving
-                    && link.next_dial <= now
-            })
+            .filter(|(_, _, link)| link.dial.is_due(now) && !link.resolving)
             .map(|(node, role, link)| (node, role, link.address.clone()))
             .collect();
         for (node, role, address) in due {
@@ -260,7 +254,7 @@ impl Reactor {
                 match found {
                     Ok(address) => self.dial_address(node, role, address),
                     Err(_) => {
-                        link.next_dial = self.now.after(Ticks::from_millis(1_000));
+                        link.dial.postpone(self.now.after(Ticks::from_millis(1_000)));
                         self.say(LogEvent::PeerNotFound { peer: node });
                     }
                 }
@@ -270,15 +264,15 @@ impl Reactor {
 
     fn dial_address(&mut self, node: NodeId, role: Role, address: SocketAddr) {
         let later = self.now.after(Ticks::from_millis(200));
-        let link = self.shard.links.link(node, role).expect("only members are dialed");
-        link.next_dial = later;
+        let link = self.shard.links.link(node, role).expect("only peers are dialed");
+        link.dial.postpone(later);
         let domain = socket2::Domain::for_address(address);
         let Ok(socket) = socket2::Socket::new(domain, socket2::Type::STREAM, None) else { return };
         let fd = OwnedFd::from(socket);
         prepare(&fd);
         let state = State::Dialing(node, role);
         let slot = self.shard.links.insert(fd, state, Inbox::new(), None, self.now);
-        self.shard.links.link(node, role).expect("a member").dialing = Some(slot);
+        self.shard.links.link(node, role).expect("it was just found").dial.dialed(slot);
         let socket = self.shard.links.get(slot).expect("just inserted");
         let address = Box::new(socket2::SockAddr::from(address));
         let (pointer, length) = (address.as_ptr(), address.len());

@@ -455,13 +455,16 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.stop_taking(slot);
         let group = &mut self.groups[slot];
         assert!(head.last.index > group.applied, "what is installed is ahead of what is applied");
-        let LoadedState { last, machine, sessions } = state;
+        let LoadedState { last, machine, sessions, members } = state;
+        let configured = members.configured();
+        group.book.install(last.index, members);
         (group.machine, group.sessions, group.applied) = (machine, sessions, last.index);
         group.apply_stock = None;
         group.snapshot_at = now;
         let (id, bytes, took) = (group.id, head.length, now.since(began));
-        let configuration = &self.first_configuration();
+        let configuration = &configured;
         self.step(now, slot, Input::Installed { last, configuration }, Carried::Cache)?;
+        self.members_applied(now, slot)?;
         self.metrics.snapshots_installed += 1;
         let last = last.index;
         self.events.push(ShardEvent::SnapshotInstalled { group: id, from, last, bytes, took });

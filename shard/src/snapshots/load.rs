@@ -9,6 +9,7 @@ use ringraft_wal::{ChunkError, Log, Recovered, SnapshotHead, WalFatal};
 
 use super::loader::{Loader, Progress};
 use crate::machine::{LoadError, StateMachine};
+use crate::members::Members;
 use crate::session::Sessions;
 
 /// Chunks loaded in one turn.
@@ -51,6 +52,7 @@ pub(crate) struct LoadedState {
     pub(crate) last: LogId,
     pub(crate) machine: Box<dyn StateMachine>,
     pub(crate) sessions: Sessions,
+    pub(crate) members: Members,
 }
 
 /// A log that was recovered, and its snapshots loaded.

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use ringraft_types::Index;
 use ringraft_wal::{ChunkDone, ChunkSums, Log, SnapshotHead};
 
 use super::LoadFailure;
 use super::LoadedState;
 use super::pieces::{Part, Pieces};
 use crate::machine::{LoadError, StateMachine};
+use crate::members::Members;
 use crate::session::Sessions;
 
 /// Chunks asked for at once.
@@ -39,6 +41,7 @@ pub(super) struct Loader {
     head: SnapshotHead,
     machine: Box<dyn StateMachine>,
     sessions: Sessions,
+    members: Option<Members>,
     pieces: Pieces,
     sums: ChunkSums,
     /// Asked for up to here, loaded up to there.
@@ -56,6 +59,7 @@ impl Loader {
             head,
             machine,
             sessions: Sessions::new(),
+            members: None,
             pieces: Pieces::default(),
             sums: ChunkSums::default(),
             asked: 0,
@@ -123,13 +127,14 @@ impl Loader {
     }
 
     fn take(&mut self, bytes_max: usize) -> Result<(), LoadFailure> {
-        let Self { machine, sessions, pieces, open, .. } = self;
+        let Self { head, machine, sessions, members, pieces, open, .. } = self;
         let open = open.as_mut().expect("a chunk is open");
         let (bytes, _) = open.chunk.result.as_ref().map_err(|error| *error)?;
         let end = open.taken.saturating_add(bytes_max).min(bytes.len());
         pieces.feed(&bytes[open.taken..end], |part, piece| match part {
             Part::Machine => machine.load(piece),
             Part::Sessions => sessions.load(piece),
+            Part::Members => load_members(head, piece, members),
             Part::End => unreachable!("the end has no piece"),
         })?;
         open.taken = end;
@@ -140,9 +145,12 @@ impl Loader {
     pub(super) fn end(mut self) -> (SnapshotHead, Result<LoadedState, LoadFailure>) {
         assert!(self.loaded == self.asked, "reads are under way");
         let failed = self.failed.take().or_else(|| self.check().err());
-        let Self { head, machine, sessions, .. } = self;
-        let state = LoadedState { last: head.last, machine, sessions };
-        (head, failed.map_or(Ok(state), Err))
+        let Self { head, machine, sessions, members, .. } = self;
+        let state = members.map(|members| {
+            let last = head.last;
+            LoadedState { last, machine, sessions, members }
+        });
+        (head, failed.map_or_else(|| Ok(state.expect("it was checked")), Err))
     }
 
     fn check(&mut self) -> Result<(), LoadFailure> {
@@ -153,8 +161,29 @@ impl Loader {
         if !self.pieces.is_whole() {
             return Err(error("the end is missing").into());
         }
+        if self.members.is_none() {
+            return Err(error("it doesn't say who the members are").into());
+        }
         self.machine.end_load()?;
         self.sessions.end_load()?;
         Ok(())
     }
+}
+
+/// Takes in who the members are.
+fn load_members(
+    head: &SnapshotHead,
+    piece: &[u8],
+    members: &mut Option<Members>,
+) -> Result<(), LoadError> {
+    let error = |what| LoadError { at: 0, what };
+    let (index, payload) =
+        piece.split_first_chunk().ok_or(error("the members' piece is cut short"))?;
+    let index = Index(u64::from_le_bytes(*index));
+    if members.is_some() || index > head.last.index {
+        return Err(error("the members' pieces contradict what the snapshot covers"));
+    }
+    let found = Members::decode(index, payload);
+    *members = Some(found.map_err(|_| error("the members are none that a group can have"))?);
+    Ok(())
 }

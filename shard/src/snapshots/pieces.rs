@@ -1,8 +1,15 @@
-//! The stream that a snapshot is: pieces of the machine, then pieces of the sessions.
+//! The stream that a snapshot is: who the members are, pieces of the machine, then pieces of the
+//! sessions.
 //!
 //! ```text
 //! 0  u32  bytes of the piece     then the piece; numbers are little-endian
-//! 4  u32  1: machine, 2: sessions, 3: the end, without a piece
+//! 4  u32  1: machine, 2: sessions, 3: the end, without a piece, 4: members, once
+//! ```
+//! The piece that says who the members are:
+//!
+//! ```text
+//! 0  u64  the configuration's entry, zero: the group began with it
+//! 8       the configuration, as an entry holds it
 //! ```
 
 use ringraft_types::bytes::u32_at;
@@ -20,11 +27,13 @@ pub(super) enum Part {
     Machine = 1,
     Sessions = 2,
     End = 3,
+    Members = 4,
 }
 
 impl Part {
     fn from_u32(number: u32) -> Option<Self> {
-        [Self::Machine, Self::Sessions, Self::End].into_iter().find(|&part| part as u32 == number)
+        let all = [Self::Machine, Self::Sessions, Self::End, Self::Members];
+        all.into_iter().find(|&part| part as u32 == number)
     }
 }
 

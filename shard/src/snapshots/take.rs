@@ -132,7 +132,9 @@ impl<D: Device, L: Links> Shard<D, L> {
     fn is_due(&self, slot: usize) -> bool {
         let group = &self.groups[slot];
         let has_new = group.applied > group.snapshot_index();
-        has_new && group.halt.is_none() && !self.fetching.is_under(slot)
+        // Who fetches a snapshot must learn from it who the members are.
+        let has_members = !group.book.as_of(group.applied).is_none();
+        has_new && has_members && group.halt.is_none() && !self.fetching.is_under(slot)
     }
 
     /// Goes on with the snapshots. Returns when it wants another turn.
@@ -229,6 +231,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         group.machine.begin_snapshot();
         group.sessions.begin_snapshot();
         let number = self.log.begin_snapshot(group.id, last);
+        let members = group.book.as_of(group.applied);
+        let index = members.index.0.to_le_bytes();
+        let mut piece = [&[0; HEAD_BYTES][..], &index, &members.payload].concat();
+        head(&mut piece, Part::Members);
+        self.log.add_to_snapshot(number, &piece);
         self.snapshots.taking = Some(Taking {
             slot,
             number,
@@ -282,7 +289,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                     taking.part = Part::End;
                 }
             }
-            Part::End => unreachable!("nothing follows the end"),
+            Part::End | Part::Members => unreachable!("written at the beginning, or the end"),
         }
         if piece.len() > HEAD_BYTES {
             head(piece, part);

@@ -38,9 +38,19 @@ pub(crate) struct TestLinks {
     /// Nodes to which such connections can't be made.
     shut: BTreeSet<NodeId>,
     clients: BTreeMap<ConnectionId, Outbox>,
+    /// Who is dialled, and where.
+    pub(crate) known: BTreeMap<NodeId, String>,
 }
 
 impl Links for TestLinks {
+    fn know(&mut self, _: Ticks, node: NodeId, address: &str) {
+        self.known.insert(node, address.to_owned());
+    }
+
+    fn forget(&mut self, _: Ticks, node: NodeId) {
+        self.known.remove(&node);
+    }
+
     fn peer(&mut self, node: NodeId) -> Option<&mut Outbox> {
         if !self.up.contains(&node) {
             return None;
@@ -126,6 +136,12 @@ pub(crate) struct World {
     starts: u64,
     /// Bytes that left each node for its peers.
     sent: BTreeMap<NodeId, usize>,
+    /// Whom groups begin with; the others join.
+    voters: Vec<NodeId>,
+    /// Lives of nodes that were formatted again.
+    lives: BTreeMap<NodeId, Incarnation>,
+    /// When nodes dial whom they know again; only in worlds where members change.
+    dial_at: Ticks,
 }
 
 /// What a system with little room takes of an outbox.
@@ -157,7 +173,8 @@ impl World {
 
     /// A fresh cluster that takes its snapshots by these rules.
     pub(crate) fn with_rules(seed: u64, nodes: u32, groups: u64, rules: SnapshotRules) -> Self {
-        let nodes = (1..=nodes).map(NodeId);
+        let voters: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
+        let nodes = voters.iter().copied();
         let mut world = Self {
             now: Ticks::from_millis(1_000),
             seed,
@@ -183,6 +200,9 @@ impl World {
             refused: Vec::new(),
             starts: 0,
             sent: BTreeMap::new(),
+            voters,
+            lives: BTreeMap::new(),
+            dial_at: Ticks::NEVER,
         };
         for node in world.nodes() {
             world.start(node);
@@ -199,19 +219,83 @@ impl World {
         Identity { cluster: CLUSTER, incarnation: Incarnation(100 + u64::from(node.0)), node }
     }
 
+    /// Starts a new node that is to join. It knows where the others are.
+    pub(crate) fn join(&mut self, id: NodeId) {
+        let device = Some(MemoryDevice::new(4096));
+        let node = Node { shard: None, device, starts: Starts::default(), wake: Ticks::ZERO };
+        assert!(self.nodes.insert(id, node).is_none(), "node {id} is there already");
+        self.dial_at = self.now;
+        self.start(id);
+    }
+
+    /// Formats the disk of a node that doesn't run, to join again as another life.
+    pub(crate) fn wipe(&mut self, id: NodeId, life: u64) {
+        let node = self.nodes.get_mut(&id).expect("a node");
+        assert!(node.shard.is_none(), "it runs");
+        (node.device, node.starts) = (Some(MemoryDevice::new(4096)), Starts::default());
+        self.lives.insert(id, Incarnation(life));
+        self.dial_at = self.now;
+    }
+
+    /// A node that doesn't run is the one again that it was before it was formatted.
+    pub(crate) fn live_again(&mut self, id: NodeId) {
+        self.lives.remove(&id);
+    }
+
+    /// From now on nodes dial whom they know.
+    pub(crate) fn redials(&mut self) {
+        self.dial_at = self.now;
+    }
+
+    /// Nodes that run.
+    pub(crate) fn running(&self) -> Vec<NodeId> {
+        let running = self.nodes.iter().filter(|(_, node)| node.shard.is_some());
+        running.map(|(&id, _)| id).collect()
+    }
+
+    /// Whether a running node leads a group, and may serve it.
+    pub(crate) fn leads(&self, id: NodeId, group: GroupId) -> bool {
+        let shard = self.nodes[&id].shard.as_ref().expect("it runs");
+        shard.ready_groups().any(|ready| ready == group)
+    }
+
+    fn identity_of(&self, id: NodeId) -> Identity {
+        let Identity { incarnation, .. } = Self::identity(id);
+        let incarnation = self.lives.get(&id).copied().unwrap_or(incarnation);
+        Identity { incarnation, ..Self::identity(id) }
+    }
+
+    /// Nodes dial whom they know and have no link to.
+    fn dial(&mut self) {
+        for id in self.nodes() {
+            let Some(shard) = self.nodes[&id].shard.as_ref() else { continue };
+            let known = shard.links.known.keys().filter(|node| !shard.links.up.contains(node));
+            let known: Vec<NodeId> = known.copied().collect();
+            for other in known {
+                if self.nodes.contains_key(&other) {
+                    self.link(id, other);
+                }
+            }
+        }
+    }
+
     /// Starts a node that doesn't run, from what its disk holds.
     pub(crate) fn start(&mut self, id: NodeId) {
-        let members: Vec<Member> = self
-            .nodes
-            .keys()
-            .map(|&node| Member { node, client_address: format!("node-{node}:1") })
-            .collect();
+        let member = |node: NodeId| Member {
+            node,
+            peer_address: format!("node-{node}:2"),
+            client_address: format!("node-{node}:1"),
+        };
+        let joins = self.lives.contains_key(&id) || !self.voters.contains(&id);
+        let own = (!self.voters.contains(&id)).then_some(id);
+        let members: Vec<Member> = self.voters.iter().copied().chain(own).map(member).collect();
+        let voters = if joins { Vec::new() } else { self.voters.clone() };
+        let identity = self.identity_of(id);
         let now = self.now;
         let node = self.nodes.get_mut(&id).expect("a node of this world");
         let mut device = node.device.take().expect("it doesn't run");
         self.starts += 1;
         node.starts.begin(self.starts);
-        let identity = Self::identity(id);
         let mut settings = LogSettings::new(CLUSTER, id, identity.incarnation, 1);
         settings.segment_bytes = 8 << 20;
         settings.unsubmitted_bytes_max = 32 << 20;
@@ -230,6 +314,7 @@ impl World {
             shard: ShardId(0),
             shards: 1,
             members,
+            voters,
             groups: groups.clone(),
             snapshots: self.snapshots,
             scrub: self.scrub,
@@ -303,11 +388,11 @@ impl World {
         let mut sender = shard(self, from).expect("it runs");
         let mut receiver = shard(self, to).expect("it runs");
         let start = self.nodes[&from].starts.newest();
-        let met = Met { incarnation: Self::identity(from).incarnation, start };
+        let met = Met { incarnation: self.identity_of(from).incarnation, start };
         let greeting = Greeting { from: met, met: sender.met(to) };
         let admission = receiver.admit_peer(now, from, greeting).expect("no fault");
         if let Some((code, met)) = admission.refusal() {
-            let (identity, start) = (Self::identity(to), self.nodes[&to].starts.newest());
+            let (identity, start) = (self.identity_of(to), self.nodes[&to].starts.newest());
             let host = Host { identity, shards: 1, port: Role::Peer, start };
             let refusal = Welcome { met, ..Welcome::new(&host, ShardId(0), Err(code)) };
             let heard = sender.admit_answer(now, to, &refusal).expect("no fault");
@@ -524,6 +609,11 @@ impl World {
         self.hash
     }
 
+    /// Its time.
+    pub(crate) fn now(&self) -> Ticks {
+        self.now
+    }
+
     /// Lets time pass.
     pub(crate) fn run_for(&mut self, span: Ticks) {
         let until = self.now.after(span);
@@ -535,8 +625,12 @@ impl World {
     fn advance(&mut self, until: Ticks) {
         let wire = self.wire.front().map_or(Ticks::NEVER, |flight| flight.at);
         let wakes = self.nodes.values().filter(|node| node.shard.is_some()).map(|node| node.wake);
-        let next = wakes.min().unwrap_or(Ticks::NEVER).min(wire).min(until);
+        let next = wakes.min().unwrap_or(Ticks::NEVER).min(wire).min(until).min(self.dial_at);
         self.now = next.max(self.now);
+        if self.now >= self.dial_at {
+            self.dial();
+            self.dial_at = self.now.after(Ticks::from_millis(100));
+        }
         while self.wire.front().is_some_and(|flight| flight.at <= self.now) {
             let flight = self.wire.pop_front().expect("just seen");
             self.deliver(&flight);
@@ -554,14 +648,21 @@ impl World {
         let Some(inbox) = self.inboxes.get_mut(&(from, to, lane)) else { return };
         let node = self.nodes.get_mut(&to).expect("a node");
         let Some(shard) = node.shard.as_mut() else { return };
+        let mut is_stranger = false;
         feed(inbox, bytes, |frame| {
             let event = match lane {
                 Lane::Peer => Event::PeerFrame { from, frame: *frame },
                 Lane::Bulk => Event::BulkFrame { from, frame: *frame },
             };
-            shard.collect(now, event).expect("no fault").expect("a sound frame");
+            let taken = shard.collect(now, event).expect("no fault");
+            is_stranger |= taken == Err(FrameRefusal::WrongSender);
+            assert!(is_stranger || taken.is_ok(), "a sound frame: {taken:?}");
         });
         node.wake = now;
+        if is_stranger {
+            assert!(self.dial_at < Ticks::NEVER, "nobody else takes its place");
+            self.disconnect(from, to);
+        }
         self.note(u64::from(from.0) << 32 | u64::from(to.0));
         self.note(bytes.len() as u64);
     }

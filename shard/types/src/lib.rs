@@ -17,7 +17,7 @@ pub mod start;
 pub mod status;
 pub mod tag;
 
-pub use configuration::{Configuration, ConfigurationError, Member, Phase, Words};
+pub use configuration::{Addresses, Configuration, ConfigurationError, Member, Phase, Words};
 pub use ids::{
     ClientId, ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Revision, Sequence, ShardId,
     Term, Ticks,

@@ -1,0 +1,241 @@
+//! Who is a member of a group, as its log says, and whom the shard knows by it.
+//!
+//! The protocol looks at nodes and roles only. What else an entry says of its members, how to reach
+//! them and which lives of their data directories are meant, is kept here: of every configuration
+//! that may be in force, and of the one as of what is applied, for snapshots. A group begins with
+//! the configuration that its data directory was formatted for, or with none, and then waits to be
+//! added (decision 0015).
+//!
+//! Peers are per shard, members per group: a node is a peer as long as a group names it. One that
+//! is named no more stays one until its link is lost, to learn of that, and is let in again if it
+//! comes by itself.
+
+mod book;
+mod change;
+
+pub(crate) use book::Book;
+pub use book::Members;
+pub use change::MemberChange;
+
+use crate::error::ShardError;
+use crate::event::ShardEvent;
+use crate::links::Links;
+use crate::peer_frames::Carried;
+use crate::shard::{Peer, Shard};
+use ringraft_raft::{Configured, Input, Output};
+use ringraft_types::limits::RECORD_HEADER_BYTES;
+use ringraft_types::{
+    Configuration, GroupId, Incarnation, Index, Member, NodeId, Ticks, Words, record,
+};
+use ringraft_wal::device::Device;
+use std::collections::BTreeSet;
+
+impl<D: Device, L: Links> Shard<D, L> {
+    /// What every group begins with: the voters that the settings name, as the settings reach them;
+    /// or none.
+    pub(crate) fn first_members(&self) -> Members {
+        let voters = self.settings.voters.clone();
+        if voters.is_empty() {
+            return Members::none();
+        }
+        let configuration = Configuration::first(voters, Vec::new());
+        let configuration = configuration.expect("voters were checked where they were read");
+        let words = |node| self.words_of_settings(node);
+        Members::new(Index::ZERO, configuration, words).expect("addresses are checked there too")
+    }
+
+    /// The configurations of a group that may be in force, and the one as of what is applied.
+    pub fn configurations(&self, group: GroupId) -> impl Iterator<Item = Configuration> + '_ {
+        let slot = self.slots.get(&group).copied();
+        slot.into_iter().flat_map(|slot| self.groups[slot].book.configurations())
+    }
+
+    fn words_of_settings(&self, node: NodeId) -> Words<'_> {
+        let found = self.settings.members.iter().find(|member| member.node == node);
+        found.map(|member| member.words()).unwrap_or_default()
+    }
+
+    /// The newest configuration in a group's log, and what it says of its members. `None`: the
+    /// group isn't here.
+    pub fn members(&self, group: GroupId) -> Option<&Members> {
+        let &slot = self.slots.get(&group)?;
+        Some(self.groups[slot].book.newest())
+    }
+
+    /// A step changed which configurations may be in force: what the log holds of them is read.
+    pub(crate) fn read_members(&mut self, now: Ticks, slot: usize) -> Result<(), ShardError> {
+        let Self { groups, cache, .. } = self;
+        let group = &mut groups[slot];
+        let newest = group.book.newest().index;
+        for Configured { index, .. } in group.raft.configurations() {
+            if *index > newest {
+                let bytes = cache.get(slot, *index).expect("this step has cached it");
+                let header = record::peek(bytes).expect("records are verified where they enter");
+                let payload = &bytes[RECORD_HEADER_BYTES..][..header.length as usize];
+                let members = Members::decode(*index, payload);
+                group.book.append(members.expect("the protocol has seen it decoded"));
+            }
+        }
+        self.members_moved(now, slot)
+    }
+
+    /// What a step removed from the log isn't in the book any more.
+    pub(crate) fn unread_members(&mut self, slot: usize, output: &Output) {
+        let book = &mut self.groups[slot].book;
+        if let Some(base) = output.emptied {
+            book.truncate_from(base.index.next());
+        } else if let Some(from) = output.truncate_from {
+            book.truncate_from(from);
+        }
+    }
+
+    /// A configuration was applied: the ones before it count no more.
+    pub(crate) fn members_applied(&mut self, now: Ticks, slot: usize) -> Result<(), ShardError> {
+        let own = self.settings.identity.node;
+        let group = &mut self.groups[slot];
+        group.members_applied = false;
+        group.book.forget_before(group.applied);
+        let members = group.book.as_of(group.applied);
+        self.events.push(ShardEvent::MembersChanged {
+            group: group.id,
+            index: members.index,
+            phase: members.configuration.phase(),
+            voters: members.configuration.voters().len() as u8,
+            learners: members.configuration.learners().len() as u8,
+            is_member: members.configuration.is_member(own),
+        });
+        self.members_moved(now, slot)
+    }
+
+    /// The configurations that count changed in a group: who was not known is from now on, and who
+    /// isn't named any more isn't dialled.
+    pub(crate) fn members_moved(&mut self, now: Ticks, slot: usize) -> Result<(), ShardError> {
+        let own = self.settings.identity.node;
+        let named = self.groups[slot].book.nodes();
+        let before = std::mem::replace(&mut self.groups[slot].named_nodes, named.clone());
+        for &node in named.difference(&before).filter(|&&node| node != own) {
+            self.name_peer(node);
+        }
+        for &node in before.difference(&named).filter(|&&node| node != own) {
+            let peer = self.peers.get_mut(&node).expect("who is named is a peer");
+            peer.named -= 1;
+            if peer.named == 0 {
+                self.links.forget(now, node);
+            }
+        }
+        for &node in named.iter().filter(|&&node| node != own) {
+            if let Some(address) = self.address_of(slot, node) {
+                self.links.know(now, node, &address);
+            }
+            let peer = &self.peers[&node];
+            let met = [peer.met, peer.greeted].map(|met| met.map(|met| met.incarnation));
+            let is_other = |life| met.iter().flatten().any(|&known| known != life);
+            let is_doubtful = |(life, _)| life != Incarnation(0) && is_other(life);
+            if self.groups[slot].book.lives(node).any(is_doubtful) {
+                self.check_life(now, node)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One more group names a node.
+    pub(crate) fn name_peer(&mut self, node: NodeId) {
+        let met = self.strangers.remove(&node);
+        let peer = self.peers.entry(node).or_insert_with(|| Peer { met, ..Peer::default() });
+        peer.named += 1;
+    }
+
+    /// The link to a peer is lost: one that nobody names, and that isn't to add this node either, is
+    /// a stranger from now on.
+    pub(crate) fn part_from(&mut self, node: NodeId) {
+        let is_stranger = self.peers.get(&node).is_some_and(|peer| peer.named == 0);
+        if !is_stranger || self.seeds().contains(&node) {
+            return;
+        }
+        let parted = self.peers.remove(&node);
+        if let Some(met) = parted.and_then(|peer| peer.met) {
+            self.strangers.insert(node, met);
+        }
+    }
+
+    /// A node comes that was a peer once: it may not know that it left.
+    pub(crate) fn take_back(&mut self, now: Ticks, node: NodeId) -> bool {
+        let Some(met) = self.strangers.remove(&node) else { return false };
+        self.peers.insert(node, Peer { met: Some(met), ..Peer::default() });
+        self.links.know(now, node, "");
+        true
+    }
+
+    /// Who may add this node to groups of which it knows no member yet: whom the settings name.
+    pub(crate) fn seeds(&self) -> BTreeSet<NodeId> {
+        let is_outside = self.groups.iter().any(|group| group.book.newest().is_none());
+        let members = self.settings.members.iter().filter(|_| is_outside);
+        let own = self.settings.identity.node;
+        members.map(|member| member.node).filter(|&node| node != own).collect()
+    }
+
+    /// Where a node is reached: as the settings say, else as the newest configuration does.
+    fn address_of(&self, slot: usize, node: NodeId) -> Option<String> {
+        let of = |words: Words<'_>| String::from_utf8_lossy(words.addresses.peer).into_owned();
+        let known = of(self.words_of_settings(node));
+        if !known.is_empty() {
+            return Some(known);
+        }
+        Some(of(self.groups[slot].book.words(node)?)).filter(|address| !address.is_empty())
+    }
+
+    /// Where clients reach a member: as the settings say, else as its group's configuration does.
+    pub(crate) fn client_address(&self, member: &Member<'_>) -> String {
+        let known = self.words_of_settings(member.node).addresses.client;
+        let known = if known.is_empty() { member.words.addresses.client } else { known };
+        String::from_utf8_lossy(known).into_owned()
+    }
+
+    /// Which life of a node's data directory may speak for it: as the configurations say that
+    /// count, of all groups here, because a node has one link for all of them; else the one that
+    /// was met. `None`: whichever comes first.
+    ///
+    /// A wiped node that is added anew is let in when no group counts its vote any more by what it
+    /// was before.
+    pub(crate) fn life(&self, node: NodeId) -> Option<Incarnation> {
+        let known = self.peers.get(&node).map(|peer| peer.met);
+        let met = known.unwrap_or_else(|| self.strangers.get(&node).copied());
+        let met = met.map(|met| met.incarnation);
+        let mut lives = BTreeSet::new();
+        let mut counts_unnamed = false;
+        for group in &self.groups {
+            for (incarnation, is_voter) in group.book.lives(node) {
+                if incarnation != Incarnation(0) {
+                    lives.insert(incarnation);
+                } else {
+                    counts_unnamed |= is_voter;
+                }
+            }
+        }
+        let is_new = lives.len() == 1 && !(counts_unnamed && met.is_some());
+        let first = lives.first().copied();
+        if is_new { first } else { met.or(first) }
+    }
+
+    /// Another life of a node's data directory speaks for it from now on: the one before is a
+    /// stranger.
+    fn check_life(&mut self, now: Ticks, node: NodeId) -> Result<(), ShardError> {
+        let Some(life) = self.life(node) else { return Ok(()) };
+        let peer = self.peers.get_mut(&node).expect("who is named is a peer");
+        if peer.met.is_some_and(|met| met.incarnation != life) {
+            peer.met = None;
+        }
+        if peer.greeted.is_some_and(|greeted| greeted.incarnation != life) {
+            // Its next frame is refused, and with it the connection.
+            peer.greeted = None;
+            if std::mem::take(&mut peer.connected) {
+                peer.staged.clear();
+                peer.postponed.clear();
+                for slot in 0..self.groups.len() {
+                    self.step(now, slot, Input::LinkDown(node), Carried::Cache)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

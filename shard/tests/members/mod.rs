@@ -1,0 +1,427 @@
+//! Members that come and go: over the log, over snapshots, and back after starts.
+
+use crate::world::{GROUP, World};
+use ringraft_net::status::GroupRole;
+use ringraft_raft::{Allow, ChangeRefused};
+use ringraft_shard::{MemberChange, PeerAdmission, ShardEvent, SnapshotReason, SnapshotRules};
+use ringraft_types::{
+    Addresses, Configuration, GroupId, Incarnation, Index, Member, NodeId, Status, Ticks, Words,
+};
+use std::collections::BTreeSet;
+
+const SECOND: Ticks = Ticks::from_millis(1_000);
+
+fn ids(ids: &[u32]) -> Vec<NodeId> {
+    ids.iter().copied().map(NodeId).collect()
+}
+
+/// What is asked for.
+struct Ask<'a> {
+    group: GroupId,
+    voters: &'a [u32],
+    learners: &'a [u32],
+    /// The life that is meant of new members, zero for any.
+    life: u64,
+    is_held: bool,
+    allow: Allow,
+    /// For another configuration than the one in force.
+    expected: Option<Index>,
+}
+
+impl<'a> Ask<'a> {
+    fn of(voters: &'a [u32], learners: &'a [u32]) -> Self {
+        let allow = Allow::default();
+        Self { group: GROUP, voters, learners, life: 0, is_held: false, allow, expected: None }
+    }
+
+    /// Asks a node.
+    fn at(&self, world: &mut World, node: NodeId) -> Result<Index, ChangeRefused> {
+        let target = Configuration::first(ids(self.voters), ids(self.learners));
+        let target = &target.expect("it is sound");
+        let before = world.shard(node).members(self.group).expect("the group is here");
+        let (index, known) = (before.index, before.configuration.clone());
+        let addresses: Vec<(NodeId, String)> =
+            target.members().map(|node| (node, format!("node-{node}:2"))).collect();
+        let members: Vec<Member<'_>> = addresses
+            .iter()
+            .map(|(node, address)| {
+                let life = if known.is_member(*node) { 0 } else { self.life };
+                let addresses = Addresses { peer: address.as_bytes(), client: b"" };
+                let words = Words { incarnation: Incarnation(life), addresses };
+                Member { node: *node, words }
+            })
+            .collect();
+        let members = &members[..];
+        let (is_held, allow) = (self.is_held, self.allow);
+        let change = MemberChange::To { target, members, is_held, allow };
+        let (now, expected) = (world.now(), self.expected.unwrap_or(index));
+        let shard = world.shard(node);
+        shard.change_members(now, self.group, expected, change).expect("no fault")
+    }
+
+    /// As often as it takes until whoever leads makes the change, and it is through.
+    fn soon(&self, world: &mut World) -> NodeId {
+        for _ in 0..100 {
+            world.elect();
+            let leader = leader_of(world, self.group);
+            if self.at(world, leader).is_ok() {
+                world.run_for(SECOND);
+                return leader;
+            }
+            world.run_for(Ticks::from_millis(100));
+        }
+        panic!("the change to {:?} is refused for ten seconds", self.voters);
+    }
+}
+
+fn leader_of(world: &mut World, group: GroupId) -> NodeId {
+    let running: Vec<NodeId> = world.running();
+    let leads = |node: &&NodeId| world.leads(**node, group);
+    *running.iter().find(leads).expect("somebody leads")
+}
+
+/// On from a held change, or back, or what else takes no members.
+fn end(
+    world: &mut World,
+    at: NodeId,
+    expected: Index,
+    change: MemberChange<'_>,
+) -> Result<Index, ChangeRefused> {
+    let now = world.now();
+    world.shard(at).change_members(now, GROUP, expected, change).expect("no fault")
+}
+
+/// The next write of the one client.
+fn write(world: &mut World, leader: NodeId, sequence: u64) {
+    let key = sequence.to_string();
+    let reply = world.put(leader, 1, sequence, key.as_bytes(), format!("v{key};").as_bytes());
+    assert_eq!(reply.status, Status::Ok);
+}
+
+/// All writes up to this one are there.
+fn check_writes(world: &mut World, leader: NodeId, newest: u64) {
+    for sequence in 1..=newest {
+        let (status, body) = world.get(leader, sequence.to_string().as_bytes());
+        assert_eq!(status, Status::Ok);
+        let value = format!("v{sequence};").into_bytes();
+        assert!(body.windows(value.len()).any(|part| part == value), "write {sequence}");
+    }
+}
+
+/// Who votes and who listens, as a node knows it.
+fn roles(world: &mut World, node: NodeId) -> (Vec<NodeId>, Vec<NodeId>) {
+    let members = world.shard(node).members(GROUP).expect("the group is here");
+    let configuration = &members.configuration;
+    assert!(!configuration.is_joint());
+    (configuration.voters().to_vec(), configuration.learners().to_vec())
+}
+
+/// A node that knew nothing is added, votes, and the first leader leaves; every write is there, and
+/// so are the members after all were started again (A25, M03).
+#[test]
+fn a_node_is_added_and_the_leader_leaves() {
+    let mut world = World::new(1, 3, 1);
+    let leader = world.elect();
+    for sequence in 1..=20 {
+        write(&mut world, leader, sequence);
+    }
+    world.join(NodeId(4));
+    world.run_for(SECOND);
+    assert_eq!(roles(&mut world, NodeId(4)), (ids(&[]), ids(&[])), "nobody added it");
+    let leader = Ask::of(&[1, 2, 3], &[4]).soon(&mut world);
+    assert_eq!(world.shard(leader).links.known[&NodeId(4)], "node-4:2");
+    assert_eq!(roles(&mut world, NodeId(4)), (ids(&[1, 2, 3]), ids(&[4])));
+    let leader = Ask::of(&[1, 2, 3, 4], &[]).soon(&mut world);
+    write(&mut world, leader, 21);
+    let rest: Vec<u32> = [1, 2, 3, 4].into_iter().filter(|&id| id != leader.0).collect();
+    Ask::of(&rest, &[]).soon(&mut world);
+    assert_eq!(roles(&mut world, leader), (ids(&rest), ids(&[])), "who left knows");
+    let events = world.events(leader);
+    let left =
+        |event: &ShardEvent| matches!(event, ShardEvent::MembersChanged { is_member: false, .. });
+    assert!(events.iter().any(left), "{events:?}");
+    let next = world.elect();
+    assert_ne!(next, leader);
+    write(&mut world, next, 22);
+    for id in world.nodes() {
+        world.kill(id, |_| true);
+    }
+    for id in world.nodes() {
+        world.start(id);
+    }
+    let next = world.elect();
+    assert_ne!(next, leader, "it votes no more");
+    for &id in &rest {
+        assert_eq!(roles(&mut world, NodeId(id)), (ids(&rest), ids(&[])));
+    }
+    write(&mut world, next, 23);
+    check_writes(&mut world, next, 23);
+}
+
+/// Who has a log of its own is told its place: a snapshot says who the members are, also those that
+/// came by entries which no log holds any more (A31, M09).
+#[test]
+fn a_snapshot_says_who_the_members_are() {
+    let rules = SnapshotRules { lag_bytes: 0, log_bytes: 0, ..SnapshotRules::default() };
+    let mut world = World::with_rules(2, 3, 1, rules);
+    let leader = world.elect();
+    world.join(NodeId(4));
+    Ask::of(&[1, 2, 3], &[4]).soon(&mut world);
+    Ask::of(&[1, 2, 3, 4], &[]).soon(&mut world);
+    (1..=30).for_each(|sequence| write(&mut world, leader, sequence));
+    world.run_for(SECOND);
+    for node in world.nodes() {
+        assert_eq!(world.shard(node).want_snapshots(SnapshotReason::Asked), 1);
+    }
+    world.run_for(SECOND);
+    world.join(NodeId(5));
+    Ask::of(&[1, 2, 3, 4], &[5]).soon(&mut world);
+    let events = world.events(NodeId(5));
+    let installed = |event: &ShardEvent| matches!(event, ShardEvent::SnapshotInstalled { .. });
+    assert!(events.iter().any(installed), "its log begins behind what it lacked: {events:?}");
+    assert_eq!(roles(&mut world, NodeId(5)), (ids(&[1, 2, 3, 4]), ids(&[5])));
+    for node in world.nodes() {
+        world.kill(node, |_| true);
+        world.start(node);
+        let learners = if node == NodeId(5) { ids(&[5]) } else { Vec::new() };
+        let (voters, known) = roles(&mut world, node);
+        assert_eq!(voters, ids(&[1, 2, 3, 4]), "node {node} begins with what its snapshot says");
+        assert!(known == learners || known == ids(&[5]));
+    }
+    // The new ones are needed for a majority.
+    world.kill(NodeId(1), |_| true);
+    let leader = world.elect();
+    write(&mut world, leader, 31);
+    check_writes(&mut world, leader, 31);
+}
+
+/// A node that was formatted again has forgotten what it promised: nobody takes it for the one that
+/// it was. It is added anew, as a learner first, when no group counts it any more; the one before
+/// stays barred (A24, M07).
+#[test]
+fn a_wiped_node_is_added_anew() {
+    let mut world = World::new(3, 3, 2);
+    let second = GroupId(2);
+    let leader = world.elect();
+    (1..=20).for_each(|sequence| write(&mut world, leader, sequence));
+    let wiped = *world.nodes().iter().rfind(|&&node| node != leader).expect("there are three");
+    let rest: Vec<u32> = [1, 2, 3].into_iter().filter(|&id| id != wiped.0).collect();
+    world.kill(wiped, |_| true);
+    let before = world.copy(wiped);
+    world.wipe(wiped, 900);
+    world.start(wiped);
+    world.run_for(SECOND);
+    let known = World::identity(wiped).incarnation;
+    let is_barred = |world: &mut World, known| {
+        let refused = world.take_refused();
+        let why = PeerAdmission::WrongIncarnation { known };
+        refused.iter().filter(|it| it.1 == wiped && it.2 == why).count() > 0
+            && refused.iter().all(|it| it.1 != wiped || it.2 != PeerAdmission::Welcome)
+    };
+    assert!(is_barred(&mut world, known));
+    // One group lets it go, the other one counts it still.
+    Ask::of(&rest, &[]).soon(&mut world);
+    Ask { life: 900, ..Ask::of(&rest, &[wiped.0]) }.soon(&mut world);
+    assert!(is_barred(&mut world, known), "the other group would believe its votes");
+    assert_eq!(roles(&mut world, wiped), (Vec::new(), Vec::new()));
+    Ask { group: second, ..Ask::of(&rest, &[]) }.soon(&mut world);
+    Ask { group: second, life: 900, ..Ask::of(&rest, &[wiped.0]) }.soon(&mut world);
+    assert_eq!(roles(&mut world, wiped), (ids(&rest), vec![wiped]));
+    for group in [GROUP, second] {
+        Ask { group, ..Ask::of(&[1, 2, 3], &[]) }.soon(&mut world);
+    }
+    world.run_for(SECOND);
+    world.assert_converged();
+    // What was put aside comes back under its number.
+    let leader = world.elect();
+    write(&mut world, leader, 21);
+    world.kill(wiped, |_| true);
+    world.take_refused();
+    world.put_back(wiped, before);
+    world.live_again(wiped);
+    world.start(wiped);
+    world.run_for(SECOND);
+    assert!(is_barred(&mut world, Incarnation(900)));
+    let leader = world.elect_among(|node| node != wiped);
+    check_writes(&mut world, leader, 21);
+}
+
+/// One change at a time, each for the configuration that it was meant for; what was done once is
+/// done (A27, M08).
+#[test]
+fn one_of_two_changes_wins() {
+    let mut world = World::new(4, 3, 1);
+    let leader = world.elect();
+    let rest: Vec<u32> = [1, 2, 3].into_iter().filter(|&id| id != leader.0).collect();
+    let pair = [leader.0, rest[0]];
+    let index = Ask::of(&pair, &[]).at(&mut world, leader).expect("it is the first");
+    let late = Ask { expected: Some(Index::ZERO), ..Ask::of(&pair, &[]) };
+    let conflict = ChangeRefused::Conflict { expected: Index::ZERO, index };
+    assert_eq!(late.at(&mut world, leader), Err(conflict));
+    let refused = Ask::of(&[1, 2, 3], &[]).at(&mut world, leader);
+    assert_eq!(refused, Err(ChangeRefused::UnderWay { index }));
+    let refused = Ask::of(&pair, &[]).at(&mut world, NodeId(rest[0]));
+    assert_eq!(refused, Err(ChangeRefused::NotLeader(Some(leader))));
+    world.run_for(SECOND);
+    assert_eq!(roles(&mut world, leader).0.len(), 2);
+    let refused = Ask::of(&pair, &[]).at(&mut world, leader);
+    assert_eq!(refused, Err(ChangeRefused::Unchanged));
+}
+
+/// A held change is gone on with, or back from, by whoever leads then; asked again, it is done
+/// (A26, MB-03).
+#[test]
+fn a_held_change_survives_its_leader() {
+    for (is_aborted, seed) in [(false, 5), (true, 6)] {
+        let mut world = World::new(seed, 3, 1);
+        world.elect();
+        world.join(NodeId(4));
+        Ask::of(&[1, 2, 3], &[4]).soon(&mut world);
+        let held = Ask { is_held: true, ..Ask::of(&[1, 2, 3, 4], &[]) };
+        let first = held.soon(&mut world);
+        let index = world.shard(first).members(GROUP).expect("it is here").index;
+        world.kill(first, |_| true);
+        let next = world.elect();
+        let change = || if is_aborted { MemberChange::Abort } else { MemberChange::Commit };
+        let done = end(&mut world, next, index, change()).expect("it is held");
+        assert!(done > index);
+        world.run_for(SECOND);
+        assert_eq!(end(&mut world, next, index, change()), Ok(done), "it is done");
+        let expected = if is_aborted { (3, ids(&[4])) } else { (4, Vec::new()) };
+        world.start(first);
+        world.run_for(SECOND);
+        for node in world.nodes() {
+            let (voters, learners) = roles(&mut world, node);
+            assert_eq!((voters.len(), learners), expected, "node {node}");
+        }
+    }
+}
+
+/// The leader ends at each moment of a change: the next one carries it through, or it never was
+/// (A26, M02).
+#[test]
+fn a_change_survives_its_leader() {
+    let mut ends = BTreeSet::new();
+    for moment in 0..24 {
+        let mut world = World::new(7, 3, 1);
+        world.elect();
+        world.join(NodeId(4));
+        let leader = Ask::of(&[1, 2, 3], &[4]).soon(&mut world);
+        (1..=5).for_each(|sequence| write(&mut world, leader, sequence));
+        let rest: Vec<u32> = [1, 2, 3, 4].into_iter().filter(|&id| id != leader.0).collect();
+        Ask::of(&rest, &[]).at(&mut world, leader).expect("nothing is under way");
+        world.run_for(Ticks(moment * 100));
+        world.kill(leader, |sector| sector % 2 == 0);
+        let next = world.elect();
+        write(&mut world, next, 6);
+        world.start(leader);
+        world.run_for(Ticks::from_millis(3_000));
+        let next = world.elect();
+        let found = roles(&mut world, next);
+        for node in world.nodes() {
+            assert_eq!(roles(&mut world, node), found, "node {node}, moment {moment}");
+        }
+        check_writes(&mut world, next, 6);
+        ends.insert(found);
+    }
+    assert_eq!(ends.len(), 2, "it is carried through, or never was: {ends:?}");
+}
+
+/// Who was away when it was removed comes back with what it had: it disturbs nobody, learns of it,
+/// and stands for nothing any more (A30, M06).
+#[test]
+fn a_removed_node_comes_back() {
+    for seed in 8..12 {
+        let mut world = World::new(seed, 3, 1);
+        world.redials();
+        let leader = world.elect();
+        (1..=5).for_each(|sequence| write(&mut world, leader, sequence));
+        let away = *world.nodes().iter().find(|&&node| node != leader).expect("there are three");
+        let rest: Vec<u32> = [1, 2, 3].into_iter().filter(|&id| id != away.0).collect();
+        world.kill(away, |_| true);
+        Ask::of(&rest, &[]).soon(&mut world);
+        world.run_for(Ticks::from_millis(5_000));
+        let term = world.group(leader).term;
+        world.start(away);
+        world.run_for(Ticks::from_millis(5_000));
+        assert_eq!(world.group(leader).term, term, "nobody stands against the leader");
+        assert_eq!(roles(&mut world, away), (ids(&rest), Vec::new()), "it was told");
+        let elections = world.elections();
+        world.cut(away, leader);
+        world.run_for(Ticks::from_millis(5_000));
+        assert_eq!(world.elections(), elections, "it doesn't stand");
+        write(&mut world, leader, 6);
+    }
+}
+
+/// A new member that isn't there costs nothing: it is added as a learner, and doesn't become a
+/// voter before it has caught up; a majority of newcomers is refused (A28, A29, M04).
+#[test]
+fn who_is_not_there_does_not_vote() {
+    let mut world = World::new(12, 3, 1);
+    let leader = world.elect();
+    Ask::of(&[1, 2, 3], &[4, 5, 6]).soon(&mut world);
+    write(&mut world, leader, 1);
+    let refused = Ask::of(&[1, 2, 3, 4], &[5, 6]).at(&mut world, leader);
+    let matched = Index::ZERO;
+    let is_behind = |refused: &Result<Index, ChangeRefused>| {
+        matches!(refused, Err(ChangeRefused::Unreachable { node: NodeId(4) }))
+            || matches!(refused, Err(ChangeRefused::Behind { node: NodeId(4), matched: it, .. })
+                if *it == matched)
+    };
+    assert!(is_behind(&refused), "{refused:?}");
+    let refused = Ask::of(&[1, 2, 4, 5, 6], &[]).at(&mut world, leader);
+    assert_eq!(refused, Err(ChangeRefused::AddsMajority { added: 3, voters: 5 }));
+    assert_eq!(world.group(leader).role, GroupRole::Leader);
+    world.join(NodeId(4));
+    world.run_for(SECOND);
+    Ask::of(&[1, 2, 3, 4], &[5, 6]).soon(&mut world);
+    let (voters, learners) = roles(&mut world, NodeId(4));
+    assert_eq!((voters.len(), learners), (4, ids(&[5, 6])));
+    write(&mut world, leader, 2);
+}
+
+/// A node whose disk doesn't move isn't made a voter (M04).
+#[test]
+fn a_stuck_disk_does_not_vote() {
+    let mut world = World::new(13, 3, 1);
+    world.elect();
+    world.join(NodeId(4));
+    let leader = Ask::of(&[1, 2, 3], &[4]).soon(&mut world);
+    world.hold_disk(NodeId(4), true);
+    write(&mut world, leader, 1);
+    world.run_for(SECOND);
+    let refused = Ask::of(&[1, 2, 3, 4], &[]).at(&mut world, leader);
+    assert_eq!(refused, Err(ChangeRefused::Unfit { node: NodeId(4) }));
+    world.hold_disk(NodeId(4), false);
+    world.run_for(SECOND);
+    Ask::of(&[1, 2, 3, 4], &[]).at(&mut world, leader).expect("it moves again");
+}
+
+/// Three, five, three, one, three, with a write at each step (A25, M11).
+#[test]
+fn a_cluster_grows_and_shrinks() {
+    let mut world = World::new(14, 3, 1);
+    world.elect();
+    world.join(NodeId(4));
+    world.join(NodeId(5));
+    let steps: [(&[u32], &[u32]); 8] = [
+        (&[1, 2, 3], &[4, 5]),
+        (&[1, 2, 3, 4, 5], &[]),
+        (&[3, 4, 5], &[]),
+        (&[5], &[]),
+        (&[5], &[1, 2]),
+        (&[1, 5], &[2]),
+        (&[1, 2, 5], &[]),
+        (&[1, 2], &[5]),
+    ];
+    for (step, (voters, learners)) in steps.into_iter().enumerate() {
+        Ask::of(voters, learners).soon(&mut world);
+        let leader = world.elect();
+        assert!(voters.contains(&leader.0), "step {step}");
+        write(&mut world, leader, step as u64 + 1);
+        assert_eq!(roles(&mut world, leader), (ids(voters), ids(learners)));
+    }
+    let leader = world.elect();
+    check_writes(&mut world, leader, steps.len() as u64);
+}
