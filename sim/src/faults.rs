@@ -4,6 +4,7 @@ mod directory;
 mod disk;
 mod kind;
 mod leaders;
+mod members;
 mod network;
 
 use std::collections::BTreeMap;
@@ -183,6 +184,7 @@ impl World {
             FaultKind::LostLog => self.lose_log(),
             FaultKind::LonelyLeader => self.leave_alone(),
             FaultKind::PingPong => self.begin_ping_pong(),
+            FaultKind::Members => self.change_members(),
             // The network does these all the time.
             FaultKind::Loss | FaultKind::Replay | FaultKind::LateAnswers => false,
             _ => self.inflict_on_network(kind, node),

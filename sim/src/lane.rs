@@ -100,8 +100,15 @@ impl Lane {
     pub(crate) fn may_lead(&self, group: GroupId, options: &Options) -> bool {
         let oldest = Ticks(self.now.0.saturating_sub(2 * options.raft.election_timeout.0));
         let began = self.led.get(&group).copied().unwrap_or_default();
-        let heard = self.heard.values().filter(|&&at| at >= oldest).count();
-        began >= oldest || heard >= options.nodes as usize / 2
+        let own = NodeId(self.owner.host as u32 + 1);
+        let is_heard =
+            |node: &&NodeId| **node == own || self.heard.get(*node).is_some_and(|&at| at >= oldest);
+        let hears = |voters: &[NodeId]| {
+            voters.is_empty() || voters.iter().filter(is_heard).count() > voters.len() / 2
+        };
+        // By any configuration that may be in force: one may just have changed.
+        let mut all = self.shard.configurations(group);
+        began >= oldest || all.any(|it| hears(it.voters()) && hears(it.outgoing()))
     }
 
     /// Tells the other lanes that the data directory is an older copy.

@@ -503,13 +503,14 @@ impl Node {
 
     fn shard_settings(&self, lane: usize, seed: u64) -> ShardSettings {
         let options = &self.options;
+        let voters = (1..=options.voters).map(NodeId);
         ShardSettings {
             identity: self.identity(),
             starts: self.starts.clone(),
             shard: ShardId(lane as u16),
             shards: options.shards,
             members: (1..=options.nodes).map(NodeId).map(member).collect(),
-            voters: (1..=options.nodes).map(NodeId).collect(),
+            voters: if self.id.0 <= options.voters { voters.collect() } else { Vec::new() },
             groups: (1..=options.groups).map(GroupId).collect(),
             raft: options.raft,
             limits: options.limits,

@@ -50,6 +50,8 @@ impl LogOptions {
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) nodes: u32,
+    /// So many of them begin the groups, the first; the others are to join.
+    pub(crate) voters: u32,
     pub(crate) shards: u16,
     pub(crate) groups: u64,
     pub(crate) clients: usize,
@@ -109,6 +111,7 @@ impl Options {
         };
         let mut options = Self {
             nodes,
+            voters: nodes,
             shards,
             groups,
             clients: random.between(1, 5) as usize,
@@ -152,7 +155,8 @@ impl Options {
         let mut options = options.over(asked);
         options.doom(&mut random, asked);
         options.weather.window_bytes = random.pick(&[8 << 10, 64 << 10, 256 << 10]);
-        for &kind in FaultKind::ALL.iter().filter(|kind| kind.is_later()) {
+        let later = |kind: &&FaultKind| kind.is_later() && **kind != FaultKind::Members;
+        for &kind in FaultKind::ALL.iter().filter(later) {
             let is_on = random.below(100) < 30;
             let mean = Ticks::from_millis(random.between(300, 4_000));
             if is_on && !asked.without.contains(&kind) {
@@ -162,7 +166,20 @@ impl Options {
         options.focus(&mut random, asked);
         options.snapshots = snapshots(&mut random, options.log.segment_bytes);
         options.scrub = scrub(&mut random);
+        options.change_members(&mut Random::new(random.peek() ^ 0x3e3b), asked);
         options
+    }
+
+    /// In a part of the runs members change, some of them to nodes that begin with nothing.
+    fn change_members(&mut self, random: &mut Random, asked: &Asked) {
+        self.voters = self.nodes;
+        let is_on = random.below(100) < 60 && !asked.without.contains(&FaultKind::Members);
+        let spares = random.below(3) as u32;
+        let mean = Ticks::from_millis(random.between(30, 600));
+        if is_on && self.doomed.is_empty() {
+            self.faults.insert(FaultKind::Members, mean);
+            self.nodes += if asked.nodes.is_some() { 0 } else { spares };
+        }
     }
 
     /// Half of the runs have nodes that may lose what they promised to keep.
@@ -192,7 +209,10 @@ impl Options {
             return;
         }
         self.faults.retain(|kind, _| kind.family() == family);
-        let others = FaultKind::ALL.iter().filter(|kind| kind.family() == family && !kind.dooms());
+        let fits = |kind: &&FaultKind| {
+            kind.family() == family && !kind.dooms() && **kind != FaultKind::Members
+        };
+        let others = FaultKind::ALL.iter().filter(fits);
         for &kind in others {
             let is_on = random.coin();
             let mean = Ticks::from_millis(random.between(300, 2_000));

@@ -238,13 +238,21 @@ pub(crate) struct Snoop {
     /// By group, term and who said it to the term's leader: up to where it holds what the leader
     /// has, and the newest round of heartbeats that it answered.
     said: BTreeMap<(GroupId, Term, NodeId), (Index, u64)>,
-    majority: usize,
+    /// Who votes in every group at first.
+    first: Vec<NodeId>,
+    /// By group: other lists of voters that somebody asked for.
+    voters: BTreeMap<GroupId, BTreeSet<Vec<NodeId>>>,
 }
 
 impl Snoop {
-    /// Knows nothing yet of a cluster of so many nodes.
-    pub(crate) fn new(nodes: usize) -> Self {
-        Self { majority: nodes / 2 + 1, ..Self::default() }
+    /// Knows nothing yet of a cluster that so many nodes began.
+    pub(crate) fn new(voters: u32) -> Self {
+        Self { first: (1..=voters).map(NodeId).collect(), ..Self::default() }
+    }
+
+    /// Somebody asked for these voters of a group.
+    pub(crate) fn asked(&mut self, group: GroupId, voters: &[NodeId]) {
+        self.voters.entry(group).or_default().insert(voters.to_vec());
     }
 
     /// Looks at what left for a peer: whole frames, behind a greeting perhaps.
@@ -314,10 +322,16 @@ impl Snoop {
 
     /// Nobody raises a term that a majority wouldn't vote in (thesis 9.6).
     fn stands(&self, group: GroupId, term: Term, candidate: NodeId) {
-        let granted = self.grants.get(&(group, term, candidate)).map_or(0, BTreeSet::len);
+        let none = BTreeSet::new();
+        let granted = self.grants.get(&(group, term, candidate)).unwrap_or(&none);
+        let is_won = |voters: &Vec<NodeId>| {
+            let grants = |node: &&NodeId| **node == candidate || granted.contains(node);
+            voters.iter().filter(grants).count() > voters.len() / 2
+        };
+        let others = self.voters.get(&group).into_iter().flatten();
         assert!(
-            granted + 1 >= self.majority,
-            "N06: node {candidate} stands in term {term} of group {group}, and {granted} others \
+            others.chain([&self.first]).any(is_won),
+            "N06: node {candidate} stands in term {term} of group {group}, and only {granted:?} \
              would vote for it"
         );
     }

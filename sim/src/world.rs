@@ -65,7 +65,7 @@ pub(crate) struct World {
     pub(crate) copies: BTreeMap<usize, DirectoryCopy>,
     history: History,
     ledger: Rc<RefCell<Ledger>>,
-    snoop: Snoop,
+    pub(crate) snoop: Snoop,
     /// By node and group: what its machine applied in this life.
     steps: BTreeMap<(usize, GroupId), Steps>,
     /// The same of the machine that was made last: it may still be loaded.
@@ -112,7 +112,7 @@ impl World {
         for client in &clients {
             network.host_up(&mut base, client.host(), client.life());
         }
-        let snoop = Snoop::new(options.nodes as usize);
+        let snoop = Snoop::new(options.voters);
         Self {
             options,
             base,

@@ -53,6 +53,8 @@ pub enum FaultKind {
     Loss,
     /// An old frame of a peer comes again; how often is drawn.
     Replay,
+    /// Somebody changes the members of a group; not beside faults that destroy what a node promised.
+    Members,
     /// Old answers of its peers reach a node that was just elected.
     LateAnswers,
     /// A disk is slow.
@@ -139,6 +141,7 @@ impl FaultKind {
         FaultKind::BadSector,
         FaultKind::PingPong,
         FaultKind::LateAnswers,
+        FaultKind::Members,
     ];
 
     /// Whether it destroys what a node promised to keep. Such faults strike a minority only, the
@@ -159,15 +162,17 @@ impl FaultKind {
     /// Whether it came later: it is drawn apart from the others, so that what they do to a seed's
     /// run stays.
     pub(crate) const fn is_later(self) -> bool {
-        matches!(self, Self::PingPong | Self::LateAnswers)
+        matches!(self, Self::PingPong | Self::LateAnswers | Self::Members)
     }
 
     /// What it strikes.
     pub(crate) const fn family(self) -> Family {
         match self {
-            Self::LonelyLeader | Self::PingPong | Self::LateAnswers | Self::Replay => {
-                Family::Leaders
-            }
+            Self::LonelyLeader
+            | Self::PingPong
+            | Self::LateAnswers
+            | Self::Members
+            | Self::Replay => Family::Leaders,
             Self::Partition
             | Self::OneWay
             | Self::Isolate
@@ -209,6 +214,7 @@ impl FaultKind {
             Self::BadSector => "bad-sector",
             Self::PingPong => "ping-pong",
             Self::LateAnswers => "late-answers",
+            Self::Members => "members",
             Self::Clog => "clog",
             Self::SlowLink => "slow-link",
             Self::Tear => "tear",

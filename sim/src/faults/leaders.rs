@@ -11,7 +11,7 @@ use crate::world::World;
 
 impl World {
     /// Which node leads which group.
-    fn leaders(&self) -> Vec<(usize, GroupId)> {
+    pub(super) fn leaders(&self) -> Vec<(usize, GroupId)> {
         let nodes = self.nodes.iter().enumerate();
         let groups = nodes.flat_map(|(at, node)| node.groups(&self.base).map(move |it| (at, it)));
         let led = groups.filter(|(_, group)| group.role == GroupRole::Leader);

@@ -7,6 +7,7 @@ use ringraft_types::{GroupId, Index, NodeId, Ticks};
 
 use super::World;
 use crate::client::Client;
+use crate::faults::FaultKind;
 use crate::history::{Ask, Bytes, KeySet, Range};
 use crate::trace::{self, What};
 
@@ -28,7 +29,10 @@ impl World {
             (0..all).filter(|node| !self.options.doomed.contains(node)).collect();
         self.base.random.shuffle(&mut order);
         let sound = order.len();
+        let changes = self.options.faults.contains_key(&FaultKind::Members);
         let size = match self.base.random.coin() {
+            // Any of them may be needed.
+            _ if changes => sound,
             true => sound,
             false => self.base.random.between(least as u64, sound as u64) as usize,
         };
@@ -72,7 +76,9 @@ impl World {
     /// a new configuration.
     pub(super) fn point_out(&mut self, quorum: &[usize]) {
         for (at, client) in self.clients.iter_mut().enumerate() {
-            if !client.knows_any(quorum) {
+            // One that was removed may know nobody who wasn't.
+            let changes = self.options.faults.contains_key(&FaultKind::Members);
+            if changes || !client.knows_any(quorum) {
                 let text = format!("client {at} knows none of the quorum, and is told");
                 trace::note(self.base.now, What::Text(text));
                 client.begin_at(&mut self.base, &mut self.network, quorum);
@@ -167,6 +173,9 @@ impl World {
                 }
                 for group in lane.shard.status(now).groups {
                     led += u64::from(group.role == GroupRole::Leader);
+                    if !self.is_member(node.id, group.group) {
+                        continue;
+                    }
                     let first = *ends.entry(group.group).or_insert((node.id, group.applied));
                     if first.1 != group.applied || group.applied != group.last {
                         return Some(format!(

@@ -1,17 +1,18 @@
 //! What nodes did, held against what they may do.
 
 use std::cell::LazyCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringraft_net::status::GroupRole;
 use ringraft_shard::{ShardError, ShardEvent};
 use ringraft_types::limits::FRAME_BODY_BYTES_MAX;
-use ringraft_types::{GroupId, Index, NodeId, ShardId, Term, Ticks};
+use ringraft_types::{Configuration, GroupId, Index, NodeId, ShardId, Term, Ticks};
 
 use super::World;
 use crate::audit;
 use crate::base::Event;
 use crate::checker::Dump;
+use crate::faults::FaultKind;
 use crate::node::{Found, Node, Place, Stop};
 use crate::trace::{self, What};
 
@@ -285,7 +286,7 @@ impl World {
             let mut found = audit::open(node.disk(lane).flushed(), node.log_settings(lane));
             for (&(_, group), steps) in self.steps.range((at, GroupId(0))..(at + 1, GroupId(0))) {
                 let is_here = group.0 % u64::from(self.options.shards) == lane as u64;
-                if is_here {
+                if is_here && self.is_member(node.id, group) {
                     dumps.push(found.dump(node.id, group, &steps.borrow(), &written[lane]));
                 }
             }
@@ -297,9 +298,9 @@ impl World {
     /// flushed (V5).
     pub(super) fn audit(&mut self) {
         self.base.count("disks audited");
-        let mut copies: BTreeMap<(GroupId, Term), usize> = BTreeMap::new();
+        let mut copies: BTreeMap<(GroupId, Term), BTreeSet<NodeId>> = BTreeMap::new();
         // In a snapshot, and not in the log any more.
-        let mut saved: BTreeMap<GroupId, usize> = BTreeMap::new();
+        let mut saved: BTreeMap<GroupId, BTreeSet<NodeId>> = BTreeMap::new();
         for (_, node) in self.nodes.iter().enumerate().filter(|(at, _)| !self.damaged.contains(at))
         {
             for lane in 0..usize::from(self.options.shards) {
@@ -309,26 +310,47 @@ impl World {
                     let newest = self.ledger.borrow().newest(group);
                     let mut heads = snapshots.iter().filter(|head| head.group == group);
                     if let Some(term) = audit::term_at(found, newest) {
-                        *copies.entry((group, term)).or_default() += 1;
+                        copies.entry((group, term)).or_default().insert(node.id);
                     } else if heads.any(|head| head.last.index >= newest) {
-                        *saved.entry(group).or_default() += 1;
+                        saved.entry(group).or_default().insert(node.id);
                     }
                 }
             }
         }
-        // What a damaged disk held counts: its node votes as if it held it still.
-        let majority = (self.nodes.len() / 2 + 1).saturating_sub(self.damaged.len()).max(1);
         for group in (1..=self.options.groups).map(GroupId) {
             let newest = self.ledger.borrow().newest(group);
             let of_group = (group, Term::ZERO)..=(group, Term(u64::MAX));
-            let most = copies.range(of_group).map(|(_, &copies)| copies).max().unwrap_or(0)
-                + saved.get(&group).copied().unwrap_or(0);
+            let saved = saved.remove(&group).unwrap_or_default();
+            let mut holders: Vec<BTreeSet<NodeId>> =
+                copies.range(of_group).map(|(_, copies)| copies | &saved).collect();
+            holders.push(saved);
+            let is_held = holders.iter().any(|holders| self.is_majority(group, holders));
             assert!(
-                newest == Index::ZERO || most >= majority,
-                "V5: entry {newest} of group {group} was applied, and {most} disks of {} hold it",
-                self.nodes.len()
+                newest == Index::ZERO || is_held,
+                "V5: entry {newest} of group {group} was applied, and only these disks hold it: \
+                 {holders:?}"
             );
         }
+    }
+
+    /// Whether these nodes are a majority of a group, as some node knows its members.
+    fn is_majority(&self, group: GroupId, nodes: &BTreeSet<NodeId>) -> bool {
+        let is_half = |voters: &[NodeId]| {
+            // What a damaged disk held counts: its node votes as if it held it still.
+            let is_there = |node: &&NodeId| {
+                nodes.contains(node) || self.damaged.contains(&(node.0 as usize - 1))
+            };
+            voters.is_empty() || voters.iter().filter(is_there).count() > voters.len() / 2
+        };
+        let first = (1..=self.options.voters).map(NodeId).collect();
+        let first = Configuration::first(first, Vec::new()).expect("it is sound");
+        let all = self.configurations(group);
+        let are_known = all.iter().any(|it| !it.voters().is_empty());
+        let all = if are_known { all } else { vec![first] };
+        let mut all = all.iter().filter(|it| !it.voters().is_empty());
+        // Nobody runs that knows who the members are.
+        let is_unknown = !are_known && self.options.faults.contains_key(&FaultKind::Members);
+        is_unknown || all.any(|it| is_half(it.voters()) && is_half(it.outgoing()))
     }
 
     /// Looks at all groups of all nodes that serve.
