@@ -76,7 +76,8 @@ impl<D: Device, L: Links> Shard<D, L> {
                 group.book.append(members.expect("the protocol has seen it decoded"));
             }
         }
-        self.members_moved(now, slot)
+        self.members_moved(now, slot);
+        self.check_lives(now, slot)
     }
 
     /// What a step removed from the log isn't in the book any more.
@@ -104,12 +105,13 @@ impl<D: Device, L: Links> Shard<D, L> {
             learners: members.configuration.learners().len() as u8,
             is_member: members.configuration.is_member(own),
         });
-        self.members_moved(now, slot)
+        self.members_moved(now, slot);
+        self.check_lives(now, slot)
     }
 
     /// The configurations that count changed in a group: who was not known is from now on, and who
     /// isn't named any more isn't dialled.
-    pub(crate) fn members_moved(&mut self, now: Ticks, slot: usize) -> Result<(), ShardError> {
+    pub(crate) fn members_moved(&mut self, now: Ticks, slot: usize) {
         let own = self.settings.identity.node;
         let named = self.groups[slot].book.nodes();
         let before = std::mem::replace(&mut self.groups[slot].named_nodes, named.clone());
@@ -127,6 +129,14 @@ impl<D: Device, L: Links> Shard<D, L> {
             if let Some(address) = self.address_of(slot, node) {
                 self.links.know(now, node, &address);
             }
+        }
+    }
+
+    /// Looks whether a group's configurations mean other lives of peers than those that are known.
+    pub(crate) fn check_lives(&mut self, now: Ticks, slot: usize) -> Result<(), ShardError> {
+        let own = self.settings.identity.node;
+        let named = self.groups[slot].named_nodes.clone();
+        for node in named.into_iter().filter(|&node| node != own) {
             let peer = &self.peers[&node];
             let met = [peer.met, peer.greeted].map(|met| met.map(|met| met.incarnation));
             let is_other = |life| met.iter().flatten().any(|&known| known != life);
@@ -201,20 +211,16 @@ impl<D: Device, L: Links> Shard<D, L> {
         let known = self.peers.get(&node).map(|peer| peer.met);
         let met = known.unwrap_or_else(|| self.strangers.get(&node).copied());
         let met = met.map(|met| met.incarnation);
-        let mut lives = BTreeSet::new();
-        let mut counts_unnamed = false;
-        for group in &self.groups {
-            for (incarnation, is_voter) in group.book.lives(node) {
-                if incarnation != Incarnation(0) {
-                    lives.insert(incarnation);
-                } else {
-                    counts_unnamed |= is_voter;
-                }
-            }
+        let all = self.groups.iter().flat_map(|group| group.book.lives(node));
+        let (mut meant, mut counted) = (BTreeSet::new(), BTreeSet::new());
+        for (life, is_voter) in all {
+            meant.extend((life != Incarnation(0)).then_some(life));
+            counted.extend(is_voter.then_some(life));
         }
-        let is_new = lives.len() == 1 && !(counts_unnamed && met.is_some());
-        let first = lives.first().copied();
-        if is_new { first } else { met.or(first) }
+        let is_one = meant.len() == 1;
+        let counts_whom_was_met = counted.remove(&Incarnation(0)) && met.is_some();
+        let first = counted.first().or(meant.first()).copied();
+        if is_one && !counts_whom_was_met { first } else { met.or(first) }
     }
 
     /// Another life of a node's data directory speaks for it from now on: the one before is a

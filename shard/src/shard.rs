@@ -301,6 +301,10 @@ impl<D: Device, L: Links> Shard<D, L> {
                 shard.add_group(id, found, loaded, is_muted, now)?;
             }
         }
+        // Only all groups together say who counts by which life.
+        for slot in 0..shard.groups.len() {
+            shard.check_lives(now, slot)?;
+        }
         for node in shard.seeds() {
             if !shard.peers.contains_key(&node) {
                 let met = shard.strangers.remove(&node);
@@ -409,7 +413,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         group.released = group.named_durable;
         self.groups.push(group);
         self.slots.insert(id, slot);
-        self.members_moved(now, slot)?;
+        self.members_moved(now, slot);
         self.list_for_apply(slot);
         if is_muted { Ok(()) } else { self.name_oldest(slot) }
     }

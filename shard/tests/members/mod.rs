@@ -223,6 +223,17 @@ fn a_wiped_node_is_added_anew() {
     Ask::of(&rest, &[]).soon(&mut world);
     Ask { life: 900, ..Ask::of(&rest, &[wiped.0]) }.soon(&mut world);
     assert!(is_barred(&mut world, known), "the other group would believe its votes");
+    // A start from snapshots knows nothing of what was before them.
+    for &id in &rest {
+        world.shard(NodeId(id)).want_snapshots(SnapshotReason::Asked);
+    }
+    world.run_for(SECOND);
+    for &id in &rest {
+        world.kill(NodeId(id), |_| true);
+        world.start(NodeId(id));
+    }
+    world.run_for(SECOND);
+    assert!(is_barred(&mut world, known), "also after a start");
     assert_eq!(roles(&mut world, wiped), (Vec::new(), Vec::new()));
     Ask { group: second, ..Ask::of(&rest, &[]) }.soon(&mut world);
     Ask { group: second, life: 900, ..Ask::of(&rest, &[wiped.0]) }.soon(&mut world);
