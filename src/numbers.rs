@@ -7,7 +7,6 @@ use crate::control::{
 };
 use crate::wires::Wires;
 use hdrhistogram::Histogram;
-use ringraft_net::status::GroupRole;
 use ringraft_shard::metrics::Stage;
 use ringraft_shard::{Shard, SnapshotAsked};
 use ringraft_types::{GroupId, NodeId, Ticks};
@@ -65,13 +64,7 @@ pub fn take(shard: &Shard<UringDevice, Wires>, now: Ticks) -> Taken {
     };
     let groups = status.groups.iter().map(|group| GroupRow {
         group: group.group,
-        role: match group.role {
-            GroupRole::Follower => "follower",
-            GroupRole::PreCandidate => "pre-candidate",
-            GroupRole::Candidate => "candidate",
-            GroupRole::Leader => "leader",
-            GroupRole::Learner => "learner",
-        },
+        role: group.role.name(),
         leader: (group.leader != NodeId::ZERO).then_some(group.leader),
         term: group.term,
         last: group.last,

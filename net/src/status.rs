@@ -38,6 +38,8 @@ pub enum GroupRole {
     Leader = 3,
     /// Receives entries without a vote.
     Learner = 4,
+    /// Is no member: it is to be added, or was removed.
+    Outsider = 5,
 }
 
 impl GroupRole {
@@ -49,8 +51,21 @@ impl GroupRole {
             2 => Self::Candidate,
             3 => Self::Leader,
             4 => Self::Learner,
+            5 => Self::Outsider,
             _ => return None,
         })
+    }
+
+    /// Its name for people and in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Follower => "follower",
+            Self::PreCandidate => "pre-candidate",
+            Self::Candidate => "candidate",
+            Self::Leader => "leader",
+            Self::Learner => "learner",
+            Self::Outsider => "no member",
+        }
     }
 }
 

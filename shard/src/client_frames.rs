@@ -79,12 +79,13 @@ impl<D: Device, L: Links> Shard<D, L> {
                     status.write(outbox, sender);
                 }
             }
+            Kind::Members | Kind::Change => return self.member_frame(now, from, frame),
             kind => return Ok(Err(FrameRefusal::WrongPort { kind })),
         }
         Ok(Ok(()))
     }
 
-    fn is_elsewhere(&self, group: GroupId) -> bool {
+    pub(crate) fn is_elsewhere(&self, group: GroupId) -> bool {
         self.router.home(group) != self.settings.shard && self.settings.groups.contains(&group)
     }
 
@@ -386,12 +387,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             };
             GroupStatus {
                 group: group.id,
-                role: match group.raft.role() {
-                    RoleKind::Follower => GroupRole::Follower,
-                    RoleKind::PreCandidate => GroupRole::PreCandidate,
-                    RoleKind::Candidate => GroupRole::Candidate,
-                    RoleKind::Leader => GroupRole::Leader,
-                },
+                role: role_of(group, self.settings.identity.node),
                 term: group.raft.term(),
                 leader: group.raft.leader().unwrap_or(NodeId::ZERO),
                 commit: group.committed,
@@ -415,6 +411,19 @@ impl<D: Device, L: Links> Shard<D, L> {
             durable: self.log.settings().durability != Durability::None,
             groups: groups.collect(),
         }
+    }
+}
+
+/// What a group does here, for people: who doesn't vote is no follower to them.
+fn role_of(group: &Group, own: NodeId) -> GroupRole {
+    let configuration = group.raft.configuration();
+    match group.raft.role() {
+        RoleKind::Follower if !configuration.is_member(own) => GroupRole::Outsider,
+        RoleKind::Follower if !configuration.is_voter(own) => GroupRole::Learner,
+        RoleKind::Follower => GroupRole::Follower,
+        RoleKind::PreCandidate => GroupRole::PreCandidate,
+        RoleKind::Candidate => GroupRole::Candidate,
+        RoleKind::Leader => GroupRole::Leader,
     }
 }
 

@@ -19,6 +19,7 @@ mod heartbeat;
 pub mod limits;
 pub mod links;
 pub mod machine;
+mod member_frames;
 mod members;
 pub mod mesh;
 pub mod metrics;

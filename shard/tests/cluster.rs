@@ -1,6 +1,7 @@
 //! Whole clusters in one thread, in virtual time, on the production shard: the second owner of
 //! both doors. No socket, no file, no clock.
 
+mod member_frames;
 mod members;
 mod mending;
 mod repair;

@@ -6,7 +6,7 @@ use super::exit::{Exit, Failure};
 use super::output::{self, Output};
 use comfy_table::ColumnConstraint;
 use ringraft_net::client::Client;
-use ringraft_net::status::{GroupRole, GroupStatus, NodeStatus, SnapshotActivity};
+use ringraft_net::status::{GroupStatus, NodeStatus, SnapshotActivity};
 use ringraft_types::{Index, NodeId, ShardId};
 use serde_json::{Value, json};
 
@@ -56,16 +56,6 @@ pub(crate) fn run(global: &Global) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-fn role_name(role: GroupRole) -> &'static str {
-    match role {
-        GroupRole::Follower => "follower",
-        GroupRole::PreCandidate => "pre-candidate",
-        GroupRole::Candidate => "candidate",
-        GroupRole::Leader => "leader",
-        GroupRole::Learner => "learner",
-    }
-}
-
 fn to_table(found: &[NodeStatus], missing: &[Unreachable]) -> String {
     let header = [
         "NODE", "GROUP", "SHARD", "ROLE", "TERM", "COMMIT", "APPLIED", "LAG", "LEADER", "SNAPSHOT",
@@ -81,7 +71,7 @@ fn to_table(found: &[NodeStatus], missing: &[Unreachable]) -> String {
     for status in found {
         for group in &status.groups {
             let GroupStatus { term, commit, applied, leader, .. } = group;
-            let role = role_name(group.role);
+            let role = group.role.name();
             table.add_row([
                 node_name(found, status.node),
                 group.group.to_string(),
@@ -153,7 +143,7 @@ fn to_json(found: &[NodeStatus], missing: &[Unreachable]) -> Value {
 fn group_json(group: &GroupStatus) -> Value {
     json!({
         "group": group.group.get(),
-        "role": role_name(group.role),
+        "role": group.role.name(),
         "term": group.term.get(),
         "leader": (group.leader.get() != 0).then_some(group.leader.get()),
         "last": group.last.get(),
@@ -171,6 +161,7 @@ fn group_json(group: &GroupStatus) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringraft_net::status::GroupRole;
     use ringraft_types::{GroupId, Revision, Term, Ticks};
 
     fn status(node: u32, name: &str, role: GroupRole) -> NodeStatus {

@@ -246,6 +246,12 @@ impl Raft {
         self.peers().map(|peer| (peer.id, peer.matched, peer.commit))
     }
 
+    /// Whether this leader has heard of a node within an election timeout.
+    pub fn has_heard(&self, now: Ticks, node: NodeId) -> bool {
+        let timeout = self.replica.settings.election_timeout;
+        self.peers().any(|peer| peer.id == node && now.since(peer.heard_at) < timeout)
+    }
+
     /// Of every other member, what the leader counts of it in this term: up to where its log
     /// agrees, and the newest read round that it answered. Nothing if this node doesn't lead.
     pub fn peers_counted(&self) -> impl Iterator<Item = (NodeId, Index, u64)> + '_ {

@@ -2,6 +2,7 @@
 
 use ringraft_net::client_wire::{self, BatchWriter};
 use ringraft_net::handshake::{Host, Role, Welcome};
+use ringraft_net::members_wire::{self, ChangeAsk, MembersReply};
 use ringraft_net::status::GroupStatus;
 use ringraft_net::{Frame, Identity, Inbox, Kind, Outbox};
 use ringraft_raft::Settings;
@@ -747,6 +748,13 @@ impl World {
         for bytes in replies {
             let answers = &mut self.answers;
             feed(&mut Inbox::opened(), &bytes, |frame| {
+                if frame.header.kind == Kind::MembersReply {
+                    let reply = MembersReply::read(frame).expect("a sound frame");
+                    let (status, index, revision) = (reply.status, reply.index, Revision(0));
+                    let body = frame.body.to_vec();
+                    answers.insert((id, reply.call), Answer { status, revision, index, body });
+                    return;
+                }
                 assert_eq!(frame.header.kind, Kind::Replies);
                 let replies = client_wire::replies(frame).expect("a sound frame");
                 for reply in replies.iter() {
@@ -797,6 +805,33 @@ impl World {
             batch.request(call, payload);
         }
         batch.finish();
+        self.feed_client(to, &mut outbox);
+        call
+    }
+
+    /// Asks a node about the members of a group, or for a change of them. Returns the call.
+    pub(crate) fn send_members(
+        &mut self,
+        to: NodeId,
+        group: GroupId,
+        change: Option<(Index, members_wire::MemberChange)>,
+    ) -> u64 {
+        let call = self.next_call;
+        self.next_call += 1;
+        let mut outbox = Outbox::new(1 << 20);
+        if let Some((expected, change)) = change {
+            let mut body = Vec::new();
+            ChangeAsk { call, expected, change }.encode(&mut body).expect("short addresses");
+            members_wire::write_change(&mut outbox, group, Identity::default(), &body);
+        } else {
+            members_wire::write_members(&mut outbox, group, Identity::default(), call);
+        }
+        self.feed_client(to, &mut outbox);
+        call
+    }
+
+    /// A client's frames arrive at a node.
+    fn feed_client(&mut self, to: NodeId, outbox: &mut Outbox) {
         let bytes = outbox.take_all();
         let now = self.now;
         let node = self.nodes.get_mut(&to).expect("a node");
@@ -807,7 +842,6 @@ impl World {
             shard.collect(now, event).expect("no fault").expect("a sound frame");
         });
         node.wake = now;
-        call
     }
 
     /// The reply to a call, if it came.
