@@ -44,6 +44,11 @@ const COMMANDS_BY_TASK: &str = "\
 \x1b[1;4mWatch it:\x1b[0m
   status      Show every node and group
   log-level   Change how much nodes log, at run time
+\x1b[1;4mChange its nodes:\x1b[0m
+  node ls       List who votes and who listens in each group
+  node replace  Have a new node vote in the place of an old one
+  node add      Add a node as a learner; then `node promote`, `demote` or `remove`
+  node prepare  Hold a change of voters; then `node commit` or `abort`
 \x1b[1;4mKeep it short:\x1b[0m
   snapshot    Save groups, so that their logs end, and list what is saved
 \x1b[1;4mMeasure it:\x1b[0m
@@ -88,7 +93,8 @@ pub struct Global {
         value_name = "HOST:PORT,…"
     )]
     pub(crate) endpoints: Vec<crate::config::Address>,
-    /// The group that a request is for [default: 1]; `snapshot` takes several, and all by default
+    /// The group that a request is for [default: 1]; `snapshot` and `node` take several, and all by
+    /// default
     #[arg(id = "group", long, global = true, value_delimiter = ',', value_name = "ID",
         value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) groups: Vec<u64>,
@@ -115,7 +121,7 @@ pub(crate) enum Command {
     Init(init::InitArgs),
     /// Make a node's data directory
     Format(format::FormatArgs),
-    /// Run a node
+    /// Run a node; or list, add, promote, demote, remove or replace nodes
     Node(node::NodeArgs),
     /// Start a whole quorum on this machine
     Dev(dev::DevArgs),
@@ -183,15 +189,17 @@ fn asks_for_json(args: impl IntoIterator<Item = std::ffi::OsString>) -> bool {
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
     let Cli { global, command } = cli;
-    if global.groups.len() > 1 && !matches!(command, Command::Snapshot(_)) {
+    let takes_several = matches!(command, Command::Snapshot(_) | Command::Node(_));
+    if global.groups.len() > 1 && !takes_several {
         let failure =
             Failure::new(Exit::Usage, "this command is for one group, and several are named");
-        return Err(failure.cure("give one --group; only `ringraft snapshot` takes several"));
+        return Err(failure
+            .cure("give one --group; only `ringraft snapshot` and `ringraft node` take several"));
     }
     match command {
         Command::Init(args) => init::run(&args, global.output),
         Command::Format(args) => format::run(&args, global.output),
-        Command::Node(args) => node::run(&args),
+        Command::Node(args) => node::run(&args, &global),
         Command::Dev(args) => dev::run(&args, &global),
         Command::Put(args) => kv::put(&args, &global),
         Command::Get(args) => kv::get(&args, &global),

@@ -82,6 +82,17 @@ fn every_verb_is_understood() {
         "ringraft init --nodes a=h:1,b=h:11,c=h:21/5/6 --out d --groups 3 --profile container",
         "ringraft format --config a.toml",
         "ringraft node --config a.toml",
+        "ringraft node ls --group 1,2",
+        "ringraft node --endpoints h:1 ls",
+        "ringraft node add 4 --peer h:2 --client h:1 --incarnation 00000000000000ff --yes",
+        "ringraft node promote 4 --allow-unready --expected 7 --group 1",
+        "ringraft node demote 4 --yes --timeout 1m",
+        "ringraft node remove 4 --allow-majority",
+        "ringraft node replace 1 4 --peer h:2 --client h:1 --catch-up 5m",
+        "ringraft node replace 1 4 --yes",
+        "ringraft node prepare --voters 1,2,4 --learners 5",
+        "ringraft node commit --yes",
+        "ringraft node abort --output json",
         "ringraft dev",
         "ringraft dev --nodes 5 --dir d --base-port 9000 --shards 2 --groups 16 --profile p",
         "ringraft dev --output json",
@@ -111,5 +122,12 @@ fn nonsense_is_refused() {
     assert_eq!(refused("ringraft wal ls --dir d --config f"), ErrorKind::ArgumentConflict);
     assert_eq!(refused("ringraft dev --nodes 16"), ErrorKind::ValueValidation);
     assert_eq!(refused("ringraft log-level loud"), ErrorKind::InvalidValue);
+    assert_eq!(refused("ringraft node"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(refused("ringraft node add 4 --peer h:2"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(refused("ringraft node replace 1 4 --peer h:2"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(refused("ringraft node promote 0"), ErrorKind::ValueValidation);
+    assert_eq!(refused("ringraft node prepare"), ErrorKind::MissingRequiredArgument);
+    let zero = "ringraft node add 4 --peer h:2 --client h:1 --incarnation 0";
+    assert_eq!(refused(zero), ErrorKind::ValueValidation);
     assert_eq!(refused("ringraft putt k v"), ErrorKind::InvalidSubcommand);
 }
