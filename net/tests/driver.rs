@@ -7,15 +7,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringraft_net::client::{Outcome, Reason};
+use ringraft_net::client::{ChangeError, Outcome, Reason};
 use ringraft_net::client_wire::{self, BatchWriter, LocateReply, Member, Reply};
 use ringraft_net::handshake::Host;
+use ringraft_net::members_wire::{self, ChangeAsk, MemberChange, Members, MembersReply, Refusal};
 use ringraft_net::status::NodeStatus;
 use ringraft_net::{Client, ClientError, ClientOptions, Hello, Identity, Inbox, Kind, Outbox};
 use ringraft_net::{Frame, Role, Welcome};
 use ringraft_types::command::Envelope;
 use ringraft_types::{
-    ClusterId, GroupId, Incarnation, Index, NodeId, Revision, ShardId, Start, Status, Term, Ticks,
+    ClusterId, Configuration, GroupId, Incarnation, Index, NodeId, Phase, Revision, ShardId, Start,
+    Status, Term, Ticks,
 };
 
 const GROUP: GroupId = GroupId(1);
@@ -51,6 +53,25 @@ impl Echo {
     }
 }
 
+/// Questions about members that were answered.
+static QUESTIONS: AtomicUsize = AtomicUsize::new(0);
+
+/// Node 1 votes, and one node listens; of a joint configuration node 2 votes as well.
+fn in_force(phase: Phase, learner: u32) -> Members {
+    let outgoing = if phase.is_joint() { vec![NodeId(1), NodeId(2)] } else { Vec::new() };
+    let (voters, learners) = (vec![NodeId(1)], vec![NodeId(learner)]);
+    let replaces = if phase.is_joint() { Index(5) } else { Index::ZERO };
+    let configuration = Configuration::new(phase, voters, outgoing, learners, replaces);
+    let configuration = configuration.expect("sound");
+    let member = |node| members_wire::Member {
+        node,
+        incarnation: Incarnation(0),
+        peer: format!("p:{node}"),
+        client: format!("c:{node}"),
+    };
+    Members { members: configuration.members().map(member).collect(), configuration }
+}
+
 fn identity() -> Identity {
     Identity { cluster: ClusterId(1), incarnation: Incarnation(1), node: NodeId(1) }
 }
@@ -74,7 +95,7 @@ fn serve(mut stream: TcpStream, address: &str, is_dropped: bool) {
             Ok(count) => inbox.filled(count),
         }
         while let Some(frame) = inbox.next_frame().expect("intact") {
-            if is_dropped && frame.header.kind == Kind::Writes {
+            if is_dropped && matches!(frame.header.kind, Kind::Writes | Kind::Change) {
                 return;
             }
             answer(&frame, shard, address, &mut outbox);
@@ -129,6 +150,40 @@ fn answer(frame: &Frame<'_>, shard: ShardId, address: &str, outbox: &mut Outbox)
                 term: Term(1),
                 applied: Index(1),
                 members: vec![member],
+            };
+            reply.write(outbox, group, identity());
+        }
+        Kind::Members => {
+            let call = members_wire::members(frame).expect("a question");
+            // A change is joint at first, then committed without being through, then through.
+            let asked = QUESTIONS.fetch_add(1, Ordering::Relaxed);
+            let (phase, is_committed) = match asked {
+                0 => (Phase::Joint, true),
+                1 => (Phase::Stable, false),
+                _ => (Phase::Stable, true),
+            };
+            let members = in_force(phase, 4).encode().expect("short addresses");
+            let index = Index(if asked < 3 { 7 } else { 9 });
+            let reply = MembersReply {
+                is_leader: true,
+                is_committed,
+                index,
+                members: &members,
+                ..MembersReply::refusal(call, Status::Ok, NodeId(1))
+            };
+            reply.write(outbox, group, identity());
+        }
+        Kind::Change => {
+            // Whatever is asked for, the fourth node listens: one is late.
+            let ask = ChangeAsk::read(frame).expect("a change");
+            let members = in_force(Phase::Stable, 4).encode().expect("short addresses");
+            let reply = MembersReply {
+                refusal: Some(Refusal::Conflict),
+                is_leader: true,
+                index: Index(7),
+                members: &members,
+                sentence: "one is late",
+                ..MembersReply::refusal(ask.call, Status::Refused, NodeId(1))
             };
             reply.write(outbox, group, identity());
         }
@@ -231,4 +286,57 @@ fn bad_options() {
     assert!(matches!(refused(&[]), ClientError::NoEndpoint));
     assert!(matches!(refused(&["host"]), ClientError::Endpoint { .. }));
     assert!(matches!(refused(&["host:port"]), ClientError::Endpoint { .. }));
+}
+
+/// A change that asks for one node to listen besides the voter.
+fn listens(learner: u32) -> MemberChange {
+    let (is_held, allow_majority, allow_unready) = (false, false, false);
+    let target = in_force(Phase::Stable, learner);
+    MemberChange::To { target, is_held, allow_majority, allow_unready }
+}
+
+/// A change whose answer was lost, and that is refused when it is sent again, was made if what is in
+/// force is what was asked for; else nobody knows. One that was never in doubt is refused.
+#[test]
+fn a_change_that_lost_its_answer() {
+    let change = |drops, learner| {
+        let mut client = Echo::start("127.0.0.1:0", drops).client();
+        client.change_members(GROUP, Index(5), &listens(learner))
+    };
+    for drops in [0, 2] {
+        assert_eq!(change(drops, 4).expect("it is in force").index, Index(7));
+    }
+    match change(0, 3) {
+        Err(ChangeError::Refused { refusal: Refusal::Conflict, sentence, found }) => {
+            assert_eq!((&*sentence, found.index), ("one is late", Index(7)));
+        }
+        other => panic!("{other:?}"),
+    }
+    match change(2, 3) {
+        Err(ChangeError::Overtaken { found }) => assert_eq!(found.index, Index(7)),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Who waits for a change hears of each step, and is told when it is through; not before the entry
+/// that it waits for is there, and not for longer than it wants.
+#[test]
+fn a_change_is_waited_for() {
+    let echo = Echo::start("127.0.0.1:0", 0);
+    let mut client = echo.client();
+    let mut heard = Vec::new();
+    let tell = |found: &ringraft_net::client::GroupMembers| {
+        heard.push((found.members.configuration.phase(), found.is_committed));
+    };
+    let found = client.wait_settled(GROUP, Index(8), PATIENCE, tell).expect("it comes through");
+    assert_eq!((found.index, found.is_settled()), (Index(9), true));
+    let (joint, stable) = (Phase::Joint, Phase::Stable);
+    assert_eq!(heard, [(joint, true), (stable, false), (stable, true), (stable, true)]);
+    let soon = Duration::from_millis(100);
+    match client.wait_settled(GROUP, Index(10), soon, |_| {}) {
+        Err(ChangeError::NotSettled { found }) => assert_eq!(found.index, Index(9)),
+        other => panic!("{other:?}"),
+    }
+    let found = client.members_at(&echo.address, GROUP).expect("the node answers");
+    assert_eq!(found.index, Index(9));
 }
