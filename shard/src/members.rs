@@ -116,7 +116,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let named = self.groups[slot].book.nodes();
         let before = std::mem::replace(&mut self.groups[slot].named_nodes, named.clone());
         for &node in named.difference(&before).filter(|&&node| node != own) {
-            self.name_peer(node);
+            self.name_peer(now, node);
         }
         for &node in before.difference(&named).filter(|&&node| node != own) {
             let peer = self.peers.get_mut(&node).expect("who is named is a peer");
@@ -148,23 +148,30 @@ impl<D: Device, L: Links> Shard<D, L> {
         Ok(())
     }
 
-    /// One more group names a node.
-    pub(crate) fn name_peer(&mut self, node: NodeId) {
-        let met = self.strangers.remove(&node);
-        let peer = self.peers.entry(node).or_insert_with(|| Peer { met, ..Peer::default() });
-        peer.named += 1;
+    /// One more group names a node. Where it is reached may be said later, or never: then it comes
+    /// by itself.
+    fn name_peer(&mut self, now: Ticks, node: NodeId) {
+        if !self.peers.contains_key(&node) {
+            let met = self.strangers.remove(&node);
+            self.peers.insert(node, Peer { met, ..Peer::default() });
+            self.links.know(now, node, "");
+        }
+        self.peers.get_mut(&node).expect("it was just put there").named += 1;
     }
 
-    /// The link to a peer is lost: one that nobody names, and that isn't to add this node either, is
-    /// a stranger from now on.
-    pub(crate) fn part_from(&mut self, node: NodeId) {
-        let is_stranger = self.peers.get(&node).is_some_and(|peer| peer.named == 0);
-        if !is_stranger || self.seeds().contains(&node) {
+    /// Peers without a link that nobody names, and that aren't to add this node either, are
+    /// strangers from now on. In the turn after a link was lost: another one may have taken its
+    /// place.
+    pub(crate) fn part_from_strangers(&mut self) {
+        if !std::mem::take(&mut self.may_part) {
             return;
         }
-        let parted = self.peers.remove(&node);
-        if let Some(met) = parted.and_then(|peer| peer.met) {
-            self.strangers.insert(node, met);
+        let seeds = self.seeds();
+        let is_stranger = |node: &NodeId, peer: &Peer| {
+            peer.named == 0 && !peer.connected && !seeds.contains(node)
+        };
+        for (node, parted) in self.peers.extract_if(.., |node, peer| is_stranger(node, peer)) {
+            self.strangers.extend(parted.met.map(|met| (node, met)));
         }
     }
 
@@ -173,6 +180,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let Some(met) = self.strangers.remove(&node) else { return false };
         self.peers.insert(node, Peer { met: Some(met), ..Peer::default() });
         self.links.know(now, node, "");
+        self.may_part = true;
         true
     }
 

@@ -141,6 +141,8 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) peers: BTreeMap<NodeId, Peer>,
     /// As whom nodes were met that aren't members any more.
     pub(crate) strangers: BTreeMap<NodeId, Met>,
+    /// A link was lost, or a stranger greeted, since the last turn.
+    pub(crate) may_part: bool,
     pub(crate) cache: Cache,
     pub(crate) gates: Gates,
     /// Groups with something to propose or read in this turn.
@@ -246,6 +248,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             slots: BTreeMap::new(),
             peers: BTreeMap::new(),
             strangers,
+            may_part: false,
             cache,
             gates: Gates::default(),
             touched: Vec::new(),

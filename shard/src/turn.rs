@@ -62,7 +62,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                     peer.staged.clear();
                     peer.postponed.clear();
                     self.link_changed(now, node, false)?;
-                    self.part_from(node);
+                    self.may_part = true;
                 }
             }
             Event::PeerFrame { from, frame } => return self.peer_frame(now, from, &frame),
@@ -92,6 +92,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.metrics.turns += 1;
         self.started.get_or_insert(now);
         self.note_sent(now);
+        self.part_from_strangers();
         self.give_ticks(now)?;
         self.take_reads_of_log(now)?;
         self.propose_touched(now)?;

@@ -2,8 +2,12 @@
 
 use crate::world::{GROUP, World};
 use ringraft_net::status::GroupRole;
+use ringraft_net::wire::BeatReplies;
+use ringraft_net::{Identity, Outbox};
 use ringraft_raft::{Allow, ChangeRefused};
-use ringraft_shard::{MemberChange, PeerAdmission, ShardEvent, SnapshotReason, SnapshotRules};
+use ringraft_shard::{
+    Event, Greeting, MemberChange, PeerAdmission, ShardEvent, SnapshotReason, SnapshotRules,
+};
 use ringraft_types::{
     Addresses, Configuration, GroupId, Incarnation, Index, Member, NodeId, Status, Ticks, Words,
 };
@@ -435,4 +439,47 @@ fn a_cluster_grows_and_shrinks() {
     }
     let leader = world.elect();
     check_writes(&mut world, leader, steps.len() as u64);
+}
+
+/// A member of which nobody says where it is comes by itself.
+#[test]
+fn a_member_without_an_address_comes_by_itself() {
+    let mut world = World::new(15, 3, 1);
+    let leader = world.elect();
+    let target = Configuration::first(ids(&[1, 2, 3]), ids(&[4])).expect("it is sound");
+    let allow = Allow::default();
+    let change = MemberChange::To { target: &target, members: &[], is_held: false, allow };
+    end(&mut world, leader, Index::ZERO, change).expect("nothing is under way");
+    world.run_for(SECOND);
+    for node in world.nodes() {
+        assert_eq!(world.shard(node).links.known[&NodeId(4)], "");
+    }
+    world.join(NodeId(4));
+    world.run_for(SECOND);
+    assert_eq!(roles(&mut world, NodeId(4)), (ids(&[1, 2, 3]), ids(&[4])));
+}
+
+/// A removed node whose new link takes the place of one that its peers still have is listened to.
+#[test]
+fn a_removed_node_that_links_anew_is_heard() {
+    let mut world = World::new(16, 3, 1);
+    let leader = world.elect();
+    let away = *world.nodes().iter().find(|&&node| node != leader).expect("there are three");
+    let rest: Vec<u32> = [1, 2, 3].into_iter().filter(|&id| id != away.0).collect();
+    Ask::of(&rest, &[]).soon(&mut world);
+    world.run_for(SECOND);
+    // As a node does it: the greeting is judged, then the old link is given up.
+    let from = world.met(away);
+    let now = world.now();
+    let shard = world.shard(leader);
+    let greeting = Greeting { from, met: None };
+    assert_eq!(shard.admit_peer(now, away, greeting).expect("no fault"), PeerAdmission::Welcome);
+    for event in [Event::PeerDown(away), Event::PeerUp(away)] {
+        shard.collect(now, event).expect("no fault").expect("no frame");
+    }
+    world.run_for(Ticks::from_millis(10));
+    let answers = |outbox: &mut Outbox, sender: Identity| {
+        BeatReplies::default().write(outbox, sender, Ticks::ZERO);
+    };
+    assert_eq!(world.inject(away, leader, answers), Ok(()));
 }

@@ -388,9 +388,7 @@ impl World {
         let shard = |world: &mut Self, id| world.nodes.get_mut(&id).expect("a node").shard.take();
         let mut sender = shard(self, from).expect("it runs");
         let mut receiver = shard(self, to).expect("it runs");
-        let start = self.nodes[&from].starts.newest();
-        let met = Met { incarnation: self.identity_of(from).incarnation, start };
-        let greeting = Greeting { from: met, met: sender.met(to) };
+        let greeting = Greeting { from: self.met(from), met: sender.met(to) };
         let admission = receiver.admit_peer(now, from, greeting).expect("no fault");
         if let Some((code, met)) = admission.refusal() {
             let (identity, start) = (self.identity_of(to), self.nodes[&to].starts.newest());
@@ -608,6 +606,12 @@ impl World {
     /// A hash over everything that travelled.
     pub(crate) fn trace_hash(&self) -> u64 {
         self.hash
+    }
+
+    /// As whom a node is to be met now.
+    pub(crate) fn met(&self, id: NodeId) -> Met {
+        let start = self.nodes[&id].starts.newest();
+        Met { incarnation: self.identity_of(id).incarnation, start }
     }
 
     /// Its time.
