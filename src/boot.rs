@@ -23,7 +23,7 @@ use ringraft_shard::limits::{LOG_RESERVE_BYTES, Limits};
 use ringraft_shard::machine::StateMachine;
 use ringraft_shard::mesh::{Mesh, MeshEnd, MeshLimits, Wake};
 use ringraft_shard::{Loading, Member, Shard, ShardError, ShardSettings};
-use ringraft_types::{GroupId, Lacked, ShardId, Starts, Ticks};
+use ringraft_types::{GroupId, Lacked, NodeId, ShardId, Starts, Ticks};
 use ringraft_wal::device::uring::UringDevice;
 use ringraft_wal::device::{Durability, geometry};
 use ringraft_wal::{LogSettings, Recovered, RecoveredGroup, WalError};
@@ -116,7 +116,8 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
     let http = control::bind("http", &config.listen.http)?;
     // The last that can refuse, so that a start that is refused for something else isn't counted.
     let keeper = Keeper::new(&config, directory.found);
-    let starts = keeper.count_start()?;
+    let manifest = keeper.count_start(&config.nodes)?;
+    let (starts, voters) = (manifest.starts, manifest.first.expect("written with the start"));
 
     let shards = config.cpu.shards.len();
     let stop = Arc::new(AtomicBool::new(false));
@@ -145,6 +146,7 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
             config: config.clone(),
             identity,
             starts: starts.clone(),
+            voters: voters.clone(),
             keeper: keeper.clone(),
             directory: config.data_dir.join(LOG_FOLDER),
             allow_buffered: options.allow_buffered,
@@ -308,6 +310,7 @@ struct Part {
     config: Config,
     identity: Identity,
     starts: Starts,
+    voters: Vec<NodeId>,
     keeper: Keeper,
     directory: PathBuf,
     allow_buffered: bool,
@@ -359,10 +362,18 @@ impl Part {
             // The ring is empty: there is room.
             let _ = wires.mesh.send(self.config.cpu.shards.len(), Parcel::Log(event, 0));
         }
-        let settings = shard_settings(&self.config, self.identity, self.starts, self.shard);
+        let settings =
+            shard_settings(&self.config, self.identity, self.starts, self.voters, self.shard);
         let machine = move |group| machines(group);
         let mut shard_object = Shard::new(settings, device, wires, loaded, clock::now(), machine)
             .map_err(|error: ShardError| lane(LaneError::Shard(error)))?;
+        let waits = |group: &&GroupId| shard_object.waits_to_be_added(**group);
+        let groups = self.config.groups.iter().filter(waits).count() as u64;
+        if groups > 0 {
+            let event = LogEvent::WaitsToBeAdded { shard: self.shard, groups };
+            let _ =
+                shard_object.links.mesh.send(self.config.cpu.shards.len(), Parcel::Log(event, 0));
+        }
         if !is_begun {
             // Nothing is promised before it is known that the log must be there.
             let began = reactor::begin(&mut ring, &mut shard_object, &self.stop).map_err(lane)?;
@@ -426,6 +437,7 @@ fn shard_settings(
     config: &Config,
     identity: Identity,
     starts: Starts,
+    voters: Vec<NodeId>,
     shard: ShardId,
 ) -> ShardSettings {
     let raft = &config.raft;
@@ -444,7 +456,7 @@ fn shard_settings(
                 client_address: node.addresses.client.to_string(),
             })
             .collect(),
-        voters: config.nodes.iter().map(|node| node.id).collect(),
+        voters,
         groups: config.groups.clone(),
         raft: Settings {
             election_timeout: raft.election_timeout,

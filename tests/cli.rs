@@ -478,6 +478,7 @@ fn a_deployment_by_hand() {
         .complains(8, &["a-data", "is not formatted", "ringraft format"]);
     let said = ringraft(&["format", "--config", text(&a), "-o", "json"]).exits(0).json();
     assert_eq!((&said["node"], said["incarnation"].is_string()), (&json!(1), true), "{said}");
+    assert_eq!(said["joins"], json!(false), "{said}");
     ringraft(&["format", "--config", text(&a)]).complains(8, &["formatted already"]);
     fs::create_dir(dir.join("b-data")).expect("mkdir");
     fs::write(dir.join("b-data/precious"), "x").expect("write");

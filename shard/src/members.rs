@@ -62,6 +62,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         Some(self.groups[slot].book.newest())
     }
 
+    /// Whether a group is here, and nothing here says who its members are.
+    pub fn waits_to_be_added(&self, group: GroupId) -> bool {
+        self.members(group).is_some_and(Members::is_none)
+    }
+
     /// A step changed which configurations may be in force: what the log holds of them is read.
     pub(crate) fn read_members(&mut self, now: Ticks, slot: usize) -> Result<(), ShardError> {
         let Self { groups, cache, .. } = self;

@@ -2,8 +2,8 @@
 //! be in it.
 
 use super::{BootError, LOG_FOLDER, system};
-use crate::config::Config;
-use ringraft_types::{Lacked, Starts};
+use crate::config::{Config, Member};
+use ringraft_types::Lacked;
 use ringraft_wal::lock;
 use ringraft_wal::manifest::{Found, Manifest};
 use std::fs::File;
@@ -96,16 +96,17 @@ impl Keeper {
     }
 
     /// Counts this start, before anybody hears of it: by it the peers tell an older copy of the
-    /// data directory (decision 0011).
-    pub(super) fn count_start(&self) -> Result<Starts, BootError> {
+    /// data directory (decision 0011). A directory that doesn't know who votes first learns it from
+    /// its file, once: what becomes of the file later changes no member. Returns what is written.
+    pub(super) fn count_start(&self, nodes: &[Member]) -> Result<Manifest, BootError> {
         let nonce = getrandom::u64().map_err(|error| {
             let error = std::io::Error::other(error.to_string());
             BootError::System { what: "drawing a random number", error }
         })?;
-        let manifest = self.change(|manifest| {
+        self.change(|manifest| {
             manifest.starts.begin(nonce);
-        })?;
-        Ok(manifest.starts)
+            manifest.first.get_or_insert_with(|| nodes.iter().map(|node| node.id).collect());
+        })
     }
 
     pub(super) fn is_begun(&self, log_id: u64) -> bool {

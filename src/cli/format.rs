@@ -1,5 +1,6 @@
-//! `ringraft format`: makes a node's data directory, once. A directory that holds anything is
-//! refused: nothing here overwrites or removes.
+//! `ringraft format`: makes a node's data directory, once: to begin a cluster with the nodes of its
+//! file, or to join one. A directory that holds anything is refused: nothing here overwrites or
+//! removes.
 
 use super::exit::{Exit, Failure};
 use super::output::{self, Output};
@@ -17,11 +18,25 @@ pub(crate) struct FormatArgs {
     /// The node's configuration file
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// For a node that is to be added to a cluster that runs: it votes nowhere until then. Without
+    /// it, the node begins a cluster together with all nodes of its file
+    #[arg(long)]
+    join: bool,
+}
+
+/// Who votes first in the groups of a new directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Voters {
+    /// The nodes of the file, as it is now.
+    OfTheFile,
+    /// Who votes already: this node joins.
+    Others,
 }
 
 pub(crate) fn run(args: &FormatArgs, output: Output) -> Result<Exit, Failure> {
     let config = Config::load(&args.config)?;
-    let incarnation = format(&config)?;
+    let voters = if args.join { Voters::Others } else { Voters::OfTheFile };
+    let incarnation = format(&config, voters)?;
     let dir = config.data_dir.display().to_string();
     match output {
         Output::Json => output::json(&json!({
@@ -29,20 +44,25 @@ pub(crate) fn run(args: &FormatArgs, output: Output) -> Result<Exit, Failure> {
             "cluster": format!("{:032x}", config.cluster.get()),
             "node": config.node.get(),
             "incarnation": format!("{:016x}", incarnation.get()),
+            "joins": args.join,
         }))?,
-        Output::Table => output::text(&format!(
-            "formatted {dir} for node {} ({}), incarnation {:016x}\n\nNext:\n  ringraft node --config {}",
-            config.node,
-            config.name,
-            incarnation.get(),
-            args.config.display()
-        ))?,
+        Output::Table => {
+            let to_join = if args.join { ", to join its cluster" } else { "" };
+            output::text(&format!(
+                "formatted {dir} for node {} ({}), incarnation {:016x}{to_join}\n\n\
+                 Next:\n  ringraft node --config {}",
+                config.node,
+                config.name,
+                incarnation.get(),
+                args.config.display()
+            ))?;
+        }
     }
     Ok(Exit::Ok)
 }
 
 /// Makes the data directory, and gives it a random incarnation.
-pub(crate) fn format(config: &Config) -> Result<Incarnation, Failure> {
+pub(crate) fn format(config: &Config, voters: Voters) -> Result<Incarnation, Failure> {
     let dir = &config.data_dir;
     refuse_used(dir)?;
     let refuse = |what: &str, error: &std::io::Error| {
@@ -61,6 +81,10 @@ pub(crate) fn format(config: &Config) -> Result<Incarnation, Failure> {
         node: config.node,
         incarnation,
         feature_level: 1,
+        first: Some(match voters {
+            Voters::OfTheFile => config.nodes.iter().map(|node| node.id).collect(),
+            Voters::Others => Vec::new(),
+        }),
         starts: Starts::default(),
         logs: Logs::default(),
         lacked: None,

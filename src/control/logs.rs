@@ -117,6 +117,13 @@ pub enum LogEvent {
         /// How long it took, microseconds.
         took_us: u64,
     },
+    /// Nobody is a member of these groups as far as is known here.
+    WaitsToBeAdded {
+        /// The shard.
+        shard: ShardId,
+        /// How many groups.
+        groups: u64,
+    },
     /// A torn tail was cut; nothing acknowledged was in it.
     TailCut {
         /// The shard.
@@ -202,6 +209,12 @@ impl LogEvent {
             Self::Shard(shard, event) => emit_shard(shard, event),
             Self::Recovered { shard, groups, entries, took_us } => {
                 tracing::info!(%shard, groups, entries, took_us, "log recovered");
+            }
+            Self::WaitsToBeAdded { shard, groups } => {
+                tracing::info!(
+                    %shard, groups,
+                    "this node waits to be added to its groups: until then it votes in none of them"
+                );
             }
             Self::TailCut { shard, blocks } => {
                 tracing::warn!(%shard, blocks, "torn tail cut: nothing acknowledged was in it");

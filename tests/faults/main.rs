@@ -18,3 +18,4 @@ mod recorder;
 mod shards;
 mod stale;
 mod stop;
+mod voters;

@@ -1,5 +1,5 @@
-//! The data directory's identity: which cluster, node and life it belongs to, how often its node
-//! was started, and which logs must be in it.
+//! The data directory's identity: which cluster, node and life it belongs to, who votes first, how
+//! often its node was started, and which logs must be in it.
 //!
 //! Two copies, `manifest-a` and `manifest-b`, of one size, rewritten in place: a start must not need
 //! room on a full disk, for what frees some is recovery, which comes after. The newer one is never
@@ -24,14 +24,16 @@
 //!                         zero: none is known
 //! 112 u64   its nonce
 //! 120 u32   who met the node in it
-//! 124 u32   zero
+//! 124 u32   first         one more than there are first voters; zero: they aren't known
 //! 128 [8]*  the nonces of the newest starts, the newest last
+//!     zeros up to 8,320
+//! 8,320 u32* the first voters, ascending, at most 15
 //!     zeros up to 12,288
 //! ```
 
 use crate::format::{checksum, put, round_up};
 use ringraft_types::bytes::{u16_at, u32_at, u64_at, u128_at};
-use ringraft_types::limits::BLOCK_ALIGN_MIN;
+use ringraft_types::limits::{BLOCK_ALIGN_MIN, NODES_MAX};
 use ringraft_types::{ClusterId, Incarnation, Lacked, NodeId, Start, Starts};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -48,8 +50,10 @@ const HEAD_BYTES: usize = 128;
 const LOGS_AT: usize = 72;
 const LOGS_BYTES: usize = 32;
 const LACKED_AT: usize = LOGS_AT + LOGS_BYTES;
+const FIRST_COUNT_AT: usize = 124;
+const FIRST_AT: usize = HEAD_BYTES + 8 * Starts::REMEMBERED_MAX;
 /// A copy: whole pages, so that writing one never has to read what may not be readable.
-const COPY_BYTES: usize = round_up(HEAD_BYTES + 8 * Starts::REMEMBERED_MAX, BLOCK_ALIGN_MIN);
+const COPY_BYTES: usize = round_up(FIRST_AT + 4 * NODES_MAX, BLOCK_ALIGN_MIN);
 
 /// Logs of a node, by their numbers from 1 on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,6 +96,9 @@ pub struct Manifest {
     pub incarnation: Incarnation,
     /// The feature level in force when it was written.
     pub feature_level: u64,
+    /// The voters that every group begins with, ascending; empty: others began the groups, and this
+    /// node is to join them. `None`: not written down by who formatted it.
+    pub first: Option<Vec<NodeId>>,
     /// The starts of its node.
     pub starts: Starts,
     /// The logs that were begun: a block of each was durable once.
@@ -241,6 +248,8 @@ impl Manifest {
 
     fn encode(&self, generation: u64) -> Vec<u8> {
         let nonces = self.starts.nonces();
+        let first = self.first.as_deref();
+        assert!(is_voters(first.unwrap_or_default()), "nobody votes so: {first:?}");
         let mut out = vec![0; COPY_BYTES];
         put(&mut out, 0, &MAGIC);
         put(&mut out, 12, &VERSION.to_le_bytes());
@@ -256,6 +265,11 @@ impl Manifest {
             put(&mut out, LACKED_AT, &start.to_bytes());
             put(&mut out, LACKED_AT + Start::BYTES, &by.0.to_le_bytes());
         }
+        let count = first.map_or(0, |first| first.len() as u32 + 1);
+        put(&mut out, FIRST_COUNT_AT, &count.to_le_bytes());
+        for (place, node) in first.unwrap_or_default().iter().enumerate() {
+            put(&mut out, FIRST_AT + 4 * place, &node.0.to_le_bytes());
+        }
         for (place, nonce) in nonces.iter().enumerate() {
             put(&mut out, HEAD_BYTES + 8 * place, &nonce.to_le_bytes());
         }
@@ -263,6 +277,12 @@ impl Manifest {
         put(&mut out, 8, &checksum.to_le_bytes());
         out
     }
+}
+
+/// Whether these may be a group's first voters, or are none.
+fn is_voters(nodes: &[NodeId]) -> bool {
+    let ascend = nodes.is_sorted_by(|one, next| one < next);
+    nodes.len() <= NODES_MAX && ascend && nodes.first() != Some(&NodeId::ZERO)
 }
 
 /// The copies in the order in which they may be overwritten: the one that counts least first.
@@ -331,9 +351,19 @@ fn decode(bytes: &[u8]) -> Copy {
         return Copy::Version(version);
     }
     let count = u32_at(bytes, 60) as usize;
-    let Some(nonces) = bytes[HEAD_BYTES..].get(..8 * count) else { return Copy::Rotten };
+    let Some(nonces) = bytes[HEAD_BYTES..FIRST_AT].get(..8 * count) else { return Copy::Rotten };
     let nonces = nonces.chunks_exact(8).map(|nonce| u64_at(nonce, 0)).collect();
     let Some(starts) = Starts::new(u64_at(bytes, 64), nonces) else { return Copy::Rotten };
+    let count = (u32_at(bytes, FIRST_COUNT_AT) as usize).checked_sub(1);
+    let first = count.map(|count| bytes[FIRST_AT..].get(..4 * count));
+    if first == Some(None) {
+        return Copy::Rotten;
+    }
+    let voters = |bytes: &[u8]| bytes.chunks_exact(4).map(|node| NodeId(u32_at(node, 0))).collect();
+    let first: Option<Vec<NodeId>> = first.flatten().map(voters);
+    if !is_voters(first.as_deref().unwrap_or_default()) {
+        return Copy::Rotten;
+    }
     let lacked = Start::at(bytes, LACKED_AT);
     let by = NodeId(u32_at(bytes, LACKED_AT + Start::BYTES));
     let manifest = Manifest {
@@ -341,6 +371,7 @@ fn decode(bytes: &[u8]) -> Copy {
         node: NodeId(u32_at(bytes, 56)),
         incarnation: Incarnation(u64_at(bytes, 32)),
         feature_level: u64_at(bytes, 48),
+        first,
         starts,
         logs: Logs(bytes[LOGS_AT..LACKED_AT].try_into().expect("32 bytes")),
         lacked: (lacked.number != 0).then_some(Lacked { start: lacked, by }),
@@ -363,6 +394,7 @@ mod tests {
             node: NodeId(2),
             incarnation: Incarnation(0x17),
             feature_level: 1,
+            first: Some(vec![NodeId(2), NodeId(7)]),
             starts: Starts::new(2, vec![0xA, 0xB]).expect("two starts"),
             logs,
             lacked: Some(Lacked { start: Start { number: 0xC, nonce: 0xD }, by: NodeId(3) }),
@@ -394,6 +426,42 @@ mod tests {
         assert!(!logs.is_empty());
     }
 
+    /// Goal: the first voters come back, none and unknown told apart, also beside as many starts as
+    /// are remembered; what nobody can have written is no manifest.
+    #[test]
+    fn first_voters_come_back() {
+        let most: Vec<NodeId> = (1..=NODES_MAX as u32).map(NodeId).collect();
+        for first in [None, Some(Vec::new()), Some(vec![NodeId(9)]), Some(most)] {
+            let nonces = (1..=Starts::REMEMBERED_MAX as u64).collect();
+            let starts = Starts::new(5000, nonces).expect("as many as are remembered");
+            let manifest = Manifest { first, starts, ..manifest() };
+            let Copy::Good(read, 3) = decode(&manifest.encode(3)) else { panic!("just encoded") };
+            assert_eq!(read, manifest);
+        }
+        let bytes = manifest().encode(3);
+        let changed = |at: usize, number: u32| {
+            let mut bytes = bytes.clone();
+            put(&mut bytes, at, &number.to_le_bytes());
+            let checksum = checksum(&bytes);
+            put(&mut bytes, 8, &checksum.to_le_bytes());
+            decode(&bytes)
+        };
+        assert!(
+            matches!(changed(124, 2), Copy::Good(read, _) if read.first == Some(vec![NodeId(2)]))
+        );
+        for (at, number) in [
+            (124, 4),
+            (124, NODES_MAX as u32 + 2),
+            (124, u32::MAX),
+            (8320, 0),
+            (8320, 7),
+            (8324, 1),
+            (60, 1025),
+        ] {
+            assert!(matches!(changed(at, number), Copy::Rotten), "{number} at {at}");
+        }
+    }
+
     /// The layout of version 1 never changes.
     #[test]
     fn golden_bytes() {
@@ -407,9 +475,11 @@ mod tests {
         assert_eq!((bytes[72], bytes[73], bytes[103]), (1, 2, 0x80));
         assert_eq!(bytes[74..103], [0; 29]);
         assert_eq!(bytes[104..120], [0xC, 0, 0, 0, 0, 0, 0, 0, 0xD, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(bytes[120..128], [3, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[120..128], [3, 0, 0, 0, 3, 0, 0, 0]);
         assert_eq!(bytes[128..144], [0xA, 0, 0, 0, 0, 0, 0, 0, 0xB, 0, 0, 0, 0, 0, 0, 0]);
-        assert!(bytes[144..].iter().all(|&byte| byte == 0));
+        assert!(bytes[144..8320].iter().all(|&byte| byte == 0));
+        assert_eq!(bytes[8320..8328], [2, 0, 0, 0, 7, 0, 0, 0]);
+        assert!(bytes[8328..].iter().all(|&byte| byte == 0));
         let whole = Manifest { lacked: None, ..manifest() };
         assert!(matches!(decode(&whole.encode(3)), Copy::Good(read, 3) if read == whole));
     }
@@ -427,7 +497,7 @@ mod tests {
         let good = fs::read(&path).expect("just stored");
         for byte in 0..good.len() {
             // Of the padding one bit of each byte.
-            for bit in 0..if byte < 144 { 8 } else { 1 } {
+            for bit in 0..if byte < 144 || (8320..8328).contains(&byte) { 8 } else { 1 } {
                 let mut bad = good.clone();
                 bad[byte] ^= 1 << bit;
                 assert!(matches!(decode(&bad), Copy::Rotten), "bit {bit} of byte {byte}");

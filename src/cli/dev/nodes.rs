@@ -45,7 +45,7 @@ pub(super) fn open_or_make(dir: &Path, args: &DevArgs) -> Result<Vec<DevNode>, F
         let node_dir = dir.join(name);
         let config = Config::load(&node_dir.join(CONFIG_FILE))?;
         if !config.data_dir.exists() {
-            format::format(&config)?;
+            format::format(&config, format::Voters::OfTheFile)?;
         }
         nodes.push(DevNode { config, dir: node_dir, process: None, pid: 0, status: None });
     }
