@@ -2,8 +2,9 @@
 //!
 //! A device shows raw outcomes (result, short count, the order in which they came); every
 //! decision on them is made above this door, where the simulator can see it. Implementations
-//! only translate: [`memory`] in memory, `uring` on the core's ring.
+//! only translate: [`memory`] in memory, `uring` on the core's ring, [`files`] for offline commands.
 
+pub mod files;
 pub mod geometry;
 pub mod memory;
 #[allow(unsafe_code)]

@@ -50,7 +50,7 @@ pub enum LockError {
 pub fn acquire(directory: &Path, patience: Duration) -> Result<File, LockError> {
     let path = directory.join(FILE_NAME);
     let wrap = |source: io::Error| LockError::Io { path: path.clone(), source };
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
@@ -58,34 +58,85 @@ pub fn acquire(directory: &Path, patience: Duration) -> Result<File, LockError> 
         .mode(0o600)
         .open(&path)
         .map_err(wrap)?;
-    // Counted in pauses, so that nothing here reads a clock.
-    let mut pauses = patience.as_micros().div_ceil(PAUSE.as_micros());
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => break,
-            Err(Errno::WOULDBLOCK | Errno::INTR) if pauses > 0 => {
-                pauses -= 1;
-                std::thread::sleep(PAUSE);
-            }
-            Err(Errno::WOULDBLOCK | Errno::INTR) => {
-                let mut holder = String::new();
-                // Only for the message: an unreadable holder is no reason to fail differently.
-                let _ = file.read_to_string(&mut holder);
-                let holder = holder.trim().to_string();
-                return Err(LockError::Held { directory: directory.to_path_buf(), holder });
-            }
-            Err(errno) => return Err(wrap(errno.into())),
-        }
-    }
+    let file = hold(file, directory, patience)?;
     // In the place of the number before, and only for messages: a disk without room is no reason
     // not to start.
     let _ = file.write_all_at(format!("{:<PID_DIGITS$}\n", std::process::id()).as_bytes(), 0);
     Ok(file)
 }
 
+/// Takes the lock of a data directory that is only looked at: nothing in it is changed. One that
+/// never had a lock is nobody's. Blocks for up to `patience`.
+///
+/// # Errors
+/// If another process holds it all the time, or a system call fails.
+pub fn look(directory: &Path, patience: Duration) -> Result<Option<File>, LockError> {
+    let path = directory.join(FILE_NAME);
+    match File::open(&path) {
+        Ok(file) => hold(file, directory, patience).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(LockError::Io { path, source }),
+    }
+}
+
+/// Locks the open file.
+fn hold(mut file: File, directory: &Path, patience: Duration) -> Result<File, LockError> {
+    // Counted in pauses, so that nothing here reads a clock.
+    let mut pauses = patience.as_micros().div_ceil(PAUSE.as_micros());
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK | Errno::INTR) if pauses > 0 => {
+                pauses -= 1;
+                std::thread::sleep(PAUSE);
+            }
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {
+                let (directory, holder) = (directory.to_path_buf(), holder(&mut file));
+                return Err(LockError::Held { directory, holder });
+            }
+            Err(errno) => {
+                let path = directory.join(FILE_NAME);
+                return Err(LockError::Io { path, source: errno.into() });
+            }
+        }
+    }
+}
+
+/// What the holder wrote into the file; only for messages: an unreadable one is no reason to fail
+/// differently.
+fn holder(file: &mut File) -> String {
+    let mut holder = String::new();
+    let _ = file.read_to_string(&mut holder);
+    holder.trim().to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Who only looks leaves no trace, and neither disturbs who holds the lock nor is let in beside
+    /// it.
+    #[test]
+    fn a_look_changes_nothing() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join(FILE_NAME);
+        assert!(
+            look(directory.path(), Duration::ZERO).expect("nobody's").is_none() && !path.exists()
+        );
+        std::fs::write(&path, "77\n").expect("written");
+        let held = look(directory.path(), Duration::ZERO).expect("free");
+        assert!(
+            matches!(look(directory.path(), Duration::ZERO), Err(LockError::Held { holder, .. }) if holder == "77")
+        );
+        let refused = acquire(directory.path(), Duration::ZERO);
+        assert!(matches!(refused, Err(LockError::Held { .. })));
+        drop(held);
+        let taken = acquire(directory.path(), Duration::ZERO).expect("free again");
+        let own = std::process::id().to_string();
+        let refused = look(directory.path(), Duration::ZERO);
+        assert!(matches!(refused, Err(LockError::Held { holder, .. }) if holder == own));
+        drop(taken);
+    }
 
     /// The second one is refused with the holder's name, and served when the first one lets go.
     #[test]

@@ -80,6 +80,23 @@ pub fn parse_file_name(name: &str) -> Option<FileId> {
     Some(FileId { kind, owner: parse(owner)?, number: parse(number)? })
 }
 
+/// The files of ours in a data directory, and their lengths.
+pub(crate) fn list_files(directory: &Path) -> std::io::Result<Vec<(FileId, u64)>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let Some(file) = entry.file_name().to_str().and_then(parse_file_name) else {
+            continue;
+        };
+        let metadata = std::fs::symlink_metadata(entry.path())?;
+        if !metadata.is_file() {
+            return Err(std::io::Error::from_raw_os_error(libc::ELOOP));
+        }
+        files.push((file, metadata.len()));
+    }
+    Ok(files)
+}
+
 impl UringDevice {
     /// A device on this data directory. `allow_buffered`, for development only, takes file systems
     /// without direct I/O too.
@@ -196,27 +213,11 @@ impl UringDevice {
     }
 
     fn list(&mut self, tag: Tag) {
-        let (files, result) = match self.read_directory() {
+        let (files, result) = match list_files(&self.directory) {
             Ok(files) => (files, 0),
             Err(error) => (Vec::new(), -error.raw_os_error().unwrap_or(libc::EIO)),
         };
         self.completed.push(Completion { tag, result, sync_result: None, buffer: None, files });
-    }
-
-    fn read_directory(&self) -> std::io::Result<Vec<(FileId, u64)>> {
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(&self.directory)? {
-            let entry = entry?;
-            let Some(file) = entry.file_name().to_str().and_then(parse_file_name) else {
-                continue;
-            };
-            let metadata = std::fs::symlink_metadata(entry.path())?;
-            if !metadata.is_file() {
-                return Err(std::io::Error::from_raw_os_error(libc::ELOOP));
-            }
-            files.push((file, metadata.len()));
-        }
-        Ok(files)
     }
 
     fn write(&mut self, tag: Tag, file: FileId, offset: u64, buffer: Buffer, how: Durability) {
