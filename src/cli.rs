@@ -13,6 +13,7 @@ mod kv;
 mod log_level;
 mod node;
 mod output;
+mod recover;
 mod snapshot;
 mod status;
 mod text;
@@ -51,6 +52,8 @@ const COMMANDS_BY_TASK: &str = "\
   node prepare  Hold a change of voters; then `node commit` or `abort`
 \x1b[1;4mKeep it short:\x1b[0m
   snapshot    Save groups, so that their logs end, and list what is saved
+\x1b[1;4mSave what is left:\x1b[0m
+  recover     Form a new cluster from what survived, when a majority is lost for good
 \x1b[1;4mMeasure it:\x1b[0m
   bench       Measure the disk, the floor, commits and reads
 \x1b[1;4mLook inside:\x1b[0m
@@ -142,6 +145,9 @@ pub(crate) enum Command {
     /// Save groups, so that their logs end, and list what is saved
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
+    /// Form a new cluster from what survived, when a majority is lost for good
+    #[command(subcommand)]
+    Recover(recover::RecoverCommand),
     /// Measure the disk, the floor, commits and reads
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -209,6 +215,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Status => status::run(&global),
         Command::LogLevel(args) => log_level::run(&args, &global),
         Command::Snapshot(command) => snapshot::run(&command, &global),
+        Command::Recover(command) => recover::run(&command, global.output),
         Command::Bench(command) => bench::run(command, &global),
         Command::Wal(command) => wal::run(&command, global.output),
         Command::ExitCodes => {

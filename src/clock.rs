@@ -12,6 +12,11 @@ pub fn now() -> Ticks {
     Ticks(seconds * 1_000_000 + micros)
 }
 
+/// Seconds since 1970 by the wall clock: for what people read, and nothing else, for it may jump.
+pub fn unix_seconds() -> i64 {
+    clock_gettime(ClockId::Realtime).tv_sec
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,6 +24,7 @@ pub mod numbers;
 pub mod parcel;
 #[allow(unsafe_code)]
 pub mod reactor;
+pub mod recover;
 pub mod seats;
 mod server;
 pub mod wires;

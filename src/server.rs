@@ -7,6 +7,11 @@ use ringraft_shard::machine::{KvMachine, StateMachine};
 use ringraft_types::GroupId;
 use std::sync::Arc;
 
+/// The built-in key-value machine, for every group.
+pub(crate) fn key_value() -> MachineFactory {
+    Arc::new(|_| Box::new(KvMachine::new()))
+}
+
 /// A node, to be run by the program that builds it.
 pub struct Server {
     config: Config,
@@ -17,7 +22,7 @@ pub struct Server {
 impl Server {
     /// A node with the built-in key-value machine in every group.
     pub fn new(config: Config) -> Self {
-        Self { config, machines: Arc::new(|_| Box::new(KvMachine::new())), allow_buffered: false }
+        Self { config, machines: key_value(), allow_buffered: false }
     }
 
     /// Every group gets a machine of this making instead. It is called on the group's shard, once

@@ -11,11 +11,9 @@ use crate::limits::{
     APPLY_ENTRIES_PER_TURN, FETCH_BYTES_MAX, READS_PER_TURN, REPLY_BYTES_PER_TURN,
 };
 use crate::links::{ConnectionId, Links};
-use crate::machine::{Applied, CommandKind};
+use crate::machine::{Applied, CommandKind, StateMachine};
 use crate::metrics::Metrics;
-#[cfg(ringraft_plant)]
-use crate::session::Sessions;
-use crate::session::{StoredReply, Verdict};
+use crate::session::{Sessions, StoredReply, Verdict};
 use crate::shard::{FetchFor, Shard};
 use ringraft_net::client_wire::{self, BatchWriter, Reply, Request};
 use ringraft_net::{Frame, FrameHeader, Identity, Kind};
@@ -379,7 +377,8 @@ fn apply_entry(
     let body_start = bodies.len();
     let mut outcome = (Status::Ok, Revision::ZERO, index);
     if header.kind == RecordKind::Command {
-        match apply_command(group, index, payload, bodies) {
+        let (sessions, machine) = (&mut group.sessions, &mut *group.machine);
+        match apply_command(sessions, machine, index, payload, bodies) {
             Ok(applied) => outcome = applied,
             Err(()) => {
                 group.halt = Some(Halt::UnknownCommand(index));
@@ -412,36 +411,37 @@ fn apply_entry(
 
 /// Applies one command under its session. The result is its status, revision and index (of the
 /// first application, for a retry); the reply's body is appended to `bodies`.
-fn apply_command(
-    group: &mut Group,
+pub(crate) fn apply_command(
+    sessions: &mut Sessions,
+    machine: &mut dyn StateMachine,
     index: Index,
     payload: &[u8],
     bodies: &mut Vec<u8>,
 ) -> Result<(Status, Revision, Index), ()> {
     let (envelope, command) = Envelope::decode(payload).map_err(drop)?;
-    match group.sessions.admit(index, &envelope) {
+    match sessions.admit(index, &envelope) {
         Verdict::Apply => {
             let start = bodies.len();
-            let applied = group.machine.apply(index, command, bodies).map_err(drop)?;
+            let applied = machine.apply(index, command, bodies).map_err(drop)?;
             let reply = StoredReply {
                 revision: applied.revision,
                 index,
                 status: applied.status,
                 body: bodies[start..].into(),
             };
-            group.sessions.record(envelope.client, envelope.sequence, reply);
+            sessions.record(envelope.client, envelope.sequence, reply);
             Ok((applied.status, applied.revision, index))
         }
         #[cfg(ringraft_plant)]
         Verdict::Reply(_) if planted(Plant::RetryApplied) => {
-            let applied = group.machine.apply(index, command, bodies).map_err(drop)?;
+            let applied = machine.apply(index, command, bodies).map_err(drop)?;
             Ok((applied.status, applied.revision, index))
         }
         Verdict::Reply(stored) => {
             bodies.extend_from_slice(&stored.body);
             Ok((stored.status, stored.revision, stored.index))
         }
-        Verdict::Refuse(status) => Ok((status, group.machine.revision(), index)),
+        Verdict::Refuse(status) => Ok((status, machine.revision(), index)),
     }
 }
 

@@ -28,6 +28,7 @@ mod peer_frames;
 mod repair;
 pub mod ring;
 pub mod router;
+pub mod salvage;
 pub mod scrub;
 pub mod session;
 pub mod shard;

@@ -6,6 +6,7 @@ mod members;
 mod mending;
 mod repair;
 mod rollback;
+mod salvage;
 mod scrub;
 mod snapshots;
 mod world;

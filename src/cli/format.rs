@@ -96,7 +96,7 @@ pub(crate) fn format(config: &Config, voters: Voters) -> Result<Incarnation, Fai
 }
 
 /// Refuses a directory that exists and is not empty, and says what seems to be in it.
-fn refuse_used(dir: &Path) -> Result<(), Failure> {
+pub(crate) fn refuse_used(dir: &Path) -> Result<(), Failure> {
     let refuse = |what: String| Failure::new(Exit::DataDir, format!("data directory {what}"));
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -121,7 +121,7 @@ fn refuse_used(dir: &Path) -> Result<(), Failure> {
     ))
 }
 
-fn random_incarnation() -> Result<Incarnation, Failure> {
+pub(crate) fn random_incarnation() -> Result<Incarnation, Failure> {
     let number = getrandom::u64()
         .map_err(|error| Failure::new(Exit::Environment, format!("no random numbers: {error}")))?;
     Ok(Incarnation(number.max(1)))

@@ -15,6 +15,7 @@ mod load;
 mod network;
 mod raw;
 mod recorder;
+mod recover;
 mod shards;
 mod stale;
 mod stop;

@@ -12,18 +12,23 @@
 //! 8       the configuration, as an entry holds it
 //! ```
 
+use ringraft_types::Index;
 use ringraft_types::bytes::u32_at;
 
-use crate::machine::LoadError;
+use crate::machine::{LoadError, StateMachine};
+use crate::session::Sessions;
 
 /// The head of a piece, bytes.
-pub(super) const HEAD_BYTES: usize = 8;
+const HEAD_BYTES: usize = 8;
+/// What one slice adds to a snapshot, bytes, give or take one item. A turn of a shard without other
+/// work takes some ten microseconds for it.
+const SLICE_BYTES: usize = 32 << 10;
 /// The longest piece that is read back: as much as a loader holds at once.
 pub(super) const PIECE_BYTES_MAX: usize = 64 << 20;
 
 /// What a piece is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(crate) enum Part {
     Machine = 1,
     Sessions = 2,
     End = 3,
@@ -35,10 +40,61 @@ impl Part {
         let all = [Self::Machine, Self::Sessions, Self::End, Self::Members];
         all.into_iter().find(|&part| part as u32 == number)
     }
+
+    /// Cuts the next slice of a snapshot that was begun; `piece` is it, head included, or nothing.
+    /// Returns what the slice after it is of.
+    ///
+    /// # Panics
+    /// If this is no part that is cut: members are written first, and nothing follows the end.
+    pub(crate) fn cut(
+        self,
+        machine: &mut dyn StateMachine,
+        sessions: &mut Sessions,
+        piece: &mut Vec<u8>,
+    ) -> Self {
+        piece.clear();
+        piece.resize(HEAD_BYTES, 0);
+        let mut next = self;
+        match self {
+            Self::Machine => {
+                if machine.snapshot(SLICE_BYTES, piece) {
+                    machine.end_snapshot();
+                    next = Self::Sessions;
+                }
+            }
+            Self::Sessions => {
+                if sessions.snapshot(SLICE_BYTES, piece) {
+                    sessions.end_snapshot();
+                    next = Self::End;
+                }
+            }
+            Self::End | Self::Members => unreachable!("written at the beginning, or the end"),
+        }
+        if piece.len() > HEAD_BYTES {
+            head(piece, self);
+        } else {
+            piece.clear();
+        }
+        next
+    }
+}
+
+/// The piece that says who the members are: the first.
+pub(crate) fn members_piece(index: Index, payload: &[u8]) -> Vec<u8> {
+    let mut piece = [&[0; HEAD_BYTES][..], &index.0.to_le_bytes(), payload].concat();
+    head(&mut piece, Part::Members);
+    piece
+}
+
+/// The last piece.
+pub(crate) fn end_piece() -> Vec<u8> {
+    let mut piece = vec![0; HEAD_BYTES];
+    head(&mut piece, Part::End);
+    piece
 }
 
 /// Fills in the head of the piece that `bytes` is, its first bytes kept free for it.
-pub(super) fn head(bytes: &mut [u8], part: Part) {
+fn head(bytes: &mut [u8], part: Part) {
     let length = bytes.len() - HEAD_BYTES;
     assert!(length <= PIECE_BYTES_MAX, "a piece of {length} bytes: a machine cuts them shorter");
     bytes[..4].copy_from_slice(&(length as u32).to_le_bytes());

@@ -13,7 +13,7 @@ use ringraft_wal::device::Device;
 use ringraft_wal::{NamedSnapshot, SnapshotHead, SnapshotWritten};
 
 use super::loader::Loader;
-use super::pieces::{HEAD_BYTES, Part, head};
+use super::pieces::{Part, end_piece, members_piece};
 use super::{SnapshotEnd, SnapshotReason};
 use crate::error::ShardError;
 use crate::event::ShardEvent;
@@ -21,9 +21,6 @@ use crate::links::Links;
 use crate::peer_frames::Carried;
 use crate::shard::Shard;
 
-/// What one turn adds to the snapshot that is being taken, bytes, give or take one item. A turn of
-/// a shard without other work takes some ten microseconds for it.
-const SLICE_BYTES: usize = 32 << 10;
 /// After a snapshot failed: the time until the next attempt.
 const RETRY_AFTER: Ticks = Ticks::from_millis(5_000);
 /// How often it is looked whether a snapshot is due.
@@ -232,10 +229,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         group.sessions.begin_snapshot();
         let number = self.log.begin_snapshot(group.id, last);
         let members = group.book.as_of(group.applied);
-        let index = members.index.0.to_le_bytes();
-        let mut piece = [&[0; HEAD_BYTES][..], &index, &members.payload].concat();
-        head(&mut piece, Part::Members);
-        self.log.add_to_snapshot(number, &piece);
+        self.log.add_to_snapshot(number, &members_piece(members.index, &members.payload));
         self.snapshots.taking = Some(Taking {
             slot,
             number,
@@ -273,33 +267,10 @@ impl<D: Device, L: Links> Shard<D, L> {
         if !log.snapshot_has_room(taking.number) {
             return false;
         }
-        piece.clear();
-        piece.resize(HEAD_BYTES, 0);
-        let part = taking.part;
-        match part {
-            Part::Machine => {
-                if group.machine.snapshot(SLICE_BYTES, piece) {
-                    group.machine.end_snapshot();
-                    taking.part = Part::Sessions;
-                }
-            }
-            Part::Sessions => {
-                if group.sessions.snapshot(SLICE_BYTES, piece) {
-                    group.sessions.end_snapshot();
-                    taking.part = Part::End;
-                }
-            }
-            Part::End | Part::Members => unreachable!("written at the beginning, or the end"),
-        }
-        if piece.len() > HEAD_BYTES {
-            head(piece, part);
-            log.add_to_snapshot(taking.number, piece);
-        }
+        taking.part = taking.part.cut(&mut *group.machine, &mut group.sessions, piece);
+        log.add_to_snapshot(taking.number, piece);
         if taking.part == Part::End {
-            piece.clear();
-            piece.resize(HEAD_BYTES, 0);
-            head(piece, Part::End);
-            log.add_to_snapshot(taking.number, piece);
+            log.add_to_snapshot(taking.number, &end_piece());
         }
         true
     }
