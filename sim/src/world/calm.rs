@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ringraft_net::status::{GroupRole, GroupStatus};
-use ringraft_types::{GroupId, Index, NodeId, Ticks};
+use ringraft_types::{GroupId, Index, NodeId, Phase, Ticks};
 
 use super::World;
 use crate::client::Client;
@@ -177,6 +177,11 @@ impl World {
                         continue;
                     }
                     let first = *ends.entry(group.group).or_insert((node.id, group.applied));
+                    let members = lane.shard.members(group.group).expect("it has the group");
+                    // A change that nobody holds ends by itself (M02).
+                    if members.configuration.phase() == Phase::Joint {
+                        return Some(format!("node {} is between two configurations", node.id));
+                    }
                     if first.1 != group.applied || group.applied != group.last {
                         return Some(format!(
                             "nodes {} and {} differ: {group:?}",
