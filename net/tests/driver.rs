@@ -204,6 +204,22 @@ fn answer(frame: &Frame<'_>, shard: ShardId, address: &str, outbox: &mut Outbox)
     }
 }
 
+/// A poll that may not wait still sends and receives: who has other things to do gets its answers.
+#[test]
+fn polls_without_waiting_get_everywhere() {
+    let echo = Echo::start("127.0.0.1:0", 0);
+    let mut client = echo.client();
+    let call = client.submit_write(GROUP, b"now", PATIENCE).expect("room");
+    let deadline = Instant::now() + PATIENCE;
+    let mut outcomes = Vec::new();
+    while outcomes.is_empty() && Instant::now() < deadline {
+        let completions = client.poll(Duration::ZERO).expect("a working queue");
+        outcomes
+            .extend(completions.map(|done| (done.call, matches!(done.outcome, Outcome::Done(_)))));
+    }
+    assert_eq!(outcomes, [(call, true)]);
+}
+
 /// Blocking calls get their answers, over IPv4, IPv6 and a name.
 #[test]
 fn blocking_calls() {

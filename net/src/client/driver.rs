@@ -151,7 +151,7 @@ impl Client {
     }
 
     /// Sends what was submitted, receives what has arrived, and waits at most `timeout` for the
-    /// first completion. Returns at once if there are some already.
+    /// first completion. Returns at once if there are some already, or if `timeout` is zero.
     ///
     /// # Errors
     /// If the operating system's readiness queue fails.
@@ -322,12 +322,11 @@ impl Client {
         }
     }
 
-    /// Waits for sockets until the core wants to think, or `until`; whether there is time left.
+    /// Waits for sockets until the core wants to think, or `until`, and receives; whether there was
+    /// time left.
     fn wait(&mut self, until: Ticks) -> Result<bool, ClientError> {
         let now = self.now();
-        if now >= until {
-            return Ok(false);
-        }
+        let is_time_left = now < until;
         let is_readable = self.sockets.iter().flatten().any(|socket| socket.is_readable);
         let span = match is_readable {
             true => Duration::ZERO,
@@ -335,7 +334,7 @@ impl Client {
         };
         match self.poll.poll(&mut self.events, Some(span.min(Duration::from_secs(1)))) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(is_time_left),
             Err(error) => return Err(ClientError::Poll { error }),
         }
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
@@ -353,7 +352,7 @@ impl Client {
             }
         }
         self.events = events;
-        Ok(true)
+        Ok(is_time_left)
     }
 
     fn keep_socket(&mut self, link: LinkId, stream: io::Result<TcpStream>) {
