@@ -10,53 +10,19 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 rounds=${1:-5} seconds=${2:-3}
-ringraft=$PWD/target/release/ringraft
 work=$PWD/target/figures
+source benches/rounds.sh
 rm -rf "$work"
 mkdir -p "$work/floor"
-clusters=()
 finish() {
-    for pid in "${clusters[@]}"; do kill -INT "$pid" 2>/dev/null || true; done
-    wait || true
+    stop_all
     rm -rf "$work/one" "$work/many" "$work/floor"
 }
 trap finish EXIT
 
-# cluster NAME PORT ARGUMENTS...: starts a quorum and waits until it says that it is ready.
-cluster() {
-    local name=$1 port=$2
-    shift 2
-    "$ringraft" dev --dir "$work/$name" --base-port "$port" --output json "$@" \
-        >"$work/$name.json" 2>"$work/$name.log" &
-    clusters+=($!)
-    for _ in $(seq 100); do
-        grep -q '"nodes"' "$work/$name.json" && return
-        sleep 0.1
-    done
-    echo "the cluster $name didn't become ready:" >&2
-    cat "$work/$name.log" >&2
-    return 1
-}
-
-# note NAME ARGUMENTS...: runs one benchmark and keeps its line.
-note() {
-    local name=$1
-    shift
-    "$ringraft" bench "$@" --output json 2>/dev/null | tail -1 >>"$work/$name.lines"
-}
-
-# median NAME FIELD: of all rounds.
-median() {
-    grep -o "\"$2\":[0-9.]*" "$work/$1.lines" | cut -d: -f2 | sort -g |
-        awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'
-}
-
-ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'; }
-
 cluster one 17600
 cluster many 17700 --shards 2 --groups 16
-one="--endpoints 127.0.0.1:17600,127.0.0.1:17610,127.0.0.1:17620"
-many="--endpoints 127.0.0.1:17700,127.0.0.1:17710,127.0.0.1:17720"
+one="--endpoints $(endpoints 17600)" many="--endpoints $(endpoints 17700)"
 nodes=$(grep -o '"pid":[0-9]*' "$work/one.json" | cut -d: -f2)
 idle=$(for pid in $nodes; do awk '/VmRSS/ { print $2 }' "/proc/$pid/status"; done | sort -g | tail -1)
 

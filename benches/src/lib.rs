@@ -19,8 +19,8 @@ pub use floor::{FloorOptions, floor};
 pub use fsync::{FsyncOptions, FsyncReport, FsyncRow, fsync};
 pub use histogram::Latencies;
 pub use load::{
-    Completed, Connection, LoadKind, LoadOptions, NativeConnection, Operation, Outcome, Refused,
-    load,
+    Completed, Connection, LoadKind, LoadOptions, NativeConnection, Operation, Outcome,
+    ReadyOptions, ReadyReport, Refused, load, ready,
 };
 pub use report::{Errors, LatencyMicros, Report, table};
 pub use space::{Space, SyncMethod};

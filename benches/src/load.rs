@@ -1,14 +1,21 @@
-//! `bench commit` and `bench read`: a closed loop over any connection that can submit and poll.
+//! `bench commit` and `bench read`: a loop over any connection that can submit and poll, closed
+//! unless there is a rate.
 //!
 //! Every connection has a thread and its share of the outstanding operations: one answer, one new
 //! operation. The time of an operation runs from before it is submitted to after its answer was
-//! polled. The phases of a run: fill the keys (reads only), warm up, measure, then collect the
-//! answers that are still due. Only answers that arrive in the measured time count.
+//! polled. The phases of a run: fill the keys (reads, or if asked to), warm up, measure, then collect
+//! the answers that are still due. Only answers that arrive in the measured time count.
+//!
+//! With a rate the loop is open: operations are due at even times, whether or not earlier ones have
+//! ended, and the time of one runs from when it was due. A server that stands still for a moment is
+//! then seen by all that was due meanwhile, not by as many operations as are outstanding.
 
+mod arrivals;
 mod calls;
 mod connection;
 mod keys;
 mod native;
+mod ready;
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,10 +29,12 @@ use crate::error::BenchError;
 use crate::histogram::Latencies;
 use crate::progress::Progress;
 use crate::report::{Errors, Report};
+use arrivals::Arrivals;
 use calls::Calls;
 pub use connection::{Completed, Connection, Operation, Outcome, Refused};
 use keys::{SplitMix, key_bytes};
 pub use native::NativeConnection;
+pub use ready::{ReadyOptions, ReadyReport, ready};
 
 /// The most connections: each has a thread.
 const CONNECTIONS_MAX: usize = 1024;
@@ -37,6 +46,11 @@ const KEYS_MAX: u64 = 1 << 32;
 const POLL: Duration = Duration::from_millis(10);
 /// A pause after a refusal at the door, so that a full server isn't hammered.
 const REFUSED_PAUSE: Duration = Duration::from_millis(1);
+/// The longest that an open loop sleeps between two looks at the clock and the answers: a poll that
+/// sleeps does so in milliseconds.
+const LOOK: Duration = Duration::from_micros(50);
+/// The most operations in a second that an open loop is asked for.
+const RATE_MAX: f64 = 10e6;
 /// How long answers are waited for at the end; what is missing then counts as unknown.
 const COLLECT: Duration = Duration::from_secs(5);
 
@@ -55,8 +69,10 @@ pub enum LoadKind {
 pub struct LoadOptions {
     /// What the operations are.
     pub kind: LoadKind,
-    /// Operations in flight, over all connections.
+    /// Operations in flight, over all connections; at most, if there is a rate.
     pub outstanding: usize,
+    /// Operations that are due in a second, over all connections; `None`: a closed loop.
+    pub rate: Option<f64>,
     /// Connections, each with a thread.
     pub connections: usize,
     /// Bytes of a value.
@@ -69,6 +85,8 @@ pub struct LoadOptions {
     pub seconds: f64,
     /// Left out before it, in seconds.
     pub warm_up_seconds: f64,
+    /// Whether every key is written once before; reads always do.
+    pub fill: bool,
     /// Same seed, same keys.
     pub seed: u64,
     /// Whether the server syncs before it acknowledges, as it says itself, if it does.
@@ -80,19 +98,21 @@ impl Default for LoadOptions {
         Self {
             kind: LoadKind::Write,
             outstanding: 1,
+            rate: None,
             connections: 1,
             value_bytes: 128,
             keys: 100_000,
             groups: 1,
             seconds: 10.0,
             warm_up_seconds: 1.0,
+            fill: false,
             seed: 1,
             durable: Some(true),
         }
     }
 }
 
-/// Runs a closed loop over connections that `connect` makes, each in the thread that uses it.
+/// Runs a loop over connections that `connect` makes, each in the thread that uses it.
 ///
 /// # Errors
 /// If an option makes no sense, or a connection can't be made or breaks for good.
@@ -164,6 +184,9 @@ impl LoadOptions {
         if self.groups == 0 || self.groups > self.keys {
             return wrong("groups", self.groups.to_string(), format!("1 to {} (keys)", self.keys));
         }
+        if let Some(rate) = self.rate.filter(|rate| !(*rate > 0.0 && *rate <= RATE_MAX)) {
+            return wrong("rate", rate.to_string(), format!("above 0, at most {RATE_MAX}"));
+        }
         if !(self.seconds > 0.0 && self.seconds <= 86_400.0) {
             return wrong("seconds", self.seconds.to_string(), "above 0, at most 86400".into());
         }
@@ -179,7 +202,7 @@ impl LoadOptions {
     }
 }
 
-/// One connection's closed loop. Nothing here allocates once the measured time has begun.
+/// One connection's loop. Nothing here allocates once the measured time has begun.
 struct Loop<'a, C> {
     options: &'a LoadOptions,
     number: usize,
@@ -217,9 +240,10 @@ impl<'a, C: Connection> Loop<'a, C> {
         (self.latencies, self.errors)
     }
 
-    /// Writes this connection's share of the keys, when the run is going to read them.
+    /// Writes this connection's share of the keys, when the run is going to read them, or is asked
+    /// to.
     fn fill(&mut self) -> Result<(), BenchError> {
-        if self.options.kind == LoadKind::Write {
+        if self.options.kind == LoadKind::Write && !self.options.fill {
             return Ok(());
         }
         let mut keys = (self.number as u64..self.options.keys).step_by(self.options.connections);
@@ -229,7 +253,7 @@ impl<'a, C: Connection> Loop<'a, C> {
             while let Some(key) = next
                 && self.in_flight.len() < self.outstanding
             {
-                if self.submit(LoadKind::Write, key).is_err() {
+                if self.submit(LoadKind::Write, key, Instant::now()).is_err() {
                     timeout = REFUSED_PAUSE;
                     break;
                 }
@@ -249,12 +273,23 @@ impl<'a, C: Connection> Loop<'a, C> {
         let from = Instant::now() + Duration::from_secs_f64(self.options.warm_up_seconds);
         let until = from + Duration::from_secs_f64(self.options.seconds);
         let mut now = Instant::now();
+        let mut arrivals = self
+            .options
+            .rate
+            .map(|rate| Arrivals::new(now, rate / self.options.connections as f64, self.number));
         while now < until {
             let in_window = now >= from;
-            let mut timeout = POLL;
+            let mut timeout = if arrivals.is_some() { Duration::ZERO } else { POLL };
             while self.in_flight.len() < self.outstanding {
+                let at = match &mut arrivals {
+                    None => Instant::now(),
+                    Some(arrivals) => match arrivals.take(Instant::now()) {
+                        Some(due) => due,
+                        None => break,
+                    },
+                };
                 let key = self.random.below(self.options.keys);
-                if let Err(refused) = self.submit(self.options.kind, key) {
+                if let Err(refused) = self.submit(self.options.kind, key, at) {
                     let errors = &mut self.errors;
                     match refused {
                         Refused::Busy => errors.busy += u64::from(in_window),
@@ -266,7 +301,11 @@ impl<'a, C: Connection> Loop<'a, C> {
             }
             self.poll(timeout)?;
             now = Instant::now();
+            let is_any = !self.ended.is_empty();
             self.account(now, now >= from && now < until);
+            if let Some(arrivals) = arrivals.as_ref().filter(|_| !is_any) {
+                thread::sleep(arrivals.next().saturating_duration_since(now).min(LOOK));
+            }
         }
         let deadline = now + COLLECT;
         while self.in_flight.len() > 0 && now < deadline {
@@ -278,8 +317,8 @@ impl<'a, C: Connection> Loop<'a, C> {
         Ok(())
     }
 
-    /// Submits an operation on key number `key`.
-    fn submit(&mut self, kind: LoadKind, key: u64) -> Result<(), Refused> {
+    /// Submits an operation on key number `key`, whose time runs from `at`.
+    fn submit(&mut self, kind: LoadKind, key: u64, at: Instant) -> Result<(), Refused> {
         let group = GroupId(1 + key % self.options.groups);
         let key = key_bytes(key);
         let operation = match kind {
@@ -291,7 +330,6 @@ impl<'a, C: Connection> Loop<'a, C> {
             }
             LoadKind::Read => Operation::Read { key: &key },
         };
-        let at = Instant::now();
         let call = self.connection.submit(group, operation)?;
         self.in_flight.begin(call, at);
         Ok(())
@@ -395,6 +433,22 @@ mod tests {
         }
     }
 
+    /// With a rate, as much as is due is submitted, not as much as may be in flight.
+    #[test]
+    fn an_open_loop_keeps_its_rate() {
+        let (peak, groups) = (AtomicU64::new(0), AtomicU64::new(0));
+        let asked = LoadOptions { rate: Some(3_000.0), fill: true, ..quick(LoadKind::Write) };
+        let report = load(&asked, |_| {
+            Ok(Echo { queued: VecDeque::new(), next: 0, peak: &peak, groups: &groups })
+        })
+        .expect("the load runs");
+        let Errors { busy, unknown, other } = report.errors;
+        let submitted = report.ops_per_s as f64 * 0.05 + (busy + unknown + other) as f64;
+        // The measured time and the moment before it.
+        assert!(submitted <= 3_000.0 * 0.06 + 3.0, "{report:?}");
+        assert!(report.ops_per_s > 0, "{report:?}");
+    }
+
     /// A connection that can't be made ends the run with its error, and the others don't hang.
     #[test]
     fn a_failed_connection_ends_the_run() {
@@ -420,6 +474,7 @@ mod tests {
             LoadOptions { keys: 0, ..one.clone() },
             LoadOptions { groups: 1001, ..one.clone() },
             LoadOptions { seconds: 0.0, ..one.clone() },
+            LoadOptions { rate: Some(0.0), ..one.clone() },
             LoadOptions { warm_up_seconds: -1.0, ..one.clone() },
         ] {
             assert!(matches!(wrong.validate(), Err(BenchError::Options { .. })), "{wrong:?}");

@@ -6,11 +6,12 @@ use super::exit::{Exit, Failure};
 use super::output::{self, Output};
 use crate::reactor::RingError;
 use ringraft_benches::{
-    BenchError, FloorOptions, FsyncOptions, LoadKind, LoadOptions, NativeConnection, Report, Space,
-    SyncMethod, floor, fsync, load, table,
+    BenchError, FloorOptions, FsyncOptions, LoadKind, LoadOptions, NativeConnection, ReadyOptions,
+    Report, Space, SyncMethod, floor, fsync, load, ready, table,
 };
 use ringraft_net::client::{Client, ClientOptions};
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// What can be measured.
 #[derive(Debug, clap::Subcommand)]
@@ -19,10 +20,12 @@ pub(crate) enum BenchCommand {
     Fsync(FsyncArgs),
     /// The floor: leader and two followers without any consensus logic, on this machine
     Floor(FloorArgs),
-    /// Durable writes against a running quorum, closed loop
+    /// Durable writes against a running quorum, closed loop, or open with --rate
     Commit(LoadArgs),
-    /// Linearizable reads against a running quorum, closed loop
+    /// Linearizable reads against a running quorum, closed loop, or open with --rate
     Read(LoadArgs),
+    /// How long it takes until every group answers a linearizable read; begin it with the nodes
+    Ready(ReadyArgs),
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -106,9 +109,13 @@ pub(crate) struct FloorArgs {
 /// What `ringraft bench commit` and `bench read` are told.
 #[derive(Debug, clap::Args)]
 pub(crate) struct LoadArgs {
-    /// Operations in flight, over all connections
+    /// Operations in flight, over all connections; the most of them, if there is a rate
     #[arg(long, default_value_t = 1, value_name = "N")]
     outstanding: usize,
+    /// Operations that are due in a second, whether or not earlier ones have ended; times then run
+    /// from when they were due
+    #[arg(long, value_name = "N")]
+    rate: Option<f64>,
     /// Connections, each with a thread
     #[arg(long, default_value_t = 1, value_name = "N")]
     connections: usize,
@@ -127,9 +134,23 @@ pub(crate) struct LoadArgs {
     /// Seconds left out before
     #[arg(long, default_value_t = 1.0)]
     warm_up_seconds: f64,
+    /// Write every key once before; reads always do
+    #[arg(long)]
+    fill: bool,
     /// Same seed, same keys
     #[arg(long, default_value_t = 1)]
     seed: u64,
+}
+
+/// What `ringraft bench ready` is told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReadyArgs {
+    /// Groups 1 to this
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    groups: u64,
+    /// Seconds until it is given up
+    #[arg(long, default_value_t = 60.0)]
+    within_seconds: f64,
 }
 
 pub(crate) fn run(command: BenchCommand, global: &Global) -> Result<Exit, Failure> {
@@ -147,6 +168,7 @@ pub(crate) fn run(command: BenchCommand, global: &Global) -> Result<Exit, Failur
         }
         BenchCommand::Commit(args) => run_load("commit", LoadKind::Write, &args, global)?,
         BenchCommand::Read(args) => run_load("read", LoadKind::Read, &args, global)?,
+        BenchCommand::Ready(args) => run_ready(&args, global)?,
     }
     Ok(Exit::Ok)
 }
@@ -195,18 +217,40 @@ fn run_load(name: &str, kind: LoadKind, args: &LoadArgs, global: &Global) -> Res
     let options = LoadOptions {
         kind,
         outstanding: args.outstanding,
+        rate: args.rate,
         connections: args.connections,
         value_bytes: args.value_bytes,
         keys: args.keys,
         groups: args.groups,
         seconds: args.seconds,
         warm_up_seconds: args.warm_up_seconds,
+        fill: args.fill,
         seed: args.seed,
         durable: says_durable(&first)?,
     };
     let connect = |_| NativeConnection::new(first.endpoints.clone(), global.timeout);
     let report = load(&options, connect).map_err(failure)?;
     show(name, &report, global.output)
+}
+
+fn run_ready(args: &ReadyArgs, global: &Global) -> Result<(), Failure> {
+    let began = Instant::now();
+    let ReadyArgs { groups, within_seconds } = *args;
+    let environment = |error| Failure::environment("making a client", &error);
+    let mut connection = NativeConnection::new(client::options(global).endpoints, global.timeout)
+        .map_err(environment)?;
+    let options = ReadyOptions { groups, within_seconds };
+    let report = ready(&options, began, &mut connection).map_err(failure)?;
+    match global.output {
+        Output::Json => output::text(&report.json_line())?,
+        Output::Table => output::text(&report.text())?,
+    }
+    if report.all_ms.is_some() {
+        return Ok(());
+    }
+    let message = format!("{} of {groups} groups don't answer", groups - report.answered);
+    let cure = "`ringraft status` shows the nodes and the groups; allow more --within-seconds";
+    Err(Failure::new(Exit::Unavailable, message).cure(cure))
 }
 
 /// Whether every node that answers syncs before it acknowledges; without any word of them nobody
