@@ -8,7 +8,8 @@ use crate::error::ShardError;
 use crate::event::ShardEvent;
 use crate::group::{Group, Halt, ReadBatch, Waiting};
 use crate::limits::{
-    APPLY_ENTRIES_PER_TURN, FETCH_BYTES_MAX, READS_PER_TURN, REPLY_BYTES_PER_TURN,
+    APPLY_ENTRIES_PER_TURN, APPLY_FETCH_BYTES_MAX, APPLY_FETCH_BYTES_MIN, FETCH_BYTES_MAX,
+    READS_PER_TURN, REPLY_BYTES_PER_TURN,
 };
 use crate::links::{ConnectionId, Links};
 use crate::machine::{Applied, CommandKind, StateMachine};
@@ -123,7 +124,9 @@ impl<D: Device, L: Links> Shard<D, L> {
             group.apply_fetch = true;
             group.apply_stock = None;
             let (first, last) = (group.applied.next(), group.committed);
-            self.fetch(slot, FetchFor::Apply { slot, first }, first, last, FETCH_BYTES_MAX);
+            let part = APPLY_FETCH_BYTES_MAX / self.groups.len() as u64;
+            let bytes_max = part.clamp(APPLY_FETCH_BYTES_MIN, FETCH_BYTES_MAX);
+            self.fetch(slot, FetchFor::Apply { slot, first }, first, last, bytes_max);
             return false;
         }
         group.applied < group.committed && group.halt.is_none() && !group.apply_fetch

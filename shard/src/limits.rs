@@ -54,6 +54,13 @@ pub const READS_PER_TURN: u64 = 16_384;
 /// Bytes of entries that one read of the log brings back, for a lagging follower or for apply.
 pub const FETCH_BYTES_MAX: u64 = 1 << 20;
 
+/// Bytes of entries that all groups of a shard together have read back for apply: after a start all
+/// of them want what is in the log. Each has its part, which is at most what one read brings back.
+pub(crate) const APPLY_FETCH_BYTES_MAX: u64 = 64 << 20;
+
+/// The least part of that, bytes: many groups need more.
+pub(crate) const APPLY_FETCH_BYTES_MIN: u64 = 4 << 10;
+
 /// Bytes of entries that one answer to a peer's question holds, give or take one entry: what it
 /// can't read of its own log comes in so many pieces.
 pub const REPAIR_BYTES_MAX: usize = 256 << 10;

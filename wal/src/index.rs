@@ -167,10 +167,25 @@ impl GroupIndex {
     }
 
     /// The span that holds this entry.
+    #[cfg(test)]
     pub(crate) fn find(&self, group: GroupId, index: Index) -> Option<Span> {
         let spans = &self.groups.get(&group)?.spans;
         let at = spans.partition_point(|span| span.last < index);
         spans.get(at).copied().filter(|span| span.first <= index)
+    }
+
+    /// The span that holds this entry, for who asks for one after the other: `near` is where it was
+    /// the last time.
+    pub(crate) fn find_near(&self, group: GroupId, index: Index, near: &mut usize) -> Option<Span> {
+        let spans = &self.groups.get(&group)?.spans;
+        let holds =
+            |at: usize| spans.get(at).is_some_and(|it| it.first <= index && index <= it.last);
+        if !holds(*near) {
+            let is_next = holds(*near + 1);
+            let at = if is_next { *near + 1 } else { spans.partition_point(|it| it.last < index) };
+            *near = at;
+        }
+        spans.get(*near).copied().filter(|span| span.first <= index)
     }
 
     /// The spans of a group that lie in this block, ascending.
@@ -254,6 +269,11 @@ mod tests {
         index.carry(GROUP, Index(19), Sequence(9));
         assert_eq!(spans(&index), [(19, 19, 9), (21, 22, 8), (23, 24, 5)]);
         assert_eq!(index.find(GROUP, Index(20)), None);
+        // Wherever it is looked first, the same is found.
+        for (at, near) in (17..27).flat_map(|at| (0..5).map(move |near| (at, near))) {
+            let found = index.find_near(GROUP, Index(at), &mut { near });
+            assert_eq!(found, index.find(GROUP, Index(at)), "{at}, near {near}");
+        }
         assert_eq!(index.find(GROUP, Index(23)).map(|span| span.sequence), Some(Sequence(5)));
         assert!(index.needs_up_to(Sequence(5)) && !index.needs_up_to(Sequence(4)));
     }

@@ -20,7 +20,7 @@ use crate::format::{
 use crate::index::GroupIndex;
 use crate::operations::Operations;
 use crate::pack::{Filling, Sealed};
-use crate::reader::Reads;
+use crate::reader::{READS_IN_FLIGHT_MAX, Reads};
 pub use crate::reader::{ReadDone, ReadRequest};
 use crate::scrub::Scrub;
 use crate::segment::{Segment, Segments};
@@ -65,8 +65,8 @@ pub(crate) enum Purpose {
     BlockSync(Sequence),
     /// The making of a segment.
     Make,
-    /// A read of old entries.
-    Read(u64),
+    /// A read of a block with old entries.
+    Read(Sequence),
     /// A read of a block that nobody waits for.
     Scrub,
     /// The removal of a file that nothing needs any more.
@@ -171,7 +171,8 @@ impl Log {
     pub(crate) fn start(start: Start) -> Self {
         let Start { settings, align, .. } = start;
         let items_max = BLOCK_ITEMS_MAX.min(settings.block_bytes_max / (8 * ITEM_BYTES));
-        let kept = settings.inflight_max + 2;
+        // Those that are written or filled, and those that are read.
+        let kept = settings.inflight_max + 2 + READS_IN_FLIGHT_MAX;
         assert!(start.repeat.len() <= BLOCK_ITEMS_MAX);
         assert!(start.next_sequence > start.last.sequence, "sequences only grow");
         // The directory repeated first may be of a life with larger blocks.
@@ -414,7 +415,7 @@ impl Log {
                         self.block_synced(now, sequence, &completion)?;
                     }
                     Purpose::Make => self.make_completed(now, device, completion)?,
-                    Purpose::Read(job) => self.read_completed(job, completion),
+                    Purpose::Read(sequence) => self.read_completed(sequence, completion),
                     Purpose::Scrub => self.scrub_completed(completion),
                     Purpose::Remove => self.stats.segments_removed += 1,
                     Purpose::Snapshot(what) => self.snapshot_completed(device, what, completion),

@@ -1,5 +1,9 @@
-//! Reading old entries back, for followers that lag. A block is read whole and verified again
-//! before a byte of it leaves (V13).
+//! Reading old entries back, for followers that lag and for what is still to be applied. A block is
+//! read whole and verified again before a byte of it leaves (V13).
+//!
+//! Entries of many groups lie in one block, and after a start all groups want theirs. So what is
+//! read next is the oldest block that anybody waits for, and all who wait for it are served: the
+//! log is gone through about once for all groups, not once for each.
 
 use crate::block::{Block, walk};
 use crate::buffer::Buffer;
@@ -8,12 +12,15 @@ use crate::error::ReadError;
 use crate::format::{Directory, Identity};
 use crate::index::Span;
 use crate::log::{ATTEMPTS_MAX, Log, Purpose};
-use ringraft_types::{GroupId, Index};
-use std::collections::VecDeque;
+use ringraft_types::{GroupId, Index, Sequence};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 /// Reads in flight at once.
-const IN_FLIGHT_MAX: usize = 4;
+pub(crate) const READS_IN_FLIGHT_MAX: usize = 4;
+/// One in so many reads is for who waits longest: old blocks that many want never keep one waiting
+/// for a new one.
+const FOR_LONGEST: u64 = 4;
 
 /// Entries wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,30 +49,49 @@ pub struct ReadDone {
 
 #[derive(Debug)]
 struct Job {
-    number: u64,
     request: ReadRequest,
     next: Index,
     out: Vec<u8>,
     /// The group's count of removals when `out` was begun.
     removals: u64,
-    in_flight: Option<(Span, u64, u64)>,
+    /// The block that it waits for, and where the index had it.
+    block: Option<Sequence>,
+    near: usize,
     is_second_try: bool,
     /// Attempts in a row that the system asked to repeat, or cut short.
     attempts: u32,
 }
 
+/// A block that is being read.
+#[derive(Clone, Copy, Debug)]
+struct Flight {
+    sequence: Sequence,
+    segment: u64,
+    offset: u64,
+}
+
 /// Reads asked for and not yet answered, and answers not yet taken.
 #[derive(Debug, Default)]
 pub(crate) struct Reads {
-    jobs: Vec<Job>,
-    done: VecDeque<ReadDone>,
+    /// By number: who waits longest comes first.
+    jobs: BTreeMap<u64, Job>,
     next_number: u64,
+    /// Jobs of which it isn't known which block they wait for.
+    unplaced: Vec<u64>,
+    /// The others, by the block that they waited for when it was looked at last.
+    waiting: BTreeMap<Sequence, Vec<u64>>,
+    flights: Vec<Flight>,
+    done: VecDeque<ReadDone>,
 }
 
 impl Reads {
-    fn answer(&mut self, at: usize, result: Result<Vec<u8>, ReadError>) {
-        let job = self.jobs.remove(at);
+    fn answer(&mut self, number: u64, result: Result<Vec<u8>, ReadError>) {
+        let job = self.jobs.remove(&number).expect("a job is answered once");
         self.done.push_back(ReadDone { ticket: job.request.ticket, result });
+    }
+
+    fn is_flying(&self, sequence: Sequence) -> bool {
+        self.flights.iter().any(|flight| flight.sequence == sequence)
     }
 }
 
@@ -78,16 +104,18 @@ impl Log {
         self.reads.next_number += 1;
         self.stats.reads += 1;
         let removals = self.index.removals(request.group);
-        self.reads.jobs.push(Job {
-            number,
+        let job = Job {
             request,
             next: request.first,
             out: Vec::new(),
             removals,
-            in_flight: None,
+            block: None,
+            near: 0,
             is_second_try: false,
             attempts: 0,
-        });
+        };
+        self.reads.jobs.insert(number, job);
+        self.reads.unplaced.push(number);
     }
 
     /// Whether there is an answer.
@@ -102,155 +130,220 @@ impl Log {
 
     /// Answers what can be answered and submits reads.
     pub(crate) fn step_reads<D: Device>(&mut self, device: &mut D) {
-        let mut at = 0;
-        while at < self.reads.jobs.len() {
-            let group = self.reads.jobs[at].request.group;
-            let removals = self.index.removals(group);
-            let flying = self.reads.jobs.iter().filter(|job| job.in_flight.is_some()).count();
-            let job = &mut self.reads.jobs[at];
-            if job.in_flight.is_some() {
-                at += 1;
+        for number in std::mem::take(&mut self.reads.unplaced) {
+            self.place_read(number);
+        }
+        while self.reads.flights.len() < READS_IN_FLIGHT_MAX {
+            let Some(sequence) = self.next_block() else { return };
+            // Entries may have been moved or removed since it was looked at.
+            for number in self.reads.waiting.remove(&sequence).unwrap_or_default() {
+                self.place_read(number);
+            }
+            if !self.reads.waiting.contains_key(&sequence) {
                 continue;
             }
-            if job.removals != removals {
-                // Entries of two histories must not be joined: begin anew.
-                job.removals = removals;
-                job.next = job.request.first;
-                job.out.clear();
-            }
-            let (next, request) = (job.next, job.request);
-            let is_full = !job.out.is_empty() && job.out.len() >= request.bytes_max;
-            let span = self.index.find(group, next);
-            if next > request.last || is_full || span.is_none() {
-                let out = std::mem::take(&mut self.reads.jobs[at].out);
-                let result = if out.is_empty() { Err(ReadError::NotHeld) } else { Ok(out) };
-                self.reads.answer(at, result);
-                continue;
-            }
-            let span = span.expect("looked at just now");
-            let place = self.segments.find(span.sequence);
-            let (true, Some((segment, offset, length)), true) =
-                (span.sequence <= self.durable(), place, flying < IN_FLIGHT_MAX)
-            else {
-                at += 1;
-                continue;
-            };
+            let place = self.segments.find(sequence);
+            let (segment, offset, length) = place.expect("it was found just now");
+            self.reads.flights.push(Flight { sequence, segment, offset });
+            self.stats.blocks_read += 1;
             let file = self.segments.file(segment);
-            let buffer = Buffer::zeroed(length, self.align);
-            let job = &mut self.reads.jobs[at];
-            job.in_flight = Some((span, segment, offset));
-            let purpose = Purpose::Read(job.number);
+            let buffer = self.read_buffer(length);
+            let purpose = Purpose::Read(sequence);
             self.operations.submit(device, purpose, Operation::Read { file, offset, buffer });
-            at += 1;
         }
     }
 
-    pub(crate) fn read_completed(&mut self, number: u64, completion: Completion) {
-        let identity = self.settings().identity();
-        let at = self.reads.jobs.iter().position(|job| job.number == number);
-        let at = at.expect("a read is asked for until it is answered");
-        let job = &mut self.reads.jobs[at];
-        let (span, segment, offset) = job.in_flight.take().expect("a read was in flight");
+    /// A buffer for a block: one of those that blocks are written from, unless it is longer.
+    fn read_buffer(&mut self, bytes: usize) -> Buffer {
+        if bytes > self.settings().block_bytes_max {
+            return Buffer::zeroed(bytes, self.align);
+        }
+        let mut buffer = self.pool.take();
+        buffer.set_window(bytes);
+        buffer
+    }
+
+    /// The block to be read next, if there is one that can be read and isn't being read.
+    fn next_block(&self) -> Option<Sequence> {
+        let durable = self.durable();
+        let is_to_be_read = |sequence: &Sequence| {
+            *sequence <= durable
+                && !self.reads.is_flying(*sequence)
+                && self.segments.find(*sequence).is_some()
+        };
+        if self.stats.blocks_read % FOR_LONGEST == FOR_LONGEST - 1 {
+            let mut blocks = self.reads.jobs.values().filter_map(|job| job.block);
+            return blocks.find(is_to_be_read);
+        }
+        self.reads.waiting.keys().copied().find(is_to_be_read)
+    }
+
+    /// Answers a job, or finds out which block it waits for.
+    fn place_read(&mut self, number: u64) {
+        let Some(job) = self.reads.jobs.get_mut(&number) else { return };
+        let (group, removals) = (job.request.group, self.index.removals(job.request.group));
+        if job.removals != removals {
+            // Entries of two histories must not be joined: begin anew.
+            job.removals = removals;
+            job.next = job.request.first;
+            job.out.clear();
+        }
+        let is_full = !job.out.is_empty() && job.out.len() >= job.request.bytes_max;
+        let is_over = is_full || job.next > job.request.last;
+        let span = self.index.find_near(group, job.next, &mut job.near).filter(|_| !is_over);
+        let block = span.map(|span| span.sequence);
+        if block != job.block {
+            job.block = block;
+            (job.is_second_try, job.attempts) = (false, 0);
+        }
+        if let Some(sequence) = block {
+            self.reads.waiting.entry(sequence).or_default().push(number);
+            return;
+        }
+        let out = std::mem::take(&mut job.out);
+        let result = if out.is_empty() { Err(ReadError::NotHeld) } else { Ok(out) };
+        self.reads.answer(number, result);
+    }
+
+    pub(crate) fn read_completed(&mut self, sequence: Sequence, completion: Completion) {
+        let at = self.reads.flights.iter().position(|flight| flight.sequence == sequence);
+        let flight = self.reads.flights.swap_remove(at.expect("what completed was being read"));
         let buffer = completion.buffer.expect("a device gives the buffer back (I-08)");
         let errno = if completion.result < 0 { -completion.result } else { 0 };
-        let found = if completion.result == buffer.len() as i32 {
-            let wanted = Wanted { group: job.request.group, identity, span, segment, offset };
-            extract(&buffer, &wanted)
-        } else {
-            None
-        };
-        let is_cut = completion.result >= 0 && completion.result < buffer.len() as i32;
+        let numbers = self.reads.waiting.remove(&sequence).unwrap_or_default();
+        // Some came since it was submitted; of others the entries were moved or removed.
+        let (mut wanted, mut found) = (Vec::new(), BTreeMap::new());
+        for number in numbers {
+            let job = self.reads.jobs.get_mut(&number).expect("who waits has a job");
+            let group = job.request.group;
+            let span = self.index.find_near(group, job.next, &mut job.near);
+            let span = span.filter(|span| span.sequence == sequence);
+            if let Some(span) = span.filter(|_| job.removals == self.index.removals(group)) {
+                wanted.push((number, group, span));
+                found.insert(group, Held::default());
+            }
+            self.reads.unplaced.push(number);
+        }
+        let is_whole = completion.result == buffer.len() as i32;
+        let identity = self.settings().identity();
+        let is_sound = is_whole && extract(&buffer, identity, &flight, &mut found);
+        let is_cut = completion.result >= 0 && !is_whole;
         let is_to_be_repeated = is_cut || matches!(errno, libc::EAGAIN | libc::EINTR);
+        for (number, group, span) in wanted {
+            let held = Some(&found[&group]).filter(|held| is_sound && !held.is_rotten);
+            let Some(entries) = held.and_then(|held| of_span(held, span)) else {
+                self.read_failed(number, &flight, errno, is_to_be_repeated);
+                continue;
+            };
+            let job = self.reads.jobs.get_mut(&number).expect("looked at just now");
+            (job.is_second_try, job.attempts) = (false, 0);
+            let is_full = entries.into_iter().any(|(index, range)| {
+                let is_wanted = index == job.next && index <= job.request.last;
+                let bytes = job.out.len() + range.len();
+                let fits = job.out.is_empty() || bytes <= job.request.bytes_max;
+                if is_wanted && fits {
+                    job.out.extend_from_slice(&buffer[range]);
+                    job.next = index.next();
+                }
+                is_wanted && !fits
+            });
+            if is_full {
+                let out = std::mem::take(&mut job.out);
+                self.reads.answer(number, Ok(out));
+            }
+        }
+        if buffer.capacity() == self.settings().block_bytes_max {
+            self.pool.give(buffer);
+        }
+    }
+
+    fn read_failed(&mut self, number: u64, flight: &Flight, errno: i32, is_to_be_repeated: bool) {
+        let job = self.reads.jobs.get_mut(&number).expect("its block was read");
         if is_to_be_repeated && job.attempts < ATTEMPTS_MAX {
             // Says nothing of what lies on the disk (S19).
             job.attempts += 1;
             return;
         }
-        let Some(found) = found else {
-            if self.index.find(job.request.group, job.next) != Some(span) {
-                // Carried meanwhile: it is read from its new place.
-                (job.is_second_try, job.attempts) = (false, 0);
-                return;
-            }
-            // A misdirected or stale read is cured by the next one; rot isn't.
-            if std::mem::replace(&mut job.is_second_try, true) {
-                let sequence = span.sequence;
-                let rot = ReadError::Rot { segment, offset, sequence, errno };
-                // What was read before the bad block is good, and enough for now.
-                let out = std::mem::take(&mut job.out);
-                let result = if out.is_empty() { Err(rot) } else { Ok(out) };
-                self.reads.answer(at, result);
-            }
-            return;
-        };
-        (job.is_second_try, job.attempts) = (false, 0);
-        for (index, range) in found {
-            let is_wanted = index == job.next && index <= job.request.last;
-            let fits = job.out.is_empty() || job.out.len() + range.len() <= job.request.bytes_max;
-            if is_wanted && fits {
-                job.out.extend_from_slice(&buffer[range]);
-                job.next = index.next();
-            } else if is_wanted {
-                let out = std::mem::take(&mut job.out);
-                self.reads.answer(at, Ok(out));
-                return;
-            }
+        // A misdirected or stale read is cured by the next one; rot isn't.
+        if std::mem::replace(&mut job.is_second_try, true) {
+            let Flight { sequence, segment, offset } = *flight;
+            let rot = ReadError::Rot { segment, offset, sequence, errno };
+            // What was read before the bad block is good, and enough for now.
+            let out = std::mem::take(&mut job.out);
+            let result = if out.is_empty() { Err(rot) } else { Ok(out) };
+            self.reads.answer(number, result);
         }
     }
 }
 
-struct Wanted {
-    group: GroupId,
-    identity: Identity,
-    span: Span,
-    segment: u64,
-    offset: u64,
+/// Where entries lie in a block.
+type Entries = Vec<(Index, Range<usize>)>;
+
+/// What a block holds of a group.
+#[derive(Debug, Default)]
+struct Held {
+    entries: Entries,
+    /// Of those that there were.
+    newest: Index,
+    is_rotten: bool,
 }
 
-/// The entries of a span within a block; `None` if the block isn't what it should be.
-fn extract(bytes: &[u8], wanted: &Wanted) -> Option<Vec<(Index, Range<usize>)>> {
-    let block = Block::parse(bytes).ok()?;
+/// Finds the entries of the groups of `found`. Returns whether the block is what it should be.
+fn extract(
+    bytes: &[u8],
+    identity: Identity,
+    flight: &Flight,
+    found: &mut BTreeMap<GroupId, Held>,
+) -> bool {
+    let Ok(block) = Block::parse(bytes) else { return false };
     let header = &block.header;
-    if header.identity != wanted.identity
-        || (header.segment, header.offset) != (wanted.segment, wanted.offset)
-        || header.sequence != wanted.span.sequence
+    if header.identity != identity
+        || (header.segment, header.offset) != (flight.segment, flight.offset)
+        || header.sequence != flight.sequence
     {
-        return None;
+        return false;
     }
-    let mut found: Vec<(Index, Range<usize>)> = Vec::new();
-    let mut newest = Index::ZERO;
     let place = |bytes_of: &[u8]| {
         let start = bytes_of.as_ptr() as usize - bytes.as_ptr() as usize;
         start..start + bytes_of.len()
     };
     // As recovery judges it: a rotten record of another group is no loss of this one's.
     let result = walk(&block, &mut Directory::default(), |record, inner| {
-        if record.header.group != wanted.group {
+        let Some(Held { entries, newest, .. }) = found.get_mut(&record.header.group) else {
             return;
-        }
+        };
         // An entry takes the place of all from its index on, a carried one that of its own.
         if let Some(inner) = inner.filter(|inner| inner.header.kind.is_entry()) {
             let index = inner.header.index;
-            if newest >= index {
-                found.retain(|(at, _)| *at != index);
+            if *newest >= index {
+                entries.retain(|(at, _)| *at != index);
             }
-            newest = newest.max(index);
-            found.push((index, place(inner.bytes)));
+            *newest = index.max(*newest);
+            entries.push((index, place(inner.bytes)));
         } else if record.header.kind.is_entry() {
             let index = record.header.index;
-            if newest >= index {
-                found.retain(|(at, _)| *at < index);
+            if *newest >= index {
+                entries.retain(|(at, _)| *at < index);
             }
-            newest = index;
-            found.push((index, place(record.bytes)));
+            *newest = index;
+            entries.push((index, place(record.bytes)));
         }
     });
-    if result.damaged.iter().any(|item| item.group == wanted.group) {
-        return None;
+    for item in &result.damaged {
+        found.entry(item.group).or_default().is_rotten = true;
     }
-    found.retain(|(index, _)| (wanted.span.first..=wanted.span.last).contains(index));
-    found.sort_by_key(|(index, _)| *index);
-    let whole = found.len() as u64 == wanted.span.last.0 - wanted.span.first.0 + 1
-        && found.first().is_some_and(|(index, _)| *index == wanted.span.first);
-    whole.then_some(found)
+    for held in found.values_mut() {
+        held.entries.sort_by_key(|(index, _)| *index);
+    }
+    true
+}
+
+/// The entries of a span, if all of them are there.
+fn of_span(held: &Held, span: Span) -> Option<Entries> {
+    let is_within = |(index, _): &&(Index, Range<usize>)| (span.first..=span.last).contains(index);
+    let within: Entries = held.entries.iter().filter(is_within).cloned().collect();
+    let count = span.last.0 - span.first.0 + 1;
+    let is_whole = within.len() as u64 == count
+        && within.first().is_some_and(|(index, _)| *index == span.first);
+    is_whole.then_some(within)
 }

@@ -25,6 +25,8 @@ pub struct LogStats {
     pub retries: u64,
     /// Reads of old entries.
     pub reads: u64,
+    /// Blocks read for them; what many ask for at once is read once.
+    pub blocks_read: u64,
     /// Segments made.
     pub segments_made: u64,
     /// Segments removed.
@@ -48,6 +50,7 @@ impl LogStats {
             short_writes: 0,
             retries: 0,
             reads: 0,
+            blocks_read: 0,
             segments_made: 0,
             segments_removed: 0,
             disk_full: 0,

@@ -376,3 +376,39 @@ fn a_larger_alignment_is_respected() {
     let (_, recovered) = try_recover(settings, &mut device).expect("recovered");
     assert_eq!(recovered.groups[&GroupId(1)].last, Index(40));
 }
+
+/// Blocks that hold entries of many groups are read about once for all who ask, not once for each;
+/// and who asked first for something new doesn't wait until all others have read the old.
+#[test]
+fn one_pass_serves_all_groups() {
+    const GROUPS: u64 = 20;
+    const BLOCKS: u64 = 30;
+    let mut bench = Bench::new(settings());
+    for index in 1..=BLOCKS {
+        for group in 1..=GROUPS {
+            bench.append(&entry(group, index, 1, 300));
+        }
+        bench.flush();
+    }
+    let before = bench.log.stats().blocks_read;
+    let mut ask = |group, first, ticket| {
+        let (group, first, last, bytes_max) =
+            (GroupId(group), Index(first), Index(BLOCKS), 1 << 20);
+        bench.log.read(ReadRequest { ticket, group, first, last, bytes_max });
+    };
+    ask(1, BLOCKS, 0);
+    (1..=GROUPS).for_each(|group| ask(group, 1, group));
+    let mut answers = Vec::new();
+    for _ in 0..1_000 {
+        bench.turn();
+        answers.extend(std::iter::from_fn(|| bench.log.take_read()));
+    }
+    assert_eq!(answers.len() as u64, GROUPS + 1);
+    assert_eq!(answers[0].ticket, 0, "it asked first");
+    assert_eq!(answers[0].result, Ok(entry(1, BLOCKS, 1, 300)));
+    for answer in &answers[1..] {
+        assert_eq!(answer.result, Ok(run(answer.ticket, 1, BLOCKS, 1, 300)));
+    }
+    let blocks = bench.log.stats().blocks_read - before;
+    assert!((BLOCKS..2 * BLOCKS).contains(&blocks), "{blocks} blocks were read");
+}
