@@ -11,7 +11,7 @@ use crate::machine::StateMachine;
 use crate::members::Members;
 use crate::session::Sessions;
 use crate::snapshots::{
-    LoadFailure, LoadStep, Loaded, LoadedGroup, LoadedState, Loading, Part, end_piece,
+    LoadFailure, LoadStep, Loaded, LoadedGroup, LoadedState, Loading, Part, SLICE_BYTES, end_piece,
     members_piece,
 };
 use crate::start;
@@ -338,7 +338,7 @@ impl NewLog {
                     return Err(failed(error));
                 }
             }
-            part = part.cut(&mut *machine, &mut sessions, &mut piece);
+            part = part.cut(SLICE_BYTES, &mut *machine, &mut sessions, &mut piece);
             self.log.add_to_snapshot(number, &piece);
         }
         self.log.add_to_snapshot(number, &end_piece());

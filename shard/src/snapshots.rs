@@ -9,6 +9,7 @@
 mod fetch;
 mod load;
 mod loader;
+mod pace;
 mod pieces;
 mod report;
 mod serve;
@@ -18,7 +19,7 @@ pub(crate) use fetch::Fetching;
 pub use fetch::{InstallFailure, InstallProgress};
 pub(crate) use load::LoadedState;
 pub use load::{LoadFailure, LoadStep, Loaded, LoadedGroup, Loading};
-pub(crate) use pieces::{Part, end_piece, members_piece};
+pub(crate) use pieces::{Part, SLICE_BYTES, end_piece, members_piece};
 pub use report::{GroupSnapshots, KeptSnapshot, SnapshotAsked, SnapshotEnd};
 pub(crate) use serve::Serving;
 pub(crate) use take::Snapshots;
@@ -41,13 +42,16 @@ pub struct SnapshotRules {
     /// The log's bytes on the disk up to which it keeps what snapshots cover for followers that lag;
     /// beyond, they are given a snapshot.
     pub lag_bytes: u64,
+    /// Bytes in a second of a snapshot that is taken or given to a peer, as long as the log grows
+    /// slowly. Zero: as fast as it goes.
+    pub bytes_per_second: u64,
     /// Snapshots of a group that are kept, at least one. The log begins behind the oldest.
     pub kept: usize,
 }
 
 impl Default for SnapshotRules {
-    /// At 256 MiB of log, of which followers that lag may keep twice as much; one is kept; a stop
-    /// takes none.
+    /// At 256 MiB of log, of which followers that lag may keep twice as much, at 32 MiB a second; one
+    /// is kept; a stop takes none.
     fn default() -> Self {
         Self {
             log_bytes: 256 << 20,
@@ -55,6 +59,7 @@ impl Default for SnapshotRules {
             interval: Ticks::ZERO,
             on_stop: false,
             lag_bytes: 512 << 20,
+            bytes_per_second: 32 << 20,
             kept: 1,
         }
     }

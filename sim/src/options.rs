@@ -273,14 +273,22 @@ fn limits(random: &mut Random) -> Limits {
 
 /// Most runs take snapshots all the time, some none.
 fn snapshots(random: &mut Random, segment_bytes: u64) -> SnapshotRules {
-    SnapshotRules {
+    let rules = SnapshotRules {
         log_bytes: segment_bytes * random.pick(&[0, 1, 1, 3]),
         entries: random.pick(&[0, 0, 20, 100]),
         interval: Ticks::from_millis(random.pick(&[0, 0, 300, 2_000])),
         on_stop: random.coin(),
         lag_bytes: segment_bytes * random.pick(&[0, 2, 8]),
+        bytes_per_second: 0,
         kept: random.pick(&[1, 1, 2, 3]) as usize,
-    }
+    };
+    // Hangs on what was drawn: a draw of its own would change every run there is.
+    let bytes_per_second = match (rules.on_stop, rules.kept) {
+        (true, 1) => 0,
+        (false, 1) => 1 << 20,
+        _ => 8 << 20,
+    };
+    SnapshotRules { bytes_per_second, ..rules }
 }
 
 /// Most runs read their logs through all the time, some never.

@@ -120,6 +120,7 @@ pub(crate) struct RawSnapshot {
     pub(crate) interval_s: At<u64>,
     pub(crate) on_stop: At<bool>,
     pub(crate) lag_bytes: At<u64>,
+    pub(crate) bytes_per_second: At<u64>,
     pub(crate) kept: At<usize>,
 }
 

@@ -247,6 +247,11 @@ fn refusals_word_by_word() {
             "set it to at least 268435456",
         ),
         (
+            "[snapshot]\nbytes_per_second = 1000",
+            "23:20: snapshot.bytes_per_second: 1000 is outside 1048576 to 68719476736",
+            "choose a value from 1048576 to 68719476736",
+        ),
+        (
             "[snapshot]\nkept = 0",
             "23:8: snapshot.kept: 0 is outside 1 to 16",
             "choose a value from 1 to 16",

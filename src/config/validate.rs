@@ -482,6 +482,7 @@ fn snapshot(layers: &Layers, wal: &Wal) -> Result<SnapshotRules, ConfigError> {
     let interval = layers.get("snapshot.interval_s", |raw| &raw.snapshot.interval_s);
     let on_stop = layers.get("snapshot.on_stop", |raw| &raw.snapshot.on_stop);
     let lag = layers.get("snapshot.lag_bytes", |raw| &raw.snapshot.lag_bytes);
+    let speed = layers.get("snapshot.bytes_per_second", |raw| &raw.snapshot.bytes_per_second);
     let kept = layers.get("snapshot.kept", |raw| &raw.snapshot.kept);
     let least = 2 * wal.segment_bytes;
     if log.value != 0 && log.value < least {
@@ -493,12 +494,15 @@ fn snapshot(layers: &Layers, wal: &Wal) -> Result<SnapshotRules, ConfigError> {
         let what = format!("{} is less than snapshot.log_bytes, {}", lag.value, log.value);
         return Err(lag.refuse(what, format!("set it to at least {}", log.value)));
     }
+    // A chunk that a peer asks for has to come before it asks again.
+    let bytes_per_second = if speed.value == 0 { 0 } else { speed.within(1 << 20, 64 << 30)? };
     Ok(SnapshotRules {
         log_bytes: log.value,
         entries: entries.value,
         interval: Ticks::from_millis(interval.within(0, 31_536_000)? * 1_000),
         on_stop: on_stop.value,
         lag_bytes: lag.value,
+        bytes_per_second,
         kept: kept.within(1, 16)?,
     })
 }

@@ -22,7 +22,9 @@ use crate::session::Sessions;
 const HEAD_BYTES: usize = 8;
 /// What one slice adds to a snapshot, bytes, give or take one item. A turn of a shard without other
 /// work takes some ten microseconds for it.
-const SLICE_BYTES: usize = 32 << 10;
+pub(crate) const SLICE_BYTES: usize = 32 << 10;
+/// The same if the log grows so fast that the snapshot falls behind.
+pub(super) const SLICE_BYTES_MAX: usize = 128 << 10;
 /// The longest piece that is read back: as much as a loader holds at once.
 pub(super) const PIECE_BYTES_MAX: usize = 64 << 20;
 
@@ -41,13 +43,15 @@ impl Part {
         all.into_iter().find(|&part| part as u32 == number)
     }
 
-    /// Cuts the next slice of a snapshot that was begun; `piece` is it, head included, or nothing.
+    /// Cuts the next slice of a snapshot that was begun, of about so many bytes; `piece` is it, head
+    /// included, or nothing.
     /// Returns what the slice after it is of.
     ///
     /// # Panics
     /// If this is no part that is cut: members are written first, and nothing follows the end.
     pub(crate) fn cut(
         self,
+        bytes: usize,
         machine: &mut dyn StateMachine,
         sessions: &mut Sessions,
         piece: &mut Vec<u8>,
@@ -57,13 +61,13 @@ impl Part {
         let mut next = self;
         match self {
             Self::Machine => {
-                if machine.snapshot(SLICE_BYTES, piece) {
+                if machine.snapshot(bytes, piece) {
                     machine.end_snapshot();
                     next = Self::Sessions;
                 }
             }
             Self::Sessions => {
-                if sessions.snapshot(SLICE_BYTES, piece) {
+                if sessions.snapshot(bytes, piece) {
                     sessions.end_snapshot();
                     next = Self::End;
                 }

@@ -10,9 +10,11 @@ use std::collections::{BTreeMap, VecDeque};
 use ringraft_net::bulk_wire::{ChunkAsk, ChunkHead, SnapshotAsk, SnapshotOffer};
 use ringraft_types::{GroupId, NodeId, Ticks};
 use ringraft_wal::device::Device;
+use ringraft_wal::snapshot::CHUNK_ROOM;
 use ringraft_wal::{ChunkDone, SnapshotHead};
 
 use super::SnapshotReason;
+use super::pace::{Pace, PaceRules};
 use crate::event::ShardEvent;
 use crate::links::Links;
 use crate::shard::Shard;
@@ -22,6 +24,8 @@ use crate::shard::Shard;
 const ASKS_PER_PEER_MAX: usize = 8;
 /// Chunks that are read at once, or wait to be sent.
 const CHUNKS_MAX: usize = 4;
+/// The part of the log's room that may go while a snapshot is given: what is left is for loading it.
+const LOG_PARTS: u64 = 2;
 /// For how long a file stays after the last chunk of it was asked for.
 const HOLD_TIME: Ticks = Ticks::from_millis(30_000);
 
@@ -50,6 +54,8 @@ pub(crate) struct Serving {
     done: VecDeque<(Wanted, ChunkDone)>,
     /// Snapshots that are kept for peers only.
     old: Vec<SnapshotHead>,
+    /// Of all chunks together; since one was asked for.
+    pace: Option<Pace>,
 }
 
 impl<D: Device, L: Links> Shard<D, L> {
@@ -168,22 +174,30 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
     }
 
-    /// Sends one chunk, and has the next ones read. Returns whether there is more to do at once.
-    pub(super) fn serve_snapshots(&mut self) -> bool {
-        let mut has_more = false;
+    /// Sends one chunk, and has the next ones read, as fast as the pace is. Returns when there is
+    /// more to do.
+    pub(super) fn serve_snapshots(&mut self, now: Ticks) -> Ticks {
+        let mut at = Ticks::NEVER;
         if let Some((wanted, done)) = self.serving.done.pop_front() {
             let bytes = done.result.as_ref().ok().map(|(bytes, _)| &bytes[..]);
             self.send_chunk(wanted, bytes);
-            has_more = true;
+            at = now;
         }
         while self.serving.reads.len() + self.serving.done.len() < CHUNKS_MAX
-            && let Some(wanted) = self.serving.asks.pop_front()
+            && let Some(&wanted) = self.serving.asks.front()
         {
-            has_more = true;
             let Some(head) = self.kept_snapshot(wanted.group, wanted.ask.number) else {
+                self.serving.asks.pop_front();
                 self.send_chunk(wanted, None);
+                at = now;
                 continue;
             };
+            let paced_at = self.pace_chunks(now, &head);
+            if paced_at > now {
+                return at.min(paced_at);
+            }
+            self.serving.asks.pop_front();
+            at = now;
             if wanted.ask.chunk < head.chunks {
                 let ticket = self.next_ticket;
                 self.next_ticket += 1;
@@ -191,7 +205,26 @@ impl<D: Device, L: Links> Shard<D, L> {
                 self.log.read_chunk(ticket, &head, wanted.ask.chunk);
             }
         }
-        has_more
+        at
+    }
+
+    /// When a chunk of this snapshot may be read: if now, it is counted. The log waits for whoever
+    /// fetches it, and ends at `lag_bytes` all the same: it must be done before.
+    fn pace_chunks(&mut self, now: Ticks, head: &SnapshotHead) -> Ticks {
+        let rules = self.settings.snapshots;
+        let room = rules.lag_bytes.saturating_sub(rules.log_bytes).max(rules.log_bytes);
+        let rules = PaceRules {
+            bytes_per_second: rules.bytes_per_second,
+            log_bytes: room / LOG_PARTS,
+            whole_bytes: head.length,
+        };
+        let logged = self.log.stats().bytes;
+        let pace = self.serving.pace.get_or_insert_with(|| Pace::new(now, logged));
+        let at = pace.look(now, logged, rules);
+        if at <= now {
+            pace.spend(CHUNK_ROOM);
+        }
+        at
     }
 
     fn kept_snapshot(&self, group: GroupId, number: u64) -> Option<SnapshotHead> {

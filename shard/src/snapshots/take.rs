@@ -13,7 +13,8 @@ use ringraft_wal::device::Device;
 use ringraft_wal::{NamedSnapshot, SnapshotHead, SnapshotWritten};
 
 use super::loader::Loader;
-use super::pieces::{Part, end_piece, members_piece};
+use super::pace::{Pace, PaceRules};
+use super::pieces::{Part, SLICE_BYTES, SLICE_BYTES_MAX, end_piece, members_piece};
 use super::{SnapshotEnd, SnapshotReason};
 use crate::error::ShardError;
 use crate::event::ShardEvent;
@@ -37,6 +38,9 @@ pub(super) struct Taking {
     last: Index,
     /// What the next slice is of.
     part: Part,
+    pace: Pace,
+    /// About as long as it will be.
+    whole_bytes: u64,
     /// Nothing is missing but the head.
     is_ended: bool,
     /// The machine that it was taken of is gone.
@@ -173,10 +177,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
         let fetch_at = self.fetch_snapshots(now)?;
         at = at.min(fetch_at);
-        if self.take_slice() | self.serve_snapshots() {
-            at = now;
-        }
-        Ok(at)
+        let taken_at = self.take_slice(now);
+        Ok(at.min(taken_at).min(self.serve_snapshots(now)))
     }
 
     /// Looks which groups are due by the rules.
@@ -227,6 +229,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let last = LogId::new(term, group.applied);
         group.machine.begin_snapshot();
         group.sessions.begin_snapshot();
+        let whole_bytes = group.machine.memory_bytes() as u64;
         let number = self.log.begin_snapshot(group.id, last);
         let members = group.book.as_of(group.applied);
         self.log.add_to_snapshot(number, &members_piece(members.index, &members.payload));
@@ -237,18 +240,19 @@ impl<D: Device, L: Links> Shard<D, L> {
             began: now,
             last: last.index,
             part: Part::Machine,
+            pace: Pace::new(now, self.log.stats().bytes),
+            whole_bytes,
             is_ended: false,
             is_given_up: false,
         });
     }
 
-    /// Adds a slice to the snapshot that is being taken. Returns whether the next may follow at
-    /// once.
-    fn take_slice(&mut self) -> bool {
-        let Self { snapshots, groups, log, .. } = self;
+    /// Adds a slice to the snapshot that is being taken. Returns when the next may follow.
+    fn take_slice(&mut self, now: Ticks) -> Ticks {
+        let Self { snapshots, groups, log, settings, .. } = self;
         let Snapshots { taking, piece, .. } = snapshots;
         let Some(taking) = taking.as_mut().filter(|taking| !taking.is_given_up) else {
-            return false;
+            return Ticks::NEVER;
         };
         let group = &mut groups[taking.slot];
         if group.halt.is_some() {
@@ -260,19 +264,35 @@ impl<D: Device, L: Links> Shard<D, L> {
             if !taking.is_ended && group.raft.persisted() >= taking.last {
                 taking.is_ended = true;
                 log.end_snapshot(taking.number);
-                return true;
+                return now;
             }
-            return false;
+            return Ticks::NEVER;
         }
         if !log.snapshot_has_room(taking.number) {
-            return false;
+            return Ticks::NEVER;
         }
-        taking.part = taking.part.cut(&mut *group.machine, &mut group.sessions, piece);
+        let rules = PaceRules {
+            // A stop waits for it.
+            bytes_per_second: if self.is_stopping {
+                0
+            } else {
+                settings.snapshots.bytes_per_second
+            },
+            log_bytes: settings.snapshots.log_bytes,
+            whole_bytes: taking.whole_bytes,
+        };
+        let at = taking.pace.look(now, log.stats().bytes, rules);
+        if at > now {
+            return at;
+        }
+        let bytes = if taking.pace.is_behind() { SLICE_BYTES_MAX } else { SLICE_BYTES };
+        taking.part = taking.part.cut(bytes, &mut *group.machine, &mut group.sessions, piece);
         log.add_to_snapshot(taking.number, piece);
+        taking.pace.spend(piece.len());
         if taking.part == Part::End {
             log.add_to_snapshot(taking.number, &end_piece());
         }
-        true
+        now
     }
 
     fn snapshot_written(

@@ -25,6 +25,7 @@ const BY_HAND: SnapshotRules = SnapshotRules {
     interval: Ticks::ZERO,
     on_stop: false,
     lag_bytes: 512 << 20,
+    bytes_per_second: 0,
     kept: 1,
 };
 
@@ -47,14 +48,14 @@ fn fill(world: &mut World, to: NodeId, numbers: std::ops::RangeInclusive<u64>, b
 /// Takes a snapshot of every group of a node, and waits for it.
 fn take(world: &mut World, node: NodeId) -> ShardEvent {
     assert_eq!(world.shard(node).want_snapshots(SnapshotReason::Asked), 1);
-    for _ in 0..1_000 {
+    for _ in 0..5_000 {
         world.run_for(Ticks::from_millis(1));
         let taken = |event: &ShardEvent| matches!(event, ShardEvent::SnapshotTaken { .. });
         if let Some(event) = world.events(node).into_iter().find(taken) {
             return event;
         }
     }
-    panic!("no snapshot within a second");
+    panic!("no snapshot within five seconds");
 }
 
 fn files(world: &World, node: NodeId, kind: FileKind) -> Vec<FileId> {
@@ -286,6 +287,41 @@ fn snapshots_are_taken_by_the_rules() {
         let more = more.iter().filter(|it| matches!(it, ShardEvent::SnapshotTaken { .. }));
         assert_eq!(more.count(), 0, "{reason:?}: nothing new, nothing taken");
     }
+}
+
+/// Goal: a snapshot is taken, and given to a peer, no faster than the rules say while little is
+/// written, and a log that grows fast hurries it.
+#[test]
+fn snapshots_keep_their_pace() {
+    let paced = SnapshotRules { bytes_per_second: 4 << 20, ..BY_HAND };
+    let state = 50 * 80_000;
+    let (mut world, leader) = cluster(8, 3, paced);
+    let away = world.nodes().into_iter().find(|&node| node != leader).expect("there are three");
+    fill(&mut world, leader, 1..=10, 100);
+    world.kill(away, |_| false);
+    fill(&mut world, leader, 11..=60, 80_000);
+    let least = Ticks::from_millis(state / (4 << 10) / 2);
+    let ShardEvent::SnapshotTaken { bytes, took, .. } = take(&mut world, leader) else {
+        unreachable!("that is what is taken")
+    };
+    assert!(bytes > state && took > least, "{bytes} bytes took {} us", took.0);
+    fill(&mut world, leader, 61..=62, 100);
+    world.run_for(Ticks::from_millis(5_000));
+    world.start(away);
+    let ShardEvent::SnapshotInstalled { took, .. } = await_installed(&mut world, away) else {
+        unreachable!("that is what is awaited")
+    };
+    assert!(took > least, "it took {} us", took.0);
+
+    let segment = 8 << 20;
+    let rules = SnapshotRules { bytes_per_second: 1, log_bytes: 2 * segment, ..BY_HAND };
+    let (mut world, leader) = cluster(9, 1, rules);
+    for round in 0..16u64 {
+        fill(&mut world, leader, round * 40 + 1..=round * 40 + 40, 100_000);
+        let segments = files(&world, leader, FileKind::Segment).len();
+        assert!(segments <= 7, "round {round}: {segments} segments");
+    }
+    assert!(world.shard(leader).metrics().snapshots_taken > 1);
 }
 
 /// A follower is away while the leader's log is freed behind a snapshot, and comes back. Returns
