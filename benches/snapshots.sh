@@ -6,25 +6,26 @@
 #
 #   benches/snapshots.sh [take] [install] [space] [restart]      default: all four
 #
-#   ROUNDS=5       rounds in turns
-#   STATE_MIB=1024 the state that is saved, given to a follower, or read back, MiB
-#   RATE=5000      writes that are due in a second while something goes on (open loop)
-#   SECONDS_EACH=5 measured each time
-#   SPACE_SECONDS=120  of the load without end
+#   ROUNDS=5           rounds in turns
+#   STATE_MIB=1024     the state that is saved, given to a follower, or read back from the log, MiB
+#   RATE=2000          writes of 1 KiB that are due in a second while something goes on (open loop)
+#   LOAD_SECONDS=5     measured each time
+#   SPACE_SECONDS=120  of the load without end (closed loop, 64 outstanding)
+#   GROUPS_READ=1000   groups of the restart
 #
 # Needs the release build, some 12 GiB of disk and 8 GiB of memory; uses a folder of its own under
-# target/, ports 17500 to 17522, and stops and removes everything it made.
+# target/, ports 17500 to 17522, and stops and removes everything it made but the numbers.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-rounds=${ROUNDS:-5} state_mib=${STATE_MIB:-1024} rate=${RATE:-5000} seconds=${SECONDS_EACH:-5}
-space_seconds=${SPACE_SECONDS:-120}
+rounds=${ROUNDS:-5} state_mib=${STATE_MIB:-1024} rate=${RATE:-2000} seconds=${LOAD_SECONDS:-5}
+space_seconds=${SPACE_SECONDS:-120} groups=${GROUPS_READ:-1000}
 work=$PWD/target/snapshots
 source benches/rounds.sh
 rm -rf "$work"
 mkdir -p "$work"
-saver=
+helper=
 finish() {
-    [ -z "$saver" ] || kill "$saver" 2>/dev/null || true
+    [ -z "$helper" ] || kill "$helper" 2>/dev/null || true
     stop_all
     rm -rf "$work"/{take,install,space,restart}
 }
@@ -82,7 +83,7 @@ save_on() {
 }
 
 measure_take() {
-    profile take '[snapshot]' 'log_bytes = 0' 'lag_bytes = 134217728'
+    profile take '[snapshot]' 'log_bytes = 0'
     cluster take $port --profile "$work/take.toml"
     fill
     save >/dev/null
@@ -90,19 +91,160 @@ measure_take() {
         echo "take: round $round of $rounds" >&2
         load still
         save_on &
-        saver=$!
+        helper=$!
         sleep 0.2
         load taking
-        kill "$saver" 2>/dev/null || true
-        wait "$saver" 2>/dev/null || true
-        saver=
-        # The one that is being taken ends.
-        save >>"$work/saved.lines"
+        kill "$helper" 2>/dev/null || true
+        wait "$helper" 2>/dev/null || true
+        helper=
+        # The one that is being taken comes to its end.
+        save >>"$work/saved.lines" || true
     done
-    rows "writes while all nodes save $state_mib MiB" taking still
-    row "one snapshot, ms" "$(median saved took_ms)" "" ""
     stop take
     rm -rf "$work/take"
+    rows "writes while all nodes save $state_mib MiB" taking still
+    row "one snapshot, ms" "$(median saved took_ms)" "" ""
 }
 
-"$@"
+# follower: the name of a node that doesn't lead.
+follower() {
+    "$ringraft" status $at --output json | grep -o '"role":"[a-z]*"[^{]*"name":"[a-z]*"' |
+        grep -v '"role":"leader"' | grep -o '"name":"[a-z]*"' | head -1 | cut -d'"' -f4
+}
+
+# pid NAME: of a node.
+pid() { pgrep -f -- "node --config $work/install/$1/node.toml"; }
+
+is_installing() {
+    "$ringraft" snapshot ls $at --node "$1" --output json 2>/dev/null |
+        grep -q '"activity":"installing"'
+}
+
+measure_install() {
+    profile install '[snapshot]' 'log_bytes = 0' 'lag_bytes = 268435456'
+    cluster install $port --profile "$work/install.toml"
+    fill
+    local away windows
+    for round in $(seq "$rounds"); do
+        load beside
+        away=$(follower)
+        echo "install: round $round of $rounds, on node $away" >&2
+        kill -9 "$(pid "$away")"
+        sleep 1
+        # More than the log keeps for followers that lag.
+        while [ "$(log_bytes install)" -lt $((352 * 1048576)) ]; do
+            "$ringraft" bench commit $at $values --outstanding 512 --seconds 2 >/dev/null 2>&1
+        done
+        save >/dev/null 2>&1 || true
+        sleep 1
+        "$ringraft" dev restart "$away" --dir "$work/install" >/dev/null
+        for _ in $(seq 600); do
+            ! is_installing "$away" || break
+            sleep 0.05
+        done
+        windows=0
+        while is_installing "$away"; do
+            load installing
+            windows=$((windows + 1))
+        done
+        echo "  $windows windows" >&2
+        grep -h 'snapshot installed' "$work/install/$away/node.log" | tail -1 |
+            grep -o 'took_us=[0-9]*' | sed 's/took_us=/"took_us":/' >>"$work/installed.lines"
+        caught_up
+    done
+    stop install
+    rm -rf "$work/install"
+    rows "writes while a follower installs $state_mib MiB" installing beside
+    row "the worst window of all, p99, us" "$(most installing p99)" "" ""
+    row "one install, us" "$(median installed took_us)" "" ""
+}
+
+# caught_up: waits until no node lacks entries.
+caught_up() {
+    for _ in $(seq 600); do
+        ! "$ringraft" status $at --output json | grep -q '"lag_entries":[1-9]' || { sleep 0.1; continue; }
+        return 0
+    done
+}
+
+# log_bytes CLUSTER: the longest log of its nodes.
+log_bytes() { used "$1" seg | sort -g | tail -1; }
+
+# used CLUSTER SUFFIX: bytes in such files, of each node.
+used() {
+    local node
+    for node in a b c; do
+        find "$work/$1/$node" -name "*.$2" -printf '%s\n' 2>/dev/null |
+            awk '{ sum += $1 } END { printf "%d\n", sum }'
+    done
+}
+
+# most NAME FIELD: of all rounds.
+most() { grep -o "\"$2\":[0-9.]*" "$work/$1.lines" | cut -d: -f2 | sort -g | tail -1; }
+
+# watch_space: notes five times a second what each node uses: log, snapshots, both.
+watch_space() {
+    while true; do
+        paste -d' ' <(used space seg) <(used space snp) |
+            awk '{ printf "\"log\":%d,\"snapshots\":%d,\"both\":%d\n", $1, $2, $1 + $2 }' \
+                >>"$work/space.used.lines"
+        sleep 0.2
+    done
+}
+
+measure_space() {
+    profile space
+    cluster space $port --profile "$work/space.toml"
+    fill
+    watch_space &
+    helper=$!
+    "$ringraft" bench commit $at $values --outstanding 64 --seconds "$space_seconds" --timeout 30s \
+        --output json 2>/dev/null | tail -1 >"$work/space.load.lines"
+    kill "$helper"
+    wait "$helper" 2>/dev/null || true
+    helper=
+    local live=$((keys * (value_bytes + 16) / 1048576)) both
+    both=$(($(most space.used both) / 1048576))
+    local taken
+    taken=$(cat "$work"/space/*/node.log | grep -c 'snapshot taken' || true)
+    stop space
+    rm -rf "$work/space"
+    row "disk of a node, most, MiB; live data; ratio" "$both" "$live" "$(ratio "$both" "$live")"
+    row "its log, most, MiB" "$(($(most space.used log) / 1048576))" "" ""
+    row "its snapshots, most, MiB" "$(($(most space.used snapshots) / 1048576))" "" ""
+    row "beyond twice the live data, MiB" "$((both - 2 * live))" "" ""
+    row "writes, /s; p99, us" "$(median space.load ops_per_s)" "$(median space.load p99)" ""
+    row "snapshots taken by three nodes in $space_seconds s" "$taken" "" ""
+}
+
+measure_restart() {
+    profile restart '[snapshot]' 'log_bytes = 0'
+    cluster restart $port --profile "$work/restart.toml" --groups "$groups"
+    fill --groups "$groups"
+    sleep 1
+    local log
+    log=$(($(log_bytes restart) / 1048576))
+    for round in $(seq "$rounds"); do
+        echo "restart: round $round of $rounds, $log MiB of log" >&2
+        stop restart
+        "$ringraft" bench ready $at --groups "$groups" --output json >>"$work/ready.lines" &
+        helper=$!
+        cluster restart $port
+        wait "$helper"
+        helper=
+    done
+    grep -h recovered "$work"/restart/*/node.log | grep -o 'took_us=[0-9]*' |
+        sed 's/took_us=/"took_us":/' >"$work/recovered.lines"
+    stop restart
+    rm -rf "$work/restart"
+    row "restart, $log MiB, $groups groups: first read, ms" "$(median ready first_ms)" "" ""
+    row "half of the groups, ms" "$(median ready half_ms)" "" ""
+    row "all groups, ms" "$(median ready all_ms)" "" ""
+    row "the slowest round, ms" "$(most ready all_ms)" "" ""
+    row "of that reading the log through, us" "$(median recovered took_us)" "" ""
+}
+
+row "" "with" "without" "ratio"
+row "---" "---" "---" "---"
+[ $# -gt 0 ] || set -- take install space restart
+for figure in "$@"; do "measure_$figure"; done
