@@ -96,17 +96,21 @@ impl<'a> Block<'a> {
 
     /// The block's directory.
     pub fn directory(&self) -> Vec<DirectoryItem> {
+        self.own_items().collect()
+    }
+
+    fn own_items(&self) -> impl Iterator<Item = DirectoryItem> + 'a {
         self.items(self.header.directory_at as usize, self.header.items)
     }
 
     /// The directory of the block before.
     pub fn repeated(&self) -> Vec<DirectoryItem> {
-        self.items(BLOCK_HEADER_BYTES, self.header.repeated)
+        self.items(BLOCK_HEADER_BYTES, self.header.repeated).collect()
     }
 
-    fn items(&self, start: usize, count: u32) -> Vec<DirectoryItem> {
+    fn items(&self, start: usize, count: u32) -> impl Iterator<Item = DirectoryItem> + 'a {
         let bytes = &self.bytes[start..start + count as usize * ITEM_BYTES];
-        bytes.chunks_exact(ITEM_BYTES).map(DirectoryItem::decode).collect()
+        bytes.chunks_exact(ITEM_BYTES).map(DirectoryItem::decode)
     }
 
     /// The bytes of the records.
@@ -188,12 +192,13 @@ pub(crate) fn walk<'a>(
         }
     }
     // Also without a rotten record: intact records of another block would not match (V13).
-    for item in block.directory() {
+    let mut named = 0;
+    for item in block.own_items() {
+        named += item.records;
         if !seen.holds(&item) {
             result.damaged.push(item);
         }
     }
-    let named: u32 = block.directory().iter().map(|item| item.records).sum();
     if named != block.header.records && result.damaged.is_empty() {
         result.damaged = block.directory();
     }

@@ -268,7 +268,8 @@ fn summarize(
     seen: &mut Directory,
     last: (Sequence, u32),
 ) -> Result<ScannedBlock, u8> {
-    let mut steps: Vec<Step> = Vec::new();
+    // One for each group at least: they stay until the last segment is read, so their room is exact.
+    let mut steps: Vec<Step> = Vec::with_capacity(block.header.items as usize);
     let mut locals = Vec::new();
     let mut configurations = Vec::new();
     let result = walk(block, seen, |record, inner| {
