@@ -132,9 +132,10 @@ measure_install() {
         kill -9 "$(pid "$away")"
         sleep 1
         # More than the log keeps for followers that lag.
-        while [ "$(log_bytes install)" -lt $((352 * 1048576)) ]; do
+        while
             "$ringraft" bench commit $at $values --outstanding 512 --seconds 2 >/dev/null 2>&1
-        done
+            [ "$(log_bytes install)" -lt $((352 * 1048576)) ]
+        do :; done
         save >/dev/null 2>&1 || true
         sleep 1
         "$ringraft" dev restart "$away" --dir "$work/install" >/dev/null
