@@ -176,7 +176,7 @@ used() {
     local node
     for node in a b c; do
         find "$work/$1/$node" -name "*.$2" -printf '%s\n' 2>/dev/null |
-            awk '{ sum += $1 } END { printf "%d\n", sum }'
+            awk '{ sum += $1 } END { printf "%.0f\n", sum }'
     done
 }
 
@@ -187,7 +187,7 @@ most() { grep -o "\"$2\":[0-9.]*" "$work/$1.lines" | cut -d: -f2 | sort -g | tai
 watch_space() {
     while true; do
         paste -d' ' <(used space seg) <(used space snp) |
-            awk '{ printf "\"log\":%d,\"snapshots\":%d,\"both\":%d\n", $1, $2, $1 + $2 }' \
+            awk '{ printf "\"log\":%.0f,\"snapshots\":%.0f,\"both\":%.0f\n", $1, $2, $1 + $2 }' \
                 >>"$work/space.used.lines"
         sleep 0.2
     done
