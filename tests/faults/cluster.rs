@@ -229,10 +229,49 @@ impl Cluster {
         })
     }
 
+    /// One more node, formatted to join, and started: it is a member of nothing yet.
+    pub(crate) fn join(&mut self) {
+        let id = self.nodes.len() + 1;
+        let (name, ports, first) = (format!("n{id}"), free_ports(), &self.nodes[0]);
+        let text = std::fs::read_to_string(&first.config).expect("the node's file");
+        let [client, peer, http] = ports.map(|port| format!("127.0.0.1:{port}"));
+        let own = format!(
+            "[[nodes]]\nid = {id}\nname = \"{name}\"\npeer = \"{peer}\"\n\
+             client = \"{client}\"\nhttp = \"{http}\"\n\n[groups]"
+        );
+        let (head, rest) = text.split_once("[[nodes]]").expect("a list of nodes");
+        let head = head.replacen("id = 1", &format!("id = {id}"), 1);
+        let head = head.replacen(&format!("{}-data", first.name), &format!("{name}-data"), 1);
+        let text = [&head, "[[nodes]]", &rest.replacen("[groups]", &own, 1)].concat();
+        let config = self.directory.join(format!("{name}.toml"));
+        std::fs::write(&config, text).expect("the node's file");
+        let mut node = Node {
+            config,
+            data_dir: self.directory.join(format!("{name}-data")),
+            log: self.directory.join(format!("{name}.log")),
+            client,
+            namespace: None,
+            clock_ahead: 0,
+            ports,
+            name,
+            child: None,
+        };
+        let file = node.config.display().to_string();
+        let format = ringraft(&["format", "--join", "--config", &file]).output();
+        let output = format.expect("the command runs");
+        assert!(output.status.success(), "format: {}", text_of(&output));
+        node.start();
+        self.nodes.push(node);
+    }
+
     /// Waits until every node has applied the same, and checks that it led to the same state.
     pub(crate) fn assert_replicas_agree(&self) {
+        self.assert_copies_agree(self.nodes.len());
+    }
+
+    /// The same of the members, where there are so many.
+    pub(crate) fn assert_copies_agree(&self, nodes: usize) {
         let mut client = self.client();
-        let nodes = self.nodes.len();
         wait_until("all nodes to apply the same", || {
             let all: Vec<_> = client.status_all().into_iter().flatten().collect();
             let mut groups: Vec<_> = all.iter().flat_map(|status| &status.groups).collect();

@@ -12,6 +12,7 @@ mod identity;
 mod install;
 mod kill;
 mod load;
+mod members;
 mod network;
 mod raw;
 mod recorder;

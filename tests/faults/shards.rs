@@ -18,6 +18,22 @@ fn shape() -> Option<Shape> {
     (cores >= 2).then(|| shape.set("auto_count", 2))
 }
 
+/// Goal: who the members of a group are is told by every node, on whichever of its shards it is
+/// asked.
+#[test]
+fn members_are_told_by_any_shard() {
+    let Some(shape) = shape() else { return };
+    let cluster = Cluster::start("members_are_told_by_any_shard", &shape);
+    let mut client = cluster.client();
+    for node in &cluster.nodes {
+        // One connection, to whichever shard takes it.
+        for group in 1..=GROUPS {
+            let found = client.members_at(&node.client, GroupId(group)).expect("it answers");
+            assert_eq!(found.members.configuration.voters().len(), 3);
+        }
+    }
+}
+
 /// Goal: the limit of clients is the node's, whichever of its shards they are on, and a place that
 /// comes free on one shard serves any other.
 #[test]
