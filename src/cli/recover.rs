@@ -101,7 +101,8 @@ fn apply(args: &ApplyArgs, machines: &MachineFactory, output: Output) -> Result<
         Output::Table => output::text(&format!(
             "formed cluster {:032x}: {} holds {} for node {} ({}), which votes alone\n\
              {AUDIT_FILE} in it says from what\n\nNext:\n  ringraft node --config {}\n\
-             then add the other nodes, each formatted with: ringraft format --join",
+             then each other node: `ringraft format --join` and start it, `ringraft node add`, \
+             `ringraft node promote`",
             config.cluster.get(),
             config.data_dir.display(),
             counted(survey.best.len(), "group"),

@@ -158,6 +158,36 @@ fn m13_a_new_cluster_goes_on_from_a_survivor() {
     load.wait_more(50);
     let all: Vec<Writer> = writers.into_iter().chain(load.stop()).collect();
     check(&new, &all);
+    the_others_join(&mut new);
+    new.nodes[0].kill();
+    for group in GROUPS {
+        new.leader(group);
+    }
+    check(&new, &all);
+}
+
+/// Two nodes that were formatted to join get what the first one has, and vote.
+fn the_others_join(new: &mut Cluster) {
+    let endpoint = new.nodes[0].client.clone();
+    let change = |arguments: &[&str]| {
+        let arguments =
+            [&["node"], arguments, &["--yes", "--timeout", "30s", "--endpoints", &endpoint]]
+                .concat();
+        ends(&ringraft(&arguments).output().expect("it runs"), 0, &[]);
+    };
+    for number in [2, 3] {
+        let node = &mut new.nodes[number - 1];
+        let join = ["format", "--join", "--config", &text(&node.config)].map(String::from);
+        let join: Vec<&str> = join.iter().map(String::as_str).collect();
+        ends(&ringraft(&join).output().expect("it runs"), 0, &["to join its cluster"]);
+        node.start();
+        let (number, peer) = (number.to_string(), format!("127.0.0.1:{}", node.ports[1]));
+        change(&["add", &number, "--peer", &peer, "--client", &node.client]);
+        change(&["promote", &number]);
+    }
+    for group in GROUPS {
+        [1, 2].iter().for_each(|&node| new.wait_caught_up(node, group));
+    }
 }
 
 /// A node of the old cluster, whichever it says it is, is let in by nobody.
