@@ -408,7 +408,7 @@ impl Links for Wires {
             if link.address != address {
                 link.address = address.to_owned();
             }
-            if role == Role::Peer {
+            if role == Role::Peer || address.is_empty() {
                 link.dial.want(now, !address.is_empty());
             }
         }

@@ -29,7 +29,7 @@ fn boot(id: u32) -> Boot {
     let configuration = configuration.expect("three voters");
     Boot {
         id: NodeId(id),
-        configuration: Configured { index: Index::ZERO, configuration },
+        configuration: Configured { index: Index::ZERO, configuration, is_of_another: false },
         logged: Vec::new(),
         hard_state: HardState::default(),
         log: LogShape::default(),

@@ -390,7 +390,10 @@ fn apply_entry(
             }
         }
     }
-    group.members_applied |= header.kind == RecordKind::Configuration;
+    if header.kind == RecordKind::Configuration {
+        assert!(group.book.has(index), "the book has what is applied: a snapshot tells it (I-14)");
+        group.members_applied = true;
+    }
     group.applied = index;
     while let Some(waiting) = group.waiting.front()
         && waiting.index <= index

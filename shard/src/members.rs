@@ -13,19 +13,20 @@
 mod book;
 mod change;
 
-pub(crate) use book::Book;
 pub use book::Members;
+pub(crate) use book::{Book, Own};
 pub use change::MemberChange;
 
 use crate::error::ShardError;
 use crate::event::ShardEvent;
 use crate::links::Links;
 use crate::peer_frames::Carried;
-use crate::shard::{Peer, Shard};
-use ringraft_raft::{Configured, Input, Output};
+use crate::shard::{Peer, Shard, ShardSettings};
+use ringraft_raft::{Input, Message, Output, Span};
 use ringraft_types::limits::RECORD_HEADER_BYTES;
 use ringraft_types::{
-    Configuration, GroupId, Incarnation, Index, Member, NodeId, Ticks, Words, record,
+    Configuration, GroupId, Incarnation, Index, Member, NodeId, Ticks, Words,
+    record::{self, RecordKind},
 };
 use ringraft_wal::device::Device;
 use std::collections::BTreeSet;
@@ -68,16 +69,23 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     /// A step changed which configurations may be in force: what the log holds of them is read.
-    pub(crate) fn read_members(&mut self, now: Ticks, slot: usize) -> Result<(), ShardError> {
+    ///
+    /// All of them, also one that the next has taken the place of in the same step: a snapshot may
+    /// end between the two.
+    pub(crate) fn read_members(
+        &mut self,
+        now: Ticks,
+        slot: usize,
+        appended: Option<Span>,
+    ) -> Result<(), ShardError> {
         let Self { groups, cache, .. } = self;
         let group = &mut groups[slot];
-        let newest = group.book.newest().index;
-        for Configured { index, .. } in group.raft.configurations() {
-            if *index > newest {
-                let bytes = cache.get(slot, *index).expect("this step has cached it");
-                let header = record::peek(bytes).expect("records are verified where they enter");
+        for index in appended.into_iter().flat_map(|span| span.first.0..=span.last.0).map(Index) {
+            let bytes = cache.get(slot, index).expect("this step has cached it");
+            let header = record::peek(bytes).expect("records are verified where they enter");
+            if header.kind == RecordKind::Configuration {
                 let payload = &bytes[RECORD_HEADER_BYTES..][..header.length as usize];
-                let members = Members::decode(*index, payload);
+                let members = Members::decode(index, payload);
                 group.book.append(members.expect("the protocol has seen it decoded"));
             }
         }
@@ -173,7 +181,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
         let seeds = self.seeds();
         let is_stranger = |node: &NodeId, peer: &Peer| {
-            peer.named == 0 && !peer.connected && !seeds.contains(node)
+            peer.named == 0 && !peer.connected && peer.awaits.is_none() && !seeds.contains(node)
         };
         for (node, parted) in self.peers.extract_if(.., |node, peer| is_stranger(node, peer)) {
             self.strangers.extend(parted.met.map(|met| (node, met)));
@@ -224,16 +232,41 @@ impl<D: Device, L: Links> Shard<D, L> {
         let known = self.peers.get(&node).map(|peer| peer.met);
         let met = known.unwrap_or_else(|| self.strangers.get(&node).copied());
         let met = met.map(|met| met.incarnation);
-        let all = self.groups.iter().flat_map(|group| group.book.lives(node));
-        let (mut meant, mut counted) = (BTreeSet::new(), BTreeSet::new());
-        for (life, is_voter) in all {
+        // What a group says that this node left, nobody tells it any more.
+        let own = self.settings.identity.node;
+        let groups = || self.groups.iter().filter(|group| group.named_nodes.contains(&own));
+        let (mut meant, mut counts_unnamed) = (BTreeSet::new(), false);
+        for (life, is_voter) in groups().flat_map(|group| group.book.lives(node)) {
             meant.extend((life != Incarnation(0)).then_some(life));
-            counted.extend(is_voter.then_some(life));
+            counts_unnamed |= is_voter && life == Incarnation(0);
         }
-        let is_one = meant.len() == 1;
-        let counts_whom_was_met = counted.remove(&Incarnation(0)) && met.is_some();
-        let first = counted.first().or(meant.first()).copied();
-        if is_one && !counts_whom_was_met { first } else { met.or(first) }
+        let newest = groups().filter_map(|group| group.book.newest_with(node));
+        let newest = newest.filter_map(|members| {
+            let life = members.life(node).filter(|&life| life != Incarnation(0))?;
+            Some((members.configuration.is_voter(node), life))
+        });
+        let newest = newest.max().map(|(_, life)| life);
+        let is_new = meant.len() == 1 && !(counts_unnamed && met.is_some());
+        let first = newest.or(meant.first().copied());
+        if is_new { first } else { met.or(first) }
+    }
+
+    /// Whether what a peer says is a vote, an acknowledgement or a candidate's word of another life
+    /// than the one that this group means: a link carries all groups, and this one may not know yet
+    /// whom another one has let in. What a leader says is judged by its log.
+    pub(crate) fn is_of_other_life(&self, slot: usize, from: NodeId, message: &Message) -> bool {
+        use Message::{Append, Heartbeat, Install};
+        let meant = self.groups[slot].book.newest().life(from);
+        let Some(meant) = meant.filter(|&life| life != Incarnation(0)) else { return false };
+        let met = self.peers.get(&from).and_then(|peer| peer.met);
+        let is_other = met.is_some_and(|met| met.incarnation != meant);
+        is_other && !matches!(message, Append(_) | Heartbeat { .. } | Install { .. })
+    }
+
+    /// Who this node is, for configurations that name it.
+    pub(crate) fn own(&self) -> Own {
+        let ShardSettings { identity, voters, .. } = &self.settings;
+        Own { node: identity.node, life: identity.incarnation, begins: !voters.is_empty() }
     }
 
     /// Another life of a node's data directory speaks for it from now on: the one before is a

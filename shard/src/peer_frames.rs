@@ -2,6 +2,7 @@
 
 use crate::error::{FrameRefusal, ShardError};
 use crate::links::Links;
+use crate::members::Own;
 use crate::shard::Shard;
 use ringraft_net::wire::{
     self, AppendHead, AppendReplyItem, Ballot, BallotKind, BeatItem, BeatReplyItem, InstallItem,
@@ -41,6 +42,7 @@ pub(crate) fn scan(
     group: GroupId,
     first: Index,
     records: &[u8],
+    own: Own,
     heads: &mut Vec<EntryHead>,
     configurations: &mut Vec<Configured>,
     offsets: &mut Vec<u32>,
@@ -62,8 +64,10 @@ pub(crate) fn scan(
         }
         if header.kind == RecordKind::Configuration {
             let decoded = Configuration::decode(record.payload);
-            let (configuration, _) = decoded.map_err(|error| error.to_string())?;
-            configurations.push(Configured { index, configuration });
+            let (configuration, members) = decoded.map_err(|error| error.to_string())?;
+            let said = members.iter().find(|member| member.node == own.node);
+            let is_of_another = own.is_another(said.map(|member| member.words.incarnation));
+            configurations.push(Configured { index, configuration, is_of_another });
         }
         let bytes = record.bytes.len();
         heads.push(EntryHead { term: header.term, bytes: bytes as u32 });
@@ -211,6 +215,9 @@ impl<D: Device, L: Links> Shard<D, L> {
         message: Message,
     ) -> Result<Result<(), FrameRefusal>, ShardError> {
         let Some(&slot) = self.slots.get(&group) else { return Ok(Ok(())) };
+        if self.is_of_other_life(slot, from, &message) {
+            return Ok(Ok(()));
+        }
         if let Err(breach) = self.groups[slot].raft.judge(from, &message, Entries::default()) {
             return Ok(Err(FrameRefusal::Breach { group, breach }));
         }
@@ -239,7 +246,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let first = head.prev_index.next();
         let mut configurations = std::mem::take(&mut self.scratch.configurations);
         let mut scanned =
-            scan(group, first, records, &mut heads, &mut configurations, &mut offsets);
+            scan(group, first, records, self.own(), &mut heads, &mut configurations, &mut offsets);
         if scanned.is_ok() && heads.len() != head.count as usize {
             scanned = Err(format!("{} records where {} are promised", heads.len(), head.count));
         }
@@ -279,7 +286,9 @@ impl<D: Device, L: Links> Shard<D, L> {
         let mut offsets = std::mem::take(&mut self.scratch.offsets);
         let group = self.groups[slot].id;
         let mut configurations = std::mem::take(&mut self.scratch.configurations);
-        if scan(group, first, records, &mut heads, &mut configurations, &mut offsets).is_err() {
+        if scan(group, first, records, self.own(), &mut heads, &mut configurations, &mut offsets)
+            .is_err()
+        {
             heads.clear();
             offsets.clear();
         }

@@ -377,8 +377,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         let before = known.map_or(first, |state| state.members.clone());
         let boot = Boot {
             id: self.settings.identity.node,
-            configuration: before.configured(),
-            logged: logged.iter().map(Members::configured).collect(),
+            configuration: before.configured(self.own()),
+            logged: logged.iter().map(|members| members.configured(self.own())).collect(),
             hard_state,
             log: shape,
             vote_floor: floor,

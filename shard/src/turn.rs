@@ -211,7 +211,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             self.completing.push(slot);
         }
         if output.members_changed {
-            self.read_members(now, slot)?;
+            self.read_members(now, slot, output.append)?;
         }
         let due = self.groups[slot].wake_at();
         self.next_tick = self.next_tick.min(due.max(now));

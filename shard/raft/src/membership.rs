@@ -164,17 +164,19 @@ impl Membership {
         self.all().any(|one| one.configuration.is_member(node))
     }
 
-    /// Whether this node may stand for election. One that the configuration in force leaves out
+    /// Whether this node may stand for election, by a configuration that means this life of it. One that the configuration in force leaves out
     /// may as long as it doesn't know that this is committed: it may be the only one that has the
     /// entry, and whom it names can't be elected without it (thesis 4.2.2).
     pub(crate) fn may_stand(&self, node: NodeId) -> bool {
-        self.all().any(|one| one.configuration.is_voter(node))
+        self.all().any(|one| one.configuration.is_voter(node) && !one.is_of_another)
     }
 
     /// Whether this node alone is a majority.
     pub(crate) fn is_alone(&self, node: NodeId) -> bool {
-        let configuration = self.configuration();
-        configuration.voters() == [node] && [&[], &[node][..]].contains(&configuration.outgoing())
+        let Configured { configuration, is_of_another, .. } = self.in_force();
+        let is_alone = configuration.voters() == [node]
+            && [&[], &[node][..]].contains(&configuration.outgoing());
+        is_alone && !is_of_another
     }
 
     /// Marks a voter's yes; somebody else's counts for nothing.
@@ -260,14 +262,15 @@ mod tests {
 
     fn stable(index: u64, voters: &[u32]) -> Configured {
         let configuration = Configuration::first(ids(voters), Vec::new()).expect("it is sound");
-        Configured { index: Index(index), configuration }
+        Configured { index: Index(index), configuration, is_of_another: false }
     }
 
     fn joint(voters: &[u32], outgoing: &[u32]) -> Membership {
         let (voters, outgoing) = (ids(voters), ids(outgoing));
         let joint = Configuration::new(Phase::Joint, voters, outgoing, Vec::new(), Index::ZERO);
         let configuration = joint.expect("it is sound");
-        Membership::new(Configured { index: Index(3), configuration }, Vec::new())
+        let joint = Configured { index: Index(3), configuration, is_of_another: false };
+        Membership::new(joint, Vec::new())
     }
 
     /// Every subset of the voters of joint configurations, against a plain count of both halves.

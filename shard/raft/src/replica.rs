@@ -167,7 +167,8 @@ impl Replica {
     ) {
         assert!(self.membership.is_settled(), "one change at a time (I-14)");
         self.append_own(&[bytes], out);
-        self.membership.append(Configured { index: self.log.last(), configuration });
+        let index = self.log.last();
+        self.membership.append(Configured { index, configuration, is_of_another: false });
     }
 
     /// Appends a leader's entries, and has the configurations among them in force.

@@ -99,6 +99,9 @@ pub struct Configured {
     pub index: Index,
     /// What it says.
     pub configuration: Configuration,
+    /// Where it names this node, it means another life of its data directory, which has forgotten
+    /// what that one promised: this node doesn't stand by it, nor lead alone.
+    pub is_of_another: bool,
 }
 
 /// What a group starts from.

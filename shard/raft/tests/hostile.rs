@@ -43,7 +43,8 @@ fn settings() -> Settings {
 
 fn first() -> Configured {
     let configuration = Configuration::first((1..=3).map(NodeId).collect(), Vec::new());
-    Configured { index: Index::ZERO, configuration: configuration.expect("three voters") }
+    let configuration = configuration.expect("three voters");
+    Configured { index: Index::ZERO, configuration, is_of_another: false }
 }
 
 fn boot(seed: u64) -> Raft {
@@ -255,7 +256,7 @@ fn run(seed: u64, reached: &mut Reached) {
                     reached.installed += 1;
                     let index = Index(random.below(last.index.0 + 1));
                     let configuration = configuration(&mut random, &raft);
-                    let configuration = &Configured { index, configuration };
+                    let configuration = &Configured { index, configuration, is_of_another: false };
                     raft.step(now, Input::Installed { last, configuration }, &mut out);
                 }
             }
@@ -268,7 +269,11 @@ fn run(seed: u64, reached: &mut Reached) {
                             continue;
                         }
                         let configuration = configuration(&mut random, &raft);
-                        configurations.push(Configured { index: Index(index), configuration });
+                        configurations.push(Configured {
+                            index: Index(index),
+                            configuration,
+                            is_of_another: false,
+                        });
                     }
                 }
                 let entries = Entries { heads: &heads, configurations: &configurations };

@@ -6,6 +6,26 @@ use ringraft_types::{
 };
 use std::collections::BTreeSet;
 
+/// Who this node is, for configurations that name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Own {
+    pub(crate) node: NodeId,
+    pub(crate) life: Incarnation,
+    /// Its data directory was formatted to begin groups: where no life is said, it is meant.
+    pub(crate) begins: bool,
+}
+
+impl Own {
+    /// Whether another life of this node is meant.
+    pub(crate) fn is_another(&self, said: Option<Incarnation>) -> bool {
+        match said {
+            None => false,
+            Some(Incarnation(0)) => !self.begins,
+            Some(life) => life != self.life,
+        }
+    }
+}
+
 /// A configuration as the entry at `index` holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Members {
@@ -56,8 +76,9 @@ impl Members {
     }
 
     /// For the protocol.
-    pub(crate) fn configured(&self) -> Configured {
-        Configured { index: self.index, configuration: self.configuration.clone() }
+    pub(crate) fn configured(&self, own: Own) -> Configured {
+        let is_of_another = own.is_another(self.life(own.node));
+        Configured { index: self.index, configuration: self.configuration.clone(), is_of_another }
     }
 
     /// Each member with what is said of it, ascending.
@@ -70,7 +91,7 @@ impl Members {
     }
 
     /// The life that is meant of a member, zero for any.
-    fn life(&self, node: NodeId) -> Option<Incarnation> {
+    pub(crate) fn life(&self, node: NodeId) -> Option<Incarnation> {
         let at = self.lives.binary_search_by_key(&node, |&(node, _)| node).ok()?;
         Some(self.lives[at].1)
     }
@@ -110,6 +131,16 @@ impl Book {
     /// All of them, ascending.
     pub(crate) fn configurations(&self) -> impl Iterator<Item = Configuration> + '_ {
         self.all.iter().map(|members| members.configuration.clone())
+    }
+
+    /// Whether it has the configuration of this entry.
+    pub(crate) fn has(&self, index: Index) -> bool {
+        self.all.binary_search_by_key(&index, |members| members.index).is_ok()
+    }
+
+    /// The newest that names a node.
+    pub(crate) fn newest_with(&self, node: NodeId) -> Option<&Members> {
+        self.all.iter().rev().find(|members| members.configuration.is_member(node))
     }
 
     /// The log holds one more.

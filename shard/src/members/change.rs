@@ -19,8 +19,8 @@ pub enum MemberChange<'a> {
     To {
         /// Who is to vote, and who is to listen.
         target: &'a Configuration,
-        /// What else is to be said of each; of one that is a member already, what is said
-        /// already if this is empty.
+        /// What else is to be said of each. Of one that is a member already only its addresses
+        /// can change, and stay as they are if they are empty.
         members: &'a [Member<'a>],
         /// Stay between the two until it is committed or aborted.
         is_held: bool,
@@ -98,9 +98,13 @@ impl<D: Device, L: Links> Shard<D, L> {
         Members::new(index, configuration, |node| {
             let given = given.iter().find(|member| member.node == node).map(|member| member.words);
             let given = given.unwrap_or_default();
-            let said = group.book.words(node).unwrap_or_default();
+            // Who is a member stays the life that it is.
+            let newest = group.book.newest();
+            let said = newest.words(node);
+            let given_life = if said.is_some() { Incarnation(0) } else { given.incarnation };
+            let said = said.unwrap_or_default();
             let met = if node == own.node { Some(own.incarnation) } else { self.life(node) };
-            let mut lives = [given, said].into_iter().map(|words| words.incarnation).chain(met);
+            let mut lives = [given_life, said.incarnation].into_iter().chain(met);
             let incarnation = lives.find(|&life| life != Incarnation(0)).unwrap_or_default();
             let is_given = given.addresses != Addresses::default();
             let addresses = if is_given { given.addresses } else { said.addresses };

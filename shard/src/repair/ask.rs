@@ -301,6 +301,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         };
         let group = frame.header.group;
         let Some(&slot) = self.slots.get(&group) else { return Ok(Ok(())) };
+        let own = self.own();
         let Some(at) = self.mending.get_mut(&slot) else { return Ok(Ok(())) };
         let is_asked = |asked: &Asked| (asked.node, asked.round) == (from, answer.round);
         // Of a question that was given up.
@@ -313,7 +314,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let (mut heads, mut offsets) = (Vec::new(), Vec::new());
         // The group knows its configurations: it holds these entries.
         let known = &mut Vec::new();
-        if let Err(what) = scan(group, asked.first, records, &mut heads, known, &mut offsets) {
+        if let Err(what) = scan(group, asked.first, records, own, &mut heads, known, &mut offsets) {
             return Ok(Err(FrameRefusal::Record { group, what }));
         }
         let most = asked.last.0 - asked.first.0 + 1;

@@ -91,7 +91,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         let (mut heads, mut offsets) = (Vec::new(), Vec::new());
         let group = self.groups[slot].id;
         let known = &mut Vec::new();
-        let is_sound = scan(group, first, &records, &mut heads, known, &mut offsets).is_ok();
+        let is_sound =
+            scan(group, first, &records, self.own(), &mut heads, known, &mut offsets).is_ok();
         if is_sound && !heads.is_empty() {
             (answer.count, answer.state) = (heads.len() as u32, AnswerState::Here);
             self.lend(slot, peer, answer, &records);

@@ -453,10 +453,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         };
         self.log.close_snapshot(&mut self.device, head.number);
         self.stop_taking(slot);
+        let own = self.own();
         let group = &mut self.groups[slot];
         assert!(head.last.index > group.applied, "what is installed is ahead of what is applied");
         let LoadedState { last, machine, sessions, members } = state;
-        let configured = members.configured();
+        let configured = members.configured(own);
         group.book.install(last.index, members);
         (group.machine, group.sessions, group.applied) = (machine, sessions, last.index);
         group.apply_stock = None;

@@ -483,3 +483,72 @@ fn a_removed_node_that_links_anew_is_heard() {
     };
     assert_eq!(world.inject(away, leader, answers), Ok(()));
 }
+
+/// Two changes that come in one append, both known to be committed: until the second one is applied
+/// the first one is in force as of what is applied, and that is what a snapshot must say.
+#[test]
+fn what_is_applied_has_its_configuration() {
+    let mut world = World::new(23, 3, 1);
+    let leader = world.elect();
+    write(&mut world, leader, 1);
+    let behind = *world.nodes().iter().rfind(|&&node| node != leader).expect("there are three");
+    let rest: Vec<u32> = [1, 2, 3].into_iter().filter(|&id| id != behind.0).collect();
+    world.run_for(SECOND);
+    for &id in &rest {
+        world.cut(NodeId(id), behind);
+    }
+    let held = Ask { is_held: true, ..Ask::of(&rest, &[]) }.at(&mut world, leader);
+    let held = held.expect("two of three are there");
+    world.run_for(SECOND);
+    (2..=900).for_each(|sequence| write(&mut world, leader, sequence));
+    let back = end(&mut world, leader, held, MemberChange::Abort).expect("it is held");
+    world.run_for(SECOND);
+    assert!(back.0 > held.0 + 800 && world.applied(behind) < held);
+    world.heal();
+    while world.applied(behind) < held {
+        world.run_for(Ticks(1));
+    }
+    let applied = world.applied(behind);
+    assert!(applied < back, "it is not done in one turn: {applied} of {back}");
+    let known: Vec<Configuration> = world.shard(behind).configurations(GROUP).collect();
+    assert!(known.iter().any(Configuration::is_joint), "at {applied}, {held} counts: {known:?}");
+}
+
+/// A wiped node that is added anew is sent the log from its beginning, in which its number once voted
+/// alone: that was another life of it. It must not take itself for that voter.
+#[test]
+fn a_node_is_no_voter_by_what_its_number_was() {
+    let mut world = World::new(24, 3, 1);
+    let one = world.elect();
+    let rest: Vec<u32> = [1, 2, 3].into_iter().filter(|&id| id != one.0).collect();
+    Ask::of(&[one.0], &rest).soon(&mut world);
+    for client in 1..=2 {
+        for sequence in 1..=750 {
+            let reply = world.put(one, client, sequence, b"key", b"value");
+            assert_eq!(reply.status, Status::Ok);
+        }
+    }
+    Ask::of(&[one.0, rest[0]], &[rest[1]]).soon(&mut world);
+    Ask::of(&[1, 2, 3], &[]).soon(&mut world);
+    world.kill(one, |_| true);
+    world.wipe(one, 900);
+    Ask::of(&rest, &[]).soon(&mut world);
+    let leader = world.elect();
+    Ask { life: 900, ..Ask::of(&rest, &[one.0]) }.at(&mut world, leader).expect("it left");
+    world.run_for(SECOND);
+    world.start(one);
+    for _ in 0..100_000 {
+        if world.group(one).last >= Index(500) {
+            break;
+        }
+        world.run_for(Ticks(10));
+    }
+    let last = world.group(one).last;
+    assert!(last >= Index(500) && last < Index(1_500), "it is on its way: {last}");
+    for &other in &rest {
+        world.cut(one, NodeId(other));
+    }
+    world.run_for(SECOND);
+    assert!(world.leads(leader, GROUP), "two of two voters are there");
+    assert!(!world.leads(one, GROUP), "node {one} leads: {:?}", world.group(one));
+}

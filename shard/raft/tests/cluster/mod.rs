@@ -154,7 +154,7 @@ impl Cluster {
         let ids = (first.0..).zip(log).map(|(index, head)| LogId::new(head.term, Index(index)));
         let configured = ids.filter_map(|id| {
             let configuration = self.configurations.get(&id)?.clone();
-            Some(Configured { index: id.index, configuration })
+            Some(Configured { index: id.index, configuration, is_of_another: false })
         });
         configured.collect()
     }
@@ -165,7 +165,7 @@ impl Cluster {
             true => Configuration::none(),
             false => self.first.clone(),
         };
-        let first = Configured { index: Index::ZERO, configuration: first };
+        let first = Configured { index: Index::ZERO, configuration: first, is_of_another: false };
         self.configurations_of(Index(1), log).pop().unwrap_or(first)
     }
 

@@ -19,12 +19,14 @@ pub(crate) fn configured<'a>(
     registry.iter().filter(move |(id, _)| is_held(id)).map(|(id, configuration)| Configured {
         index: id.index,
         configuration: configuration.clone(),
+        is_of_another: false,
     })
 }
 
 /// The configuration in force at the end of a log that began with `first`.
 pub(crate) fn in_force(registry: &Registry, first: &Configuration, log: &[Entry]) -> Configured {
-    let first = || Configured { index: Index::ZERO, configuration: first.clone() };
+    let first =
+        || Configured { index: Index::ZERO, configuration: first.clone(), is_of_another: false };
     configured(registry, log).next_back().unwrap_or_else(first)
 }
 

@@ -735,7 +735,7 @@ impl World {
         let ids = ids.map(|(index, entry)| LogId::new(entry.term, Index(index)));
         let configured = ids.filter_map(|id| {
             let configuration = self.configurations.get(&id)?.clone();
-            Some(Configured { index: id.index, configuration })
+            Some(Configured { index: id.index, configuration, is_of_another: false })
         });
         configured.collect()
     }
