@@ -255,6 +255,11 @@ impl Snoop {
         self.voters.entry(group).or_default().insert(voters.to_vec());
     }
 
+    /// Every list of voters of a group that somebody asked for.
+    pub(crate) fn voters_asked(&self, group: GroupId) -> impl Iterator<Item = &Vec<NodeId>> {
+        self.voters.get(&group).into_iter().flatten()
+    }
+
     /// Looks at what left for a peer: whole frames, behind a greeting perhaps.
     pub(crate) fn sent(
         &mut self,

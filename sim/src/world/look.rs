@@ -348,6 +348,12 @@ impl World {
         let are_known = all.iter().any(|it| !it.voters().is_empty());
         let all = if are_known { all } else { vec![first] };
         let mut all = all.iter().filter(|it| !it.voters().is_empty());
+        // Who doesn't run may be the only one that knows who decides now.
+        let lane = (group.0 % u64::from(self.options.shards)) as usize;
+        let all_run = self.nodes.iter().all(|node| node.lane(lane).is_some());
+        if !all_run && self.snoop.voters_asked(group).any(|voters| is_half(voters)) {
+            return true;
+        }
         // Nobody runs that knows who the members are.
         let is_unknown = !are_known && self.options.faults.contains_key(&FaultKind::Members);
         is_unknown || all.any(|it| is_half(it.voters()) && is_half(it.outgoing()))
