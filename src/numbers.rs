@@ -29,7 +29,7 @@ pub fn take(shard: &Shard<UringDevice, Wires>, now: Ticks) -> Taken {
     let status = shard.status(now);
     let metrics = shard.metrics();
     let stats = shard.log().stats();
-    let peers_connected = shard.links.peers_connected() as u64;
+    let peers_connected = shard.links.table.connected() as u64;
     let counters = ShardCounters {
         turns: metrics.turns,
         writes_done: metrics.writes_done,
@@ -52,6 +52,7 @@ pub fn take(shard: &Shard<UringDevice, Wires>, now: Ticks) -> Taken {
         entries_lent: metrics.entries_lent,
         scrubbed_bytes: metrics.scrubbed_bytes,
         scrubbed_rotten: metrics.scrubbed_rotten,
+        scrubbed_rotten_snapshots: metrics.scrubbed_rotten_snapshots,
         scrub_passes: metrics.scrub_passes,
         snapshots_taken: metrics.snapshots_taken,
         snapshots_failed: metrics.snapshots_failed,

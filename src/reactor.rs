@@ -22,7 +22,7 @@ use crate::clock;
 use crate::control::LogEvent;
 use crate::numbers;
 use crate::parcel::Parcel;
-use crate::wires::{PeerLink, Wires};
+use crate::wires::Wires;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use ringraft_net::Frame;
@@ -344,15 +344,14 @@ impl Reactor {
 
     fn close(&mut self, slot: u32) -> Result<(), LaneError> {
         let state = self.shard.links.close(slot, self.now);
-        let links = &self.shard.links;
-        let is_down = |link: Option<&PeerLink>| link.is_some_and(|link| link.dial.up.is_none());
-        let down = match state {
-            Some(State::Peer(node)) if is_down(links.peers.get(&node)) => {
+        let links = &mut self.shard.links;
+        let down = match state.filter(|&state| links.table.is_down(state)) {
+            Some(State::Peer(node)) => {
                 let shard = links.shard;
                 self.say(LogEvent::PeerLost { shard, peer: node, errno: 0 });
                 Event::PeerDown(node)
             }
-            Some(State::Pull(node)) if is_down(links.pulls.get(&node)) => Event::PullDown(node),
+            Some(State::Pull(node)) => Event::PullDown(node),
             _ => return Ok(()),
         };
         self.shard.collect(self.now, down)?.expect("a lost link is no frame");

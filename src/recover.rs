@@ -9,10 +9,9 @@ use crate::boot::{LOG_FOLDER, MachineFactory};
 use crate::clock;
 use crate::config::{Config, Member};
 use ringraft_shard::router::Router;
-use ringraft_shard::salvage::{self, NewLog, SalvageError, Salvaged};
+use ringraft_shard::salvage::{self, Held, NewLog, SalvageError, Salvaged};
 use ringraft_types::{
-    Addresses, Configuration, GroupId, Incarnation, Index, LogId, NodeId, ShardId, Starts, Term,
-    Words,
+    Addresses, Configuration, GroupId, Incarnation, NodeId, ShardId, Starts, Words,
 };
 use ringraft_wal::LogSettings;
 use ringraft_wal::device::files::FilesDevice;
@@ -90,22 +89,10 @@ pub struct Survivor {
 /// What a directory holds of a group.
 #[derive(Clone, Debug)]
 pub struct Holding {
-    /// Which group.
-    pub group: GroupId,
     /// The log that it is in.
     pub log: u64,
-    /// The newest term that the log names.
-    pub term: Term,
-    /// The newest entry that can be had.
-    pub last: LogId,
-    /// What was known as committed.
-    pub commit: Index,
-    /// The snapshot that the state begins with.
-    pub snapshot: Option<LogId>,
-    /// Snapshots that can't be loaded: their files' numbers, and why.
-    pub unreadable: Vec<(u64, String)>,
-    /// Rot took entries: up to here the group had promised them.
-    pub missing: Option<LogId>,
+    /// How much that log holds.
+    pub held: Held,
     /// Who voted as of the newest entry; none: not known.
     pub voters: Vec<NodeId>,
     /// The state's hash, as `status` shows it.
@@ -115,26 +102,18 @@ pub struct Holding {
 impl Holding {
     /// Whether nothing that it had promised is missing.
     pub fn is_whole(&self) -> bool {
-        self.missing.is_none()
+        self.held.missing.is_none()
     }
 
-    fn of(log: u64, salvaged: &Salvaged, first: &[NodeId]) -> Self {
-        let voters: Vec<NodeId> = salvaged.members.configuration.all_voters().collect();
+    fn of(log: u64, salvaged: Salvaged, first: &[NodeId]) -> Self {
+        let state_hash = salvaged.state_hash();
+        let held = salvaged.held;
+        let voters: Vec<NodeId> = held.members.configuration.all_voters().collect();
         Self {
-            group: salvaged.group,
             log,
-            term: salvaged.term,
-            last: salvaged.last,
-            commit: salvaged.commit,
-            snapshot: salvaged.snapshot,
-            unreadable: salvaged
-                .unreadable
-                .iter()
-                .map(|(number, why)| (*number, why.to_string()))
-                .collect(),
-            missing: salvaged.missing,
+            held,
             voters: if voters.is_empty() { first.to_vec() } else { voters },
-            state_hash: salvaged.state_hash(),
+            state_hash,
         }
     }
 }
@@ -153,9 +132,9 @@ pub fn survey(directory: &Path, machines: &MachineFactory) -> Result<Survivor, R
     let mut groups = Vec::new();
     for log in logs {
         let found = salvage_log(directory, &manifest, log, machines)?;
-        groups.extend(found.iter().map(|salvaged| Holding::of(log, salvaged, &first)));
+        groups.extend(found.into_iter().map(|salvaged| Holding::of(log, salvaged, &first)));
     }
-    groups.sort_by_key(|holding| holding.group);
+    groups.sort_by_key(|holding| holding.held.group);
     let directory = directory.to_path_buf();
     Ok(Survivor { directory, manifest, logs_missing, groups, _lock: lock })
 }
@@ -198,10 +177,10 @@ pub fn best(survivors: &[Survivor]) -> BTreeMap<GroupId, usize> {
     let mut best: BTreeMap<GroupId, (usize, &Holding)> = BTreeMap::new();
     for (at, survivor) in survivors.iter().enumerate() {
         for holding in &survivor.groups {
-            let rank = |holding: &Holding| (holding.last, holding.is_whole());
-            match best.get(&holding.group) {
+            let rank = |holding: &Holding| (holding.held.last, holding.is_whole());
+            match best.get(&holding.held.group) {
                 Some((_, other)) if rank(other) >= rank(holding) => {}
-                _ => drop(best.insert(holding.group, (at, holding))),
+                _ => drop(best.insert(holding.held.group, (at, holding))),
             }
         }
     }
@@ -237,11 +216,11 @@ pub fn apply(
     };
     for (at, survivor) in survivors.iter().enumerate() {
         let wanted = |group| from.get(&group) == Some(&at);
-        let holdings = survivor.groups.iter().filter(|holding| wanted(holding.group));
+        let holdings = survivor.groups.iter().filter(|holding| wanted(holding.held.group));
         let sources: BTreeSet<u64> = holdings.map(|holding| holding.log).collect();
         for source in sources {
             let found = salvage_log(&survivor.directory, &survivor.manifest, source, machines)?;
-            for salvaged in found.into_iter().filter(|salvaged| wanted(salvaged.group)) {
+            for salvaged in found.into_iter().filter(|salvaged| wanted(salvaged.held.group)) {
                 new.add(salvaged)?;
             }
         }
@@ -286,7 +265,7 @@ struct New<'a> {
 impl New<'_> {
     fn add(&mut self, salvaged: Salvaged) -> Result<(), RecoverError> {
         let Self { config, incarnation, configuration, device, logs, begun } = self;
-        let ShardId(shard) = Router::new(config.cpu.shards.len() as u16).home(salvaged.group);
+        let ShardId(shard) = Router::new(config.cpu.shards.len() as u16).home(salvaged.held.group);
         let log_id = u64::from(shard) + 1;
         let wrap = |error| {
             let directory = config.data_dir.clone();
@@ -317,18 +296,19 @@ fn audit(
 ) -> Result<(), RecoverError> {
     let path = config.data_dir.join(AUDIT_FILE);
     let groups = survivors.iter().enumerate().flat_map(|(at, survivor)| {
-        let taken = survivor.groups.iter().filter(move |it| from.get(&it.group) == Some(&at));
+        let taken = survivor.groups.iter().filter(move |it| from.get(&it.held.group) == Some(&at));
         taken.map(move |holding| (survivor, holding))
     });
     let groups = groups.map(|(survivor, holding)| {
         serde_json::json!({
-            "group": holding.group.get(),
+            "group": holding.held.group.get(),
             "from": survivor.directory.display().to_string(),
             "from_node": survivor.manifest.node.get(),
             "from_incarnation": format!("{:016x}", survivor.manifest.incarnation.get()),
-            "last": {"term": holding.last.term.get(), "index": holding.last.index.get()},
-            "commit": holding.commit.get(),
+            "last": {"term": holding.held.last.term.get(), "index": holding.held.last.index.get()},
+            "commit": holding.held.commit.get(),
             "missing": holding
+                .held
                 .missing
                 .map(|id| serde_json::json!({"term": id.term.get(), "index": id.index.get()})),
         })
@@ -359,22 +339,22 @@ fn audit(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringraft_types::ClusterId;
+    use ringraft_shard::Members;
+    use ringraft_types::{ClusterId, Index, LogId, Term};
 
     fn holding(group: u64, (term, index): (u64, u64), missing: bool) -> Holding {
         let last = LogId::new(Term(term), Index(index));
-        Holding {
+        let held = Held {
             group: GroupId(group),
-            log: 1,
             term: last.term,
             last,
             commit: Index::ZERO,
             snapshot: None,
             unreadable: Vec::new(),
             missing: missing.then_some(last),
-            voters: Vec::new(),
-            state_hash: 0,
-        }
+            members: Members::none(),
+        };
+        Holding { log: 1, held, voters: Vec::new(), state_hash: 0 }
     }
 
     fn survivor(node: u32, groups: Vec<Holding>) -> Survivor {

@@ -5,8 +5,9 @@
 
 use crate::parcel::Parcel;
 use crate::seats::{Seat, Seats};
-use ringraft_net::connection::{Dial, State};
-use ringraft_net::handshake::{Host, RefusalCode, Role};
+use ringraft_net::connection::State;
+use ringraft_net::handshake::{Host, Role};
+use ringraft_net::link_table::LinkTable;
 use ringraft_net::patience::{FRAME_TIME, SEND_TIME};
 use ringraft_net::{Frame, Identity, Inbox, Outbox};
 use ringraft_shard::links::{ConnectionId, Links};
@@ -74,26 +75,6 @@ impl Drop for Socket {
     }
 }
 
-/// Another node's shard, as this one dials it.
-pub struct PeerLink {
-    /// Where it listens, a name or an address. Empty: it isn't dialled.
-    pub address: String,
-    /// When it is dialled, and the connection that came of it.
-    pub dial: Dial,
-    /// Resolution is under way.
-    pub resolving: bool,
-    /// Why the last attempt was refused, to say it once.
-    pub refused: Option<RefusalCode>,
-    /// As whom it was last refused, to say it once.
-    pub shown: Option<Met>,
-}
-
-impl PeerLink {
-    fn new(dial: Dial) -> Self {
-        Self { address: String::new(), dial, resolving: false, refused: None, shown: None }
-    }
-}
-
 /// All sockets of a shard.
 pub struct Wires {
     /// Who we are.
@@ -104,11 +85,7 @@ pub struct Wires {
     generations: Vec<u32>,
     free: Vec<u32>,
     /// The other nodes.
-    pub peers: BTreeMap<NodeId, PeerLink>,
-    /// The same, as those from which snapshots are fetched: dialled when that is wanted.
-    pub pulls: BTreeMap<NodeId, PeerLink>,
-    /// Who fetches snapshots here, by which connection.
-    served: BTreeMap<NodeId, u32>,
+    pub table: LinkTable,
     /// Sockets that the reactor must look at before it submits.
     pub listed: Vec<u32>,
     /// Frames for clients of other shards, by connection.
@@ -143,9 +120,7 @@ impl Wires {
             sockets: Vec::new(),
             generations: Vec::new(),
             free: Vec::new(),
-            peers: BTreeMap::new(),
-            pulls: BTreeMap::new(),
-            served: BTreeMap::new(),
+            table: LinkTable::new(identity.node),
             listed: Vec::new(),
             remote: BTreeMap::new(),
             mesh,
@@ -164,7 +139,7 @@ impl Wires {
     /// # Errors
     /// If the limit of connections is reached. Clients never take the place of peers.
     pub fn accepted(&mut self, fd: OwnedFd, port: Role, now: Ticks) -> Result<u32, OwnedFd> {
-        let others_max = 3 * self.peers.len() + PEER_GREETINGS_MAX;
+        let others_max = 3 * self.table.peers() + PEER_GREETINGS_MAX;
         let seat = match port {
             Role::Client => self.seats.take(),
             Role::Peer | Role::Bulk => None,
@@ -241,6 +216,12 @@ impl Wires {
         }
     }
 
+    /// Where what leaves over a slot is written; it is looked at before the next submission.
+    fn outbox(&mut self, slot: u32) -> Option<&mut Outbox> {
+        self.list(slot);
+        self.get(slot).filter(|socket| !socket.closing).map(|socket| &mut socket.outbox)
+    }
+
     /// How a client on this shard is named.
     pub fn connection_id(&mut self, slot: u32) -> ConnectionId {
         let generation = self.generations[slot as usize];
@@ -258,16 +239,7 @@ impl Wires {
         // Whatever is in flight completes now; an error means it was not connected.
         let _ = rustix::net::shutdown(&socket.fd, rustix::net::Shutdown::Both);
         self.list(slot);
-        if let State::Serve(node) = state
-            && self.served.get(&node) == Some(&slot)
-        {
-            self.served.remove(&node);
-        }
-        if let Some((node, role)) = state.link()
-            && let Some(link) = self.link(node, role)
-        {
-            link.dial.closed(now, slot);
-        }
+        self.table.closed(now, slot, state);
         Some(state)
     }
 
@@ -332,38 +304,22 @@ impl Wires {
 
     /// Whether enough peers are connected to commit anything.
     pub fn has_majority(&self) -> bool {
-        let nodes = self.peers.len() + 1;
-        self.peers_connected() + 1 > nodes / 2
-    }
-
-    /// Peers whose link is up.
-    pub fn peers_connected(&self) -> usize {
-        self.peers.values().filter(|link| link.dial.up.is_some()).count()
-    }
-
-    /// The link to a node, of this kind.
-    pub fn link(&mut self, node: NodeId, role: Role) -> Option<&mut PeerLink> {
-        match role {
-            Role::Bulk => self.pulls.get_mut(&node),
-            _ => self.peers.get_mut(&node),
-        }
+        let nodes = self.table.peers() + 1;
+        self.table.connected() + 1 > nodes / 2
     }
 
     /// A peer fetches snapshots over this slot. An older connection is replaced; its slot is
     /// returned.
     pub fn serves(&mut self, node: NodeId, slot: u32) -> Option<u32> {
         self.get(slot).expect("the slot was just in use").state = State::Serve(node);
-        self.served.insert(node, slot).filter(|&old| old != slot)
+        self.table.serves(node, slot)
     }
 
     /// A link to a peer is up over this slot. An older one is replaced; its slot is returned.
     pub fn link_up(&mut self, node: NodeId, role: Role, slot: u32) -> Option<u32> {
         let socket = self.get(slot).expect("the slot was just in use");
         socket.state = State::linked(node, role);
-        let link = self.link(node, role).expect("only peers get here");
-        link.refused = None;
-        link.shown = None;
-        link.dial.linked(slot)
+        self.table.linked(node, role, slot)
     }
 
     /// Hands what was written for clients of other shards to the mesh. What finds no room waits
@@ -401,45 +357,32 @@ impl Wires {
 
 impl Links for Wires {
     fn know(&mut self, now: Ticks, node: NodeId, address: &str) {
-        let own = self.host.identity.node;
-        for (role, links) in [(Role::Peer, &mut self.peers), (Role::Bulk, &mut self.pulls)] {
-            let link = links.entry(node);
-            let link = link.or_insert_with(|| PeerLink::new(Dial::new(own, node, role)));
-            if link.address != address {
-                link.address = address.to_owned();
-            }
-            if role == Role::Peer || address.is_empty() {
-                link.dial.want(now, !address.is_empty());
-            }
-        }
+        self.table.know(now, node, address);
     }
 
     fn forget(&mut self, now: Ticks, node: NodeId) {
-        self.know(now, node, "");
+        self.table.forget(now, node);
+    }
+
+    fn part(&mut self, now: Ticks, node: NodeId) {
+        for slot in self.table.part(node) {
+            self.close(slot, now);
+        }
     }
 
     fn peer(&mut self, node: NodeId) -> Option<&mut Outbox> {
-        let slot = self.peers.get(&node)?.dial.up?;
-        self.list(slot);
-        let socket = self.get(slot)?;
-        (!socket.closing).then_some(&mut socket.outbox)
+        let slot = self.table.peer(node)?;
+        self.outbox(slot)
     }
 
     fn pull(&mut self, node: NodeId) -> Option<&mut Outbox> {
-        let link = self.pulls.get_mut(&node)?;
-        let Some(slot) = link.dial.up else {
-            let is_known = !link.address.is_empty();
-            link.dial.want(Ticks::ZERO, is_known);
-            return None;
-        };
-        self.list(slot);
-        self.get(slot).filter(|socket| !socket.closing).map(|socket| &mut socket.outbox)
+        let slot = self.table.pull(node)?;
+        self.outbox(slot)
     }
 
     fn serve(&mut self, node: NodeId) -> Option<&mut Outbox> {
-        let &slot = self.served.get(&node)?;
-        self.list(slot);
-        self.get(slot).filter(|socket| !socket.closing).map(|socket| &mut socket.outbox)
+        let slot = self.table.serve(node)?;
+        self.outbox(slot)
     }
 
     fn client(&mut self, connection: ConnectionId) -> Option<&mut Outbox> {

@@ -584,6 +584,8 @@ fn refusals_without_a_quorum() {
         &["init", "--nodes", "a"],
         &["init", "--nodes", "a=h:1,a=h:9"],
         &["init", "--nodes", "a=h:7400,b=h:7401"],
+        &["init", "--nodes", "a=h:7400", "--join", "b=h:7410"],
+        &["init", "--nodes", "a=h:7400", "--number", "4"],
     ] {
         let said = ringraft(args).exits(2);
         assert!(said.err.starts_with("error: "), "{said:?}");

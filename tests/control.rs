@@ -74,6 +74,7 @@ impl ShardFeed for FakeFeed {
             applied: Index(75),
             is_halted: false,
             kept: vec![KeptSnapshot { file, last, bytes: 8192, is_named: true }],
+            unreadable: 0,
             activity: SnapshotActivity::Taking,
             written: 4096,
             install: None,

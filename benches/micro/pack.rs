@@ -4,21 +4,14 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{ClusterId, GroupId, Incarnation, Index, NodeId, Term, Ticks};
 use ringraft_wal::device::memory::MemoryDevice;
-use ringraft_wal::{Log, LogSettings, Recovery, RecoveryStep};
+use ringraft_wal::{Log, LogSettings, Recovery};
 
 const ENTRIES: u64 = 1_000;
 
 fn open(device: &mut MemoryDevice) -> Log {
     let mut settings = LogSettings::new(ClusterId(1), NodeId(1), Incarnation(1), 1);
     settings.segment_bytes = 1 << 30;
-    let mut recovery = Recovery::new(settings);
-    loop {
-        match recovery.turn(Ticks(1), device) {
-            RecoveryStep::Working => {}
-            RecoveryStep::Done(done) => return done.0,
-            RecoveryStep::Failed(error) => panic!("an empty disk can be recovered: {error}"),
-        }
-    }
+    Recovery::run(settings, device).expect("an empty disk can be recovered").0
 }
 
 fn pack(criterion: &mut Criterion) {

@@ -1,7 +1,7 @@
 //! How numbers and fixed structs go into archives and come out: the one place that knows rkyv's
 //! writers and validators. What is written is decided in `wire.rs`.
 
-use ringraft_types::{GroupId, Index, Sequence, Term, Ticks};
+use ringraft_types::{GroupId, Incarnation, Index, NodeId, Sequence, Term, Ticks};
 use rkyv::api::low::{LowSerializer, LowValidator};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::Failure;
@@ -41,7 +41,17 @@ macro_rules! travels {
     )*};
 }
 
-travels!(GroupId, Term, Index, Sequence, Ticks);
+travels!(GroupId, Term, Index, Sequence, Ticks, Incarnation);
+
+impl Travels for NodeId {
+    type Wire = u32;
+    fn to_wire(self) -> u32 {
+        self.0
+    }
+    fn from_wire(wire: u32_ule) -> Self {
+        Self(wire.to_native())
+    }
+}
 
 impl Travels for u64 {
     type Wire = u64;

@@ -1,5 +1,5 @@
-//! What a connection of a shard is, from the greeting to its end, and when one is made. The hot lane's sockets and the
-//! simulator's go by this.
+//! What a connection of a shard is, from the greeting to its end, and when one is made. The hot
+//! lane's sockets and the simulator's go by this.
 
 use crate::handshake::{Hello, Role};
 use crate::patience::{DIAL_PAUSE, DIAL_TIME, FRAME_TIME, GREETING_TIME, SECOND_DIAL};
@@ -114,6 +114,11 @@ impl Dial {
     /// Not before this instant.
     pub fn postpone(&mut self, until: Ticks) {
         self.next = until;
+    }
+
+    /// The slots of its connections: the one in use, and the one that is being made.
+    pub fn slots(&self) -> impl Iterator<Item = u32> + use<> {
+        self.up.into_iter().chain(self.dialing)
     }
 
     /// It is dialled over this slot.

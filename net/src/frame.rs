@@ -19,7 +19,7 @@
 //! body's checksum before the body is looked at.
 
 use ringraft_types::bytes::{u16_at, u32_at, u64_at, u128_at};
-use ringraft_types::limits::{FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES};
+use ringraft_types::limits::{ADDRESS_BYTES_MAX, FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES};
 use ringraft_types::{ClusterId, GroupId, Incarnation, NodeId};
 
 use crate::error::FrameError;
@@ -52,6 +52,10 @@ pub enum Kind {
     RepairAsk = 7,
     /// Its answer: a head (`wire::RepairAnswer`), then records.
     RepairAnswer = 8,
+    /// "Is this node a member as this life of it?" (`wire::Life`).
+    LifeAsk = 9,
+    /// Where it is: a head (`wire::Life`), then groups.
+    LifeAnswer = 10,
     /// A client's writes to one group (`client_wire::Writes`).
     Writes = 16,
     /// A client's reads of one group (`client_wire::Reads`).
@@ -96,6 +100,8 @@ impl Kind {
             6 => Self::Install,
             7 => Self::RepairAsk,
             8 => Self::RepairAnswer,
+            9 => Self::LifeAsk,
+            10 => Self::LifeAnswer,
             16 => Self::Writes,
             17 => Self::Reads,
             18 => Self::Replies,
@@ -116,7 +122,7 @@ impl Kind {
     }
 
     /// Whether frames of this kind go before those that wait (`outbox.rs`): all between peers but
-    /// appends and what is like them, records asked for. They keep their order among themselves.
+    /// appends and what may be as long, answers to questions. They keep their order among themselves.
     pub(crate) const fn is_urgent(self) -> bool {
         matches!(
             self,
@@ -126,6 +132,7 @@ impl Kind {
                 | Self::Ballot
                 | Self::Install
                 | Self::RepairAsk
+                | Self::LifeAsk
         )
     }
 
@@ -137,12 +144,14 @@ impl Kind {
             | Self::Append
             | Self::AppendReplies
             | Self::RepairAnswer
+            | Self::LifeAnswer
             | Self::Writes
             | Self::Reads
             | Self::Replies
             | Self::StatusReply => FRAME_BODY_BYTES_MAX,
+            Self::Install => 36 + ADDRESS_BYTES_MAX,
             Self::Ballot
-            | Self::Install
+            | Self::LifeAsk
             | Self::SnapshotAsk
             | Self::SnapshotOffer
             | Self::ChunkAsk => 64,

@@ -293,6 +293,8 @@ pub enum Refusal {
     Unfit = 9,
     /// Of those that would vote, no majority answers and has caught up.
     NoReadyMajority = 10,
+    /// A new member was known before, and which life of it is meant can't be told.
+    WhichLife = 11,
 }
 
 impl Refusal {
@@ -309,6 +311,7 @@ impl Refusal {
             8 => Self::Unreachable,
             9 => Self::Unfit,
             10 => Self::NoReadyMajority,
+            11 => Self::WhichLife,
             _ => return None,
         })
     }
@@ -328,6 +331,7 @@ impl Refusal {
             Self::Unreachable => "see that it runs, and that the others reach its peer address",
             Self::Unfit => "repair it, or take another node",
             Self::NoReadyMajority => "see that the voters run, and wait until they have caught up",
+            Self::WhichLife => "start it first, or name the incarnation of its data directory",
         }
     }
 }

@@ -6,7 +6,7 @@
 //! A body is validated once, by the function that opens it ([`beats`], [`append`], ...); what it
 //! returns can be read without further checks.
 
-use ringraft_types::limits::FRAME_BODY_BYTES_MAX;
+use ringraft_types::limits::{ADDRESS_BYTES_MAX, FRAME_BODY_BYTES_MAX};
 use ringraft_types::{GroupId, Index, LogId, Term, Ticks};
 use rkyv::{Archive, Serialize};
 
@@ -101,8 +101,9 @@ fixed! {
 }
 
 fixed! {
-    /// "Your log ends before mine begins"; the group is in the frame's header.
-    InstallItem, InstallItemWire, ArchivedInstallItemWire, 32 {
+    /// "Your log ends before mine begins"; the group is in the frame's header. The bytes after it
+    /// are the address at which the sender's peers reach it, for a follower that never heard of it.
+    InstallItem, InstallItemWire, ArchivedInstallItemWire, 36 {
         /// The leader's term.
         term: Term,
         /// The term of the entry after which the leader's log begins.
@@ -111,11 +112,15 @@ fixed! {
         base_index: Index,
         /// The leader's commit index.
         commit: Index,
+        /// Of the address that follows, bytes.
+        address_bytes: u32,
     }
 }
 
+mod lives;
 mod repair;
 
+pub use lives::{LIFE_ITEMS_MAX, Life, LifeItem, life_answer, life_ask};
 pub use repair::{
     ASK_RUNS_MAX, AnswerState, RepairAnswer, RepairAsk, RunItem, repair_answer, repair_ask,
 };
@@ -276,9 +281,18 @@ impl Ballot {
 }
 
 impl InstallItem {
-    /// Writes it as one frame.
-    pub fn write(&self, out: &mut Outbox, group: GroupId, sender: Identity) {
-        write_archive(out, Kind::Install, group, sender, &self.to_wire());
+    /// Writes it as one frame, with the address at which the sender's peers reach it, or none: its
+    /// length is put into the item.
+    ///
+    /// # Panics
+    /// If the address is over [`ADDRESS_BYTES_MAX`].
+    pub fn write(&self, out: &mut Outbox, group: GroupId, sender: Identity, address: &[u8]) {
+        assert!(address.len() <= ADDRESS_BYTES_MAX, "an address is over the limit");
+        let item = Self { address_bytes: address.len() as u32, ..*self };
+        let mut writer = FrameWriter::begin(out, Kind::Install, group, sender);
+        archive(&mut writer, &item.to_wire());
+        writer.extend(address);
+        writer.finish();
     }
 }
 
@@ -379,13 +393,24 @@ pub fn ballot(frame: &Frame<'_>) -> Result<Ballot, WireError> {
     Ok(Ballot { kind, term: item.term, last, granted: item.granted })
 }
 
-/// Opens the body of an `Install` frame.
+/// Opens the body of an `Install` frame: the item, and the sender's address, of at most
+/// [`ADDRESS_BYTES_MAX`] bytes.
 ///
 /// # Errors
 /// If it isn't one.
-pub fn install(frame: &Frame<'_>) -> Result<InstallItem, WireError> {
-    let archived: &ArchivedInstallItemWire = access_fixed(frame, Kind::Install, frame.body)?;
-    Ok(InstallItem::from_wire(archived))
+pub fn install<'a>(frame: &Frame<'a>) -> Result<(InstallItem, &'a [u8]), WireError> {
+    let length = frame.body.len();
+    let (item, address) = frame
+        .body
+        .split_at_checked(size_of::<ArchivedInstallItemWire>())
+        .ok_or(WireError::Archive { kind: Kind::Install, length })?;
+    let archived: &ArchivedInstallItemWire = access_fixed(frame, Kind::Install, item)?;
+    let item = InstallItem::from_wire(archived);
+    if item.address_bytes as usize != address.len() || address.len() > ADDRESS_BYTES_MAX {
+        let value = u64::from(item.address_bytes);
+        return Err(WireError::Field { kind: Kind::Install, field: "address_bytes", value });
+    }
+    Ok((item, address))
 }
 
 /// Names the layout of everything above: two builds with different hashes don't talk.
@@ -400,7 +425,10 @@ pub const fn layout_hash() -> u64 {
         repair::LAYOUTS[0],
         repair::LAYOUTS[1],
         repair::LAYOUTS[2],
+        lives::LAYOUTS[0],
+        lives::LAYOUTS[1],
         "Beats,BeatReplies,AppendReplies=disk_wait:u64,items:vec32@end",
+        "Install=item,address@end",
         SnapshotAsk::LAYOUT,
         SnapshotOffer::LAYOUT,
         ChunkAsk::LAYOUT,

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use ringraft_net::frame::FrameHeader;
 use ringraft_net::wire::{self, AppendHead, AppendReplyItem, Ballot, BallotKind, InstallItem};
-use ringraft_net::wire::{AnswerState, RepairAnswer, RepairAsk, RunItem};
+use ringraft_net::wire::{AnswerState, Life, LifeItem, RepairAnswer, RepairAsk, RunItem};
 use ringraft_net::wire::{AppendReplies, BeatItem, BeatReplies, BeatReplyItem, Beats};
 use ringraft_net::{Frame, Identity, Inbox, Kind, Outbox, WireError};
 use ringraft_types::{ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Term, Ticks};
@@ -14,6 +14,12 @@ const SENDER: Identity =
 const ASK: RepairAsk = RepairAsk { round: 7, last: Index(9) };
 const RUNS: [RunItem; 2] =
     [RunItem { first: Index(3), term: Term(1) }, RunItem { first: Index(5), term: Term(2) }];
+
+const LIFE: Life = Life { node: NodeId(4), life: Incarnation(0x384) };
+const LIFE_ITEMS: [LifeItem; 2] = [
+    LifeItem { group: GroupId(1), index: Index(7) },
+    LifeItem { group: GroupId(2), index: Index(8) },
+];
 
 fn answer(state: AnswerState, count: u32) -> RepairAnswer {
     RepairAnswer { round: 7, first: Index(3), count, state }
@@ -64,7 +70,13 @@ fn reply(group: u64) -> AppendReplyItem {
 }
 
 fn install() -> InstallItem {
-    InstallItem { term: Term(5), base_term: Term(4), base_index: Index(3), commit: Index(6) }
+    InstallItem {
+        term: Term(5),
+        base_term: Term(4),
+        base_index: Index(3),
+        commit: Index(6),
+        address_bytes: 0,
+    }
 }
 
 /// Everything that is written in one outbox comes out as it was; as long as it is little, appends
@@ -89,10 +101,12 @@ fn round_trips() {
     let last = LogId::new(Term(3), Index(4));
     let vote = Ballot { kind: BallotKind::Vote, term: Term(5), last, granted: false };
     vote.write(&mut outbox, GroupId(6), SENDER);
-    install().write(&mut outbox, GroupId(7), SENDER);
+    install().write(&mut outbox, GroupId(7), SENDER, b"a:1");
     ASK.write(&mut outbox, GroupId(8), SENDER, &RUNS);
     answer(AnswerState::Here, 2).write(&mut outbox, GroupId(8), SENDER, b"records");
     answer(AnswerState::Lacks, 0).write(&mut outbox, GroupId(8), SENDER, b"");
+    LIFE.ask(&mut outbox, SENDER);
+    LIFE.answer(&mut outbox, SENDER, &LIFE_ITEMS);
 
     let mut inbox = carry(&mut outbox);
     let frame = inbox.next_frame().expect("intact").expect("whole");
@@ -102,6 +116,8 @@ fn round_trips() {
     assert_eq!(wire::repair_answer(&frame), Ok((answer(AnswerState::Here, 2), &b"records"[..])));
     let frame = inbox.next_frame().expect("intact").expect("whole");
     assert_eq!(wire::repair_answer(&frame), Ok((answer(AnswerState::Lacks, 0), &b""[..])));
+    let frame = inbox.next_frame().expect("intact").expect("whole");
+    assert_eq!(wire::life_answer(&frame), Ok((LIFE, LIFE_ITEMS.to_vec())));
     let frame = inbox.next_frame().expect("intact").expect("whole");
     let view = wire::beats(&frame).expect("beats");
     assert_eq!(view.disk_wait(), Ticks(77));
@@ -117,10 +133,16 @@ fn round_trips() {
     let frame = inbox.next_frame().expect("intact").expect("whole");
     assert_eq!((frame.header.group, wire::ballot(&frame)), (GroupId(6), Ok(vote)));
     let frame = inbox.next_frame().expect("intact").expect("whole");
-    assert_eq!((frame.header.group, wire::install(&frame)), (GroupId(7), Ok(install())));
+    let installs = wire::install(&frame);
+    assert_eq!(
+        (frame.header.group, installs),
+        (GroupId(7), Ok((InstallItem { address_bytes: 3, ..install() }, &b"a:1"[..])))
+    );
     let frame = inbox.next_frame().expect("intact").expect("whole");
     let asked = wire::repair_ask(&frame).expect("a question");
     assert_eq!((frame.header.group, asked), (GroupId(8), (ASK, RUNS.to_vec())));
+    let frame = inbox.next_frame().expect("intact").expect("whole");
+    assert_eq!(wire::life_ask(&frame), Ok(LIFE));
     assert_eq!(inbox.next_frame(), Ok(None));
 }
 
@@ -156,9 +178,11 @@ fn golden_bytes() {
     let last = LogId::new(Term(3), Index(4));
     let ballot = Ballot { kind: BallotKind::PreVoteReply, term: Term(5), last, granted: true };
     ballot.write(&mut outbox, GroupId(1), SENDER);
-    install().write(&mut outbox, GroupId(1), SENDER);
+    install().write(&mut outbox, GroupId(1), SENDER, b"");
     ASK.write(&mut outbox, GroupId(1), SENDER, &RUNS);
     answer(AnswerState::Here, 1).write(&mut outbox, GroupId(1), SENDER, b"r");
+    LIFE.ask(&mut outbox, SENDER);
+    LIFE.answer(&mut outbox, SENDER, &LIFE_ITEMS);
     let mut inbox = carry(&mut outbox);
     let mut next = || hex(inbox.next_frame().expect("intact").expect("whole").body);
     assert_eq!(
@@ -167,6 +191,9 @@ fn golden_bytes() {
          72"
     );
     assert_eq!(next(), "07000000000000000300000000000000010000000100000072");
+    let life = "040000008403000000000000";
+    let groups = "0100000000000000070000000000000002000000000000000800000000000000";
+    assert_eq!(next(), [life, groups].concat());
     assert_eq!(
         next(),
         "0100000000000000020000000000000003000000000000000400000000000000\
@@ -179,13 +206,14 @@ fn golden_bytes() {
          bb00000000000000bfffffff01000000"
     );
     assert_eq!(next(), "0200000001050000000000000003000000000000000400000000000000");
-    assert_eq!(next(), "0500000000000000040000000000000003000000000000000600000000000000");
+    assert_eq!(next(), "050000000000000004000000000000000300000000000000060000000000000000000000");
     assert_eq!(
         next(),
         "07000000000000000900000000000000\
          0300000000000000010000000000000005000000000000000200000000000000"
     );
-    assert_eq!(wire::layout_hash(), 6_909_406_808_379_807_246);
+    assert_eq!(next(), life);
+    assert_eq!(wire::layout_hash(), 18_306_457_868_376_308_817);
 }
 
 /// Bodies that are no archives are refused with the kind, whatever their length.
@@ -197,10 +225,12 @@ fn wrong_bodies_are_refused() {
         assert!(wire::beat_replies(&frame_of(Kind::BeatReplies, &body)).is_err());
         assert!(wire::append_replies(&frame_of(Kind::AppendReplies, &body)).is_err());
         assert!(wire::ballot(&frame_of(Kind::Ballot, &body)).is_err());
-        // Any 32 bytes are four numbers: the protocol judges them.
-        assert_eq!(wire::install(&frame_of(Kind::Install, &body)).is_ok(), length == 32);
+        assert!(wire::install(&frame_of(Kind::Install, &body)).is_err());
         assert_eq!(wire::repair_ask(&frame_of(Kind::RepairAsk, &body)).is_ok(), length == 32);
         assert!(wire::repair_answer(&frame_of(Kind::RepairAnswer, &body)).is_err());
+        assert_eq!(wire::life_ask(&frame_of(Kind::LifeAsk, &body)).is_ok(), length == 12);
+        let is_answer = length % 16 == 12;
+        assert_eq!(wire::life_answer(&frame_of(Kind::LifeAnswer, &body)).is_ok(), is_answer);
         if length < 40 {
             let error = wire::append(&frame_of(Kind::Append, &body)).expect_err("too short");
             assert!(matches!(error, WireError::Short { kind: Kind::Append, .. }));
@@ -270,7 +300,7 @@ fn bodies_are_exactly_their_archives() {
         let last = LogId::new(Term(3), Index(4));
         let vote = Ballot { kind: BallotKind::Vote, term: Term(5), last, granted: false };
         vote.write(&mut outbox, GroupId(6), SENDER);
-        install().write(&mut outbox, GroupId(7), SENDER);
+        install().write(&mut outbox, GroupId(7), SENDER, b"a:1");
         let mut inbox = carry(&mut outbox);
         for (kind, open) in opens {
             let body = inbox.next_frame().expect("intact").expect("whole").body.to_vec();
@@ -303,6 +333,8 @@ proptest! {
         let _ = wire::install(&frame_of(Kind::Install, &body));
         let _ = wire::repair_ask(&frame_of(Kind::RepairAsk, &body));
         let _ = wire::repair_answer(&frame_of(Kind::RepairAnswer, &body));
+        let _ = wire::life_ask(&frame_of(Kind::LifeAsk, &body));
+        let _ = wire::life_answer(&frame_of(Kind::LifeAnswer, &body));
         let _ = wire::append(&frame_of(Kind::Append, &body));
     }
 }

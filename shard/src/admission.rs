@@ -38,8 +38,10 @@ pub enum PeerAdmission {
     /// This node's is: the peer met it in a start that it lacks. No group of the shard takes part
     /// any more.
     Forgot,
-    /// It isn't a member, or it is this node itself.
-    NotAMember,
+    /// It carries this node's own number.
+    Itself,
+    /// No group names it, and so many of those are connected that it must try again.
+    Full,
 }
 
 impl PeerAdmission {
@@ -51,7 +53,8 @@ impl PeerAdmission {
             Self::WrongIncarnation { .. } => Some((RefusalCode::WrongIncarnation, None)),
             Self::RolledBack { known } => Some((RefusalCode::RolledBack, Some(known))),
             Self::Forgot => Some((RefusalCode::RolledBack, None)),
-            Self::NotAMember => Some((RefusalCode::WrongNode, None)),
+            Self::Itself => Some((RefusalCode::WrongNode, None)),
+            Self::Full => Some((RefusalCode::Busy, None)),
         }
     }
 }
@@ -95,16 +98,22 @@ impl<D: Device, L: Links> Shard<D, L> {
         node: NodeId,
         greeting: Greeting,
     ) -> Result<PeerAdmission, ShardError> {
-        let is_own = node == self.settings.identity.node;
-        if is_own || !self.peers.contains_key(&node) && !self.take_back(now, node) {
-            return Ok(PeerAdmission::NotAMember);
+        if node == self.settings.identity.node {
+            return Ok(PeerAdmission::Itself);
+        }
+        if !self.let_in(now, node) {
+            return Ok(PeerAdmission::Full);
         }
         let Greeting { from, met } = greeting;
+        let mut is_vouched = false;
         if let Some(known) = self.life(node) {
             let is_other = known != from.incarnation;
             #[cfg(ringraft_plant)]
             let is_other = is_other && !planted(Plant::IncarnationUnchecked);
             if is_other {
+                is_vouched = self.is_vouched_for(now, node, from.incarnation);
+            }
+            if is_other && !is_vouched {
                 return Ok(PeerAdmission::WrongIncarnation { known });
             }
         }
@@ -122,7 +131,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         if self.has_forgotten(now, node, met)? || self.is_rolled_back {
             return Ok(PeerAdmission::Forgot);
         }
-        self.peers.get_mut(&node).expect("it was just found").greeted = Some(from);
+        let peer = self.peers.get_mut(&node).expect("it was just found");
+        (peer.greeted, peer.is_vouched) = (Some(from), is_vouched);
         Ok(PeerAdmission::Welcome)
     }
 
@@ -202,9 +212,7 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     fn silence(&mut self, now: Ticks, slot: usize) -> Result<(), ShardError> {
         // What is encoded already is handed over first: its writers are told "unknown".
-        if !self.groups[slot].proposals.is_empty() {
-            self.propose(now, slot)?;
-        }
+        self.propose(now, slot)?;
         // It leads no more, and whoever reads or writes here is told so.
         self.step(now, slot, Input::Damaged, Carried::Cache)?;
         let group = &mut self.groups[slot];

@@ -461,6 +461,11 @@ impl Group {
 
     /// The machine's and the sessions' hash as one.
     pub(crate) fn state_hash(&self) -> u64 {
-        self.machine.state_hash() ^ self.sessions.state_hash().rotate_left(32)
+        state_hash(&*self.machine, &self.sessions)
     }
+}
+
+/// The hash of a state.
+pub(crate) fn state_hash(machine: &dyn StateMachine, sessions: &Sessions) -> u64 {
+    machine.state_hash() ^ sessions.state_hash().rotate_left(32)
 }

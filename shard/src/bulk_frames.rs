@@ -11,7 +11,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// Whether a peer may fetch snapshots here, or give some: only a node that is linked as a peer,
     /// in the same start. Who it is was judged there.
     pub fn admit_bulk(&self, node: NodeId, from: Met) -> bool {
-        self.peers.get(&node).is_some_and(|peer| peer.is_up() && peer.met == Some(from))
+        self.peers.get(&node).is_some_and(|peer| peer.is_up() && peer.greeted == Some(from))
     }
 
     /// Takes a frame of a peer that asks for snapshots, or answers.

@@ -85,7 +85,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         Ok(Ok(()))
     }
 
-    pub(crate) fn is_elsewhere(&self, group: GroupId) -> bool {
+    fn is_elsewhere(&self, group: GroupId) -> bool {
         self.router.home(group) != self.settings.shard && self.settings.groups.contains(&group)
     }
 
@@ -96,15 +96,28 @@ impl<D: Device, L: Links> Shard<D, L> {
         requests: &Requests<'_>,
     ) {
         let group = frame.header.group;
-        let status = if !self.is_elsewhere(group) {
-            Status::NoSuchGroup
-        } else if self.links.forward(self.router.home(group), from, frame) {
-            return;
-        } else {
-            self.metrics.refused_busy += requests.len() as u64;
-            Status::Busy
-        };
-        self.refuse_all(from, group, requests, status, NodeId::ZERO);
+        if let Some(status) = self.forward(from, frame, requests.len() as u64) {
+            self.refuse_all(from, group, requests, status, NodeId::ZERO);
+        }
+    }
+
+    /// Gives a frame of a group that isn't here, with so many requests, to the shard where it is.
+    /// Returns why not, if it can't be.
+    pub(crate) fn forward(
+        &mut self,
+        from: ConnectionId,
+        frame: &Frame<'_>,
+        requests: u64,
+    ) -> Option<Status> {
+        let group = frame.header.group;
+        if !self.is_elsewhere(group) {
+            return Some(Status::NoSuchGroup);
+        }
+        let is_gone = self.links.forward(self.router.home(group), from, frame);
+        if !is_gone {
+            self.metrics.refused_busy += requests;
+        }
+        (!is_gone).then_some(Status::Busy)
     }
 
     /// Why the group takes no requests now, if so.
@@ -282,9 +295,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
         for at in 0..self.touched.len() {
             let slot = self.touched[at];
-            if !self.groups[slot].proposals.is_empty() {
-                self.propose(now, slot)?;
-            }
+            self.propose(now, slot)?;
         }
         Ok(())
     }
@@ -304,9 +315,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             if self.groups[slot].is_muted {
                 continue;
             }
-            if !self.groups[slot].proposals.is_empty() {
-                self.propose(now, slot)?;
-            }
+            self.propose(now, slot)?;
             let mut output = std::mem::take(&mut self.scratch.output);
             output.clear();
             self.groups[slot].raft.flush_reads(now, &mut output);
@@ -318,7 +327,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         Ok(())
     }
 
+    /// Hands over the writes of a group that were encoded and wait, if there are any.
     pub(crate) fn propose(&mut self, now: Ticks, slot: usize) -> Result<(), ShardError> {
+        if self.groups[slot].proposals.is_empty() {
+            return Ok(());
+        }
         let mut proposals = std::mem::take(&mut self.groups[slot].proposals);
         let count = proposals.len() as u64;
         self.unproposed_bytes -= proposals.iter().map(|&bytes| bytes as usize).sum::<usize>();

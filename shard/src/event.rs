@@ -97,7 +97,7 @@ pub enum ShardEvent {
         /// The newest entry that the node may have promised: it votes as if it held it.
         promised: LogId,
     },
-    /// What a group lost to rot came again from its leader and is durable: it serves again.
+    /// What a group lost to rot came again from others and is durable: it serves again.
     Repaired {
         /// The group.
         group: GroupId,
@@ -111,7 +111,7 @@ pub enum ShardEvent {
         /// Where, and why.
         error: ReadError,
     },
-    /// What couldn't be read is durable again, in another place.
+    /// What couldn't be read, or was missing at the start, is durable again, in another place.
     Mended {
         /// The group.
         group: GroupId,
@@ -122,8 +122,8 @@ pub enum ShardEvent {
         /// How many there were.
         entries: u64,
     },
-    /// No peer that could be asked holds what can't be read here; it is asked for again, ever more
-    /// seldom.
+    /// No peer that could be asked holds what can't be read here, or is missing; it is asked for
+    /// again, ever more seldom.
     NotMended {
         /// The group.
         group: GroupId,
@@ -172,7 +172,8 @@ pub enum ShardEvent {
         /// Why not.
         error: SnapshotError,
     },
-    /// A snapshot that was durable can't be loaded: an older one is, or the group is damaged.
+    /// A snapshot that was durable can't be read. While the node runs another one is taken; a start
+    /// goes by an older one, or the group is damaged.
     SnapshotUnreadable {
         /// The group.
         group: GroupId,
@@ -217,13 +218,15 @@ pub enum ShardEvent {
         /// Whether this node is one of them, or votes until a change ends.
         is_member: bool,
     },
-    /// The log was read through.
+    /// The log and the snapshots were read through.
     Scrubbed {
         /// What was read.
         bytes: u64,
-        /// Blocks that aren't as they were written.
+        /// Blocks of the log that aren't as they were written.
         rotten: u64,
-        /// From the first block to the last.
+        /// Snapshots that aren't.
+        rotten_snapshots: u64,
+        /// From the first block to the last chunk.
         took: Ticks,
     },
     /// The disk is full, or no longer.

@@ -3,9 +3,10 @@
 use crate::links::ConnectionId;
 use crate::machine::StateMachine;
 use crate::members::Book;
+use crate::repair::Holes;
 use crate::session::Sessions;
 use ringraft_raft::{Raft, RoleKind, output::Gated};
-use ringraft_types::{GroupId, Index, LogId, NodeId, Sequence, Ticks};
+use ringraft_types::{GroupId, Index, LogId, NodeId, Sequence, Term, Ticks};
 use ringraft_wal::{NamedSnapshot, SnapshotHead};
 use std::collections::{BTreeSet, VecDeque};
 
@@ -70,11 +71,16 @@ pub(crate) struct Group {
     pub(crate) applied: Index,
     /// Everything up to here is committed, as the protocol told.
     pub(crate) committed: Index,
+    /// How long the log was, in bytes written since the start, when it was told last what is
+    /// committed.
+    pub(crate) commit_noted_at: u64,
     pub(crate) halt: Option<Halt>,
     /// Who waits for the group was told that it halts.
     pub(crate) halt_told: bool,
     /// It may have promised what rot or an older copy took: it takes no part in the protocol at all.
     pub(crate) is_muted: bool,
+    /// What a start found missing and what lies behind it, as long as the log is as it was then.
+    pub(crate) holes: Option<Box<Holes>>,
     /// Writes proposed here, ascending by index.
     pub(crate) waiting: VecDeque<Waiting>,
     pub(crate) waiting_bytes: usize,
@@ -134,9 +140,11 @@ impl Group {
             sessions: Sessions::new(),
             applied: Index::ZERO,
             committed: Index::ZERO,
+            commit_noted_at: 0,
             halt,
             halt_told: false,
             is_muted: false,
+            holes: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             proposals: Vec::new(),
@@ -159,6 +167,23 @@ impl Group {
             apply_listed: false,
             touched: false,
         }
+    }
+
+    /// The newest entry that this node promised, as far as it knows the log: that may be missing.
+    pub(crate) fn promised(&self) -> Index {
+        self.holes.as_ref().map_or(self.raft.last(), |holes| holes.last().index)
+    }
+
+    /// The term of an entry, also of one behind what a start found missing, where it may be zero:
+    /// not known.
+    pub(crate) fn term_at(&self, index: Index) -> Option<Term> {
+        let holes = self.holes.as_ref().filter(|_| index > self.raft.last());
+        holes.map_or_else(|| self.raft.term_at(index), |holes| holes.term_at(index))
+    }
+
+    /// Whether the configuration of a committed entry isn't applied here, nor one after it.
+    pub(crate) fn lacks_members_of(&self, index: Index) -> bool {
+        index > self.book.as_of(self.applied).index
     }
 
     /// When the protocol wants its next tick.

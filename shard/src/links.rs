@@ -24,6 +24,9 @@ pub trait Links {
     fn know(&mut self, now: Ticks, node: NodeId, address: &str);
     /// A node isn't dialled any more. A connection that it has stays.
     fn forget(&mut self, now: Ticks, node: NodeId);
+    /// A node is no peer any more: what there is of connections to it is closed, and nothing of it
+    /// is kept.
+    fn part(&mut self, now: Ticks, node: NodeId);
     /// Where frames for the same shard of a peer are written; `None` while the link is down.
     fn peer(&mut self, node: NodeId) -> Option<&mut Outbox>;
     /// Where this shard asks the same shard of a peer for snapshots. `None` while there is no such

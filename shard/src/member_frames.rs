@@ -41,18 +41,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         let (call, ask) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                return Ok(Err(FrameRefusal::Malformed { kind, what: error.to_string() }));
+                return Ok(Err(FrameRefusal::malformed(kind, error)));
             }
         };
         let Some(&slot) = self.slots.get(&group) else {
-            let status = if !self.is_elsewhere(group) {
-                Status::NoSuchGroup
-            } else if self.links.forward(self.router.home(group), from, frame) {
-                return Ok(Ok(()));
-            } else {
-                self.metrics.refused_busy += 1;
-                Status::Busy
-            };
+            let Some(status) = self.forward(from, frame, 1) else { return Ok(Ok(())) };
             let (reply, sender) =
                 (MembersReply::refusal(call, status, NodeId::ZERO), self.settings.identity);
             if let Some(outbox) = self.links.client(from) {
@@ -120,6 +113,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             ChangeRefused::Unreachable { .. } => Refusal::Unreachable,
             ChangeRefused::Unfit { .. } => Refusal::Unfit,
             ChangeRefused::NoReadyMajority { .. } => Refusal::NoReadyMajority,
+            ChangeRefused::WhichLife { .. } => Refusal::WhichLife,
         };
         self.metrics.refused_other += 1;
         let (status, sentence) = (Status::Refused, refused.to_string());

@@ -7,29 +7,35 @@
 //! added (decision 0015).
 //!
 //! Peers are per shard, members per group: a node is a peer as long as a group names it. One that
-//! is named no more stays one until its link is lost, to learn of that, and is let in again if it
-//! comes by itself.
+//! is named no more stays one until its link is lost, to learn of that. Whoever comes by itself is
+//! let in, named or not: one that left may not know it, and one that leads may be a member of which
+//! this node hasn't heard, because nobody but that leader could tell it.
 
 mod book;
 mod change;
+mod lives;
 
 pub use book::Members;
 pub(crate) use book::{Book, Own};
 pub use change::MemberChange;
+pub(crate) use lives::Doubt;
 
 use crate::error::ShardError;
 use crate::event::ShardEvent;
 use crate::links::Links;
-use crate::peer_frames::Carried;
 use crate::shard::{Peer, Shard, ShardSettings};
-use ringraft_raft::{Input, Message, Output, Span};
+use ringraft_raft::{Output, Span};
 use ringraft_types::limits::RECORD_HEADER_BYTES;
-use ringraft_types::{
-    Configuration, GroupId, Incarnation, Index, Member, NodeId, Ticks, Words,
-    record::{self, RecordKind},
-};
+use ringraft_types::record::{self, RecordKind};
+use ringraft_types::{Configuration, GroupId, Index, Member, NodeId, Ticks, Words};
 use ringraft_wal::device::Device;
 use std::collections::BTreeSet;
+
+/// Peers that no group names, at most: more are refused as busy, and dial again.
+const GUESTS_MAX: usize = 64;
+/// As whom so many nodes were met that aren't peers any more is kept: of more, the ones with the
+/// smallest numbers are forgotten, and are then nodes that were never met.
+const STRANGERS_MAX: usize = 256;
 
 impl<D: Device, L: Links> Shard<D, L> {
     /// What every group begins with: the voters that the settings name, as the settings reach them;
@@ -136,6 +142,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             peer.named -= 1;
             if peer.named == 0 {
                 self.links.forget(now, node);
+                self.may_part = true;
             }
         }
         for &node in named.iter().filter(|&&node| node != own) {
@@ -145,53 +152,60 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
     }
 
-    /// Looks whether a group's configurations mean other lives of peers than those that are known.
-    pub(crate) fn check_lives(&mut self, now: Ticks, slot: usize) -> Result<(), ShardError> {
-        let own = self.settings.identity.node;
-        let named = self.groups[slot].named_nodes.clone();
-        for node in named.into_iter().filter(|&node| node != own) {
-            let peer = &self.peers[&node];
-            let met = [peer.met, peer.greeted].map(|met| met.map(|met| met.incarnation));
-            let is_other = |life| met.iter().flatten().any(|&known| known != life);
-            let is_doubtful = |(life, _)| life != Incarnation(0) && is_other(life);
-            if self.groups[slot].book.lives(node).any(is_doubtful) {
-                self.check_life(now, node)?;
-            }
-        }
-        Ok(())
-    }
-
     /// One more group names a node. Where it is reached may be said later, or never: then it comes
     /// by itself.
     fn name_peer(&mut self, now: Ticks, node: NodeId) {
         if !self.peers.contains_key(&node) {
-            let met = self.strangers.remove(&node);
-            self.peers.insert(node, Peer { met, ..Peer::default() });
             self.links.know(now, node, "");
         }
-        self.peers.get_mut(&node).expect("it was just put there").named += 1;
+        self.make_peer(node).named += 1;
+    }
+
+    /// A peer, as whom it was met if it was.
+    fn make_peer(&mut self, node: NodeId) -> &mut Peer {
+        let Self { peers, strangers, .. } = self;
+        let peer = || Peer { met: strangers.remove(&node), ..Peer::default() };
+        peers.entry(node).or_insert_with(peer)
     }
 
     /// Peers without a link that nobody names, and that aren't to add this node either, are
     /// strangers from now on. In the turn after a link was lost: another one may have taken its
     /// place.
-    pub(crate) fn part_from_strangers(&mut self) {
+    pub(crate) fn part_from_strangers(&mut self, now: Ticks) {
         if !std::mem::take(&mut self.may_part) {
             return;
         }
         let seeds = self.seeds();
-        let is_stranger = |node: &NodeId, peer: &Peer| {
-            peer.named == 0 && !peer.connected && peer.awaits.is_none() && !seeds.contains(node)
+        let is_left = |node: &NodeId, peer: &Peer| {
+            peer.named == 0 && !peer.connected && !seeds.contains(node)
         };
-        for (node, parted) in self.peers.extract_if(.., |node, peer| is_stranger(node, peer)) {
-            self.strangers.extend(parted.met.map(|met| (node, met)));
+        // What is on its way to the disk belongs to a peer.
+        self.may_part = self.peers.iter().any(|it| is_left(it.0, it.1) && it.1.awaits.is_some());
+        let is_stranger =
+            |node: &NodeId, peer: &mut Peer| is_left(node, peer) && peer.awaits.is_none();
+        let parted: Vec<(NodeId, Peer)> = self.peers.extract_if(.., is_stranger).collect();
+        for (node, peer) in parted {
+            self.links.part(now, node);
+            self.pull_lost(node);
+            self.strangers.extend(peer.met.map(|met| (node, met)));
+        }
+        while self.strangers.len() > STRANGERS_MAX {
+            self.strangers.pop_first();
         }
     }
 
-    /// A node comes that was a peer once: it may not know that it left.
-    pub(crate) fn take_back(&mut self, now: Ticks, node: NodeId) -> bool {
-        let Some(met) = self.strangers.remove(&node) else { return false };
-        self.peers.insert(node, Peer { met: Some(met), ..Peer::default() });
+    /// A node comes by itself. If it isn't a peer it is let in as a guest, as long as there aren't
+    /// too many. Returns whether it is a peer now.
+    pub(crate) fn let_in(&mut self, now: Ticks, node: NodeId) -> bool {
+        if self.peers.contains_key(&node) {
+            return true;
+        }
+        let seeds = self.seeds();
+        let guests = self.peers.iter().filter(|(id, peer)| peer.named == 0 && !seeds.contains(id));
+        if guests.count() >= GUESTS_MAX {
+            return false;
+        }
+        self.make_peer(node);
         self.links.know(now, node, "");
         self.may_part = true;
         true
@@ -205,14 +219,42 @@ impl<D: Device, L: Links> Shard<D, L> {
         members.map(|member| member.node).filter(|&node| node != own).collect()
     }
 
+    /// They are looked for where the settings say.
+    pub(crate) fn look_for_seeds(&mut self, now: Ticks) {
+        for node in self.seeds() {
+            self.make_peer(node);
+            let address = peer_address(self.words_of_settings(node));
+            self.links.know(now, node, &address);
+        }
+    }
+
     /// Where a node is reached: as the settings say, else as the newest configuration does.
-    fn address_of(&self, slot: usize, node: NodeId) -> Option<String> {
-        let of = |words: Words<'_>| String::from_utf8_lossy(words.addresses.peer).into_owned();
-        let known = of(self.words_of_settings(node));
+    pub(crate) fn address_of(&self, slot: usize, node: NodeId) -> Option<String> {
+        let known = peer_address(self.words_of_settings(node));
         if !known.is_empty() {
             return Some(known);
         }
-        Some(of(self.groups[slot].book.words(node)?)).filter(|address| !address.is_empty())
+        let said = peer_address(self.groups[slot].book.words(node)?);
+        Some(said).filter(|address| !address.is_empty())
+    }
+
+    /// A leader that this node may never have heard of says where it is reached: it is to be asked
+    /// for a snapshot, and that is what would say it else.
+    pub(crate) fn hear_of_address(
+        &mut self,
+        now: Ticks,
+        from: NodeId,
+        group: GroupId,
+        address: &[u8],
+    ) {
+        let Some(&slot) = self.slots.get(&group) else { return };
+        let told = || String::from_utf8_lossy(address).into_owned();
+        let address = self.address_of(slot, from).unwrap_or_else(told);
+        let is_asked = self.groups[slot].install.is_some_and(|(source, _)| source == from);
+        if is_asked && !address.is_empty() {
+            // A guest isn't dialled, also if it is known where it is.
+            self.links.know(now, from, &address);
+        }
     }
 
     /// Where clients reach a member: as the settings say, else as its group's configuration does.
@@ -222,72 +264,13 @@ impl<D: Device, L: Links> Shard<D, L> {
         String::from_utf8_lossy(known).into_owned()
     }
 
-    /// Which life of a node's data directory may speak for it: as the configurations say that
-    /// count, of all groups here, because a node has one link for all of them; else the one that
-    /// was met. `None`: whichever comes first.
-    ///
-    /// A wiped node that is added anew is let in when no group counts its vote any more by what it
-    /// was before.
-    pub(crate) fn life(&self, node: NodeId) -> Option<Incarnation> {
-        let known = self.peers.get(&node).map(|peer| peer.met);
-        let met = known.unwrap_or_else(|| self.strangers.get(&node).copied());
-        let met = met.map(|met| met.incarnation);
-        // What a group says that this node left, nobody tells it any more.
-        let own = self.settings.identity.node;
-        let groups = || self.groups.iter().filter(|group| group.named_nodes.contains(&own));
-        let (mut meant, mut counts_unnamed) = (BTreeSet::new(), false);
-        for (life, is_voter) in groups().flat_map(|group| group.book.lives(node)) {
-            meant.extend((life != Incarnation(0)).then_some(life));
-            counts_unnamed |= is_voter && life == Incarnation(0);
-        }
-        let newest = groups().filter_map(|group| group.book.newest_with(node));
-        let newest = newest.filter_map(|members| {
-            let life = members.life(node).filter(|&life| life != Incarnation(0))?;
-            Some((members.configuration.is_voter(node), life))
-        });
-        let newest = newest.max().map(|(_, life)| life);
-        let is_new = meant.len() == 1 && !(counts_unnamed && met.is_some());
-        let first = newest.or(meant.first().copied());
-        if is_new { first } else { met.or(first) }
-    }
-
-    /// Whether what a peer says is a vote, an acknowledgement or a candidate's word of another life
-    /// than the one that this group means: a link carries all groups, and this one may not know yet
-    /// whom another one has let in. What a leader says is judged by its log.
-    pub(crate) fn is_of_other_life(&self, slot: usize, from: NodeId, message: &Message) -> bool {
-        use Message::{Append, Heartbeat, Install};
-        let meant = self.groups[slot].book.newest().life(from);
-        let Some(meant) = meant.filter(|&life| life != Incarnation(0)) else { return false };
-        let met = self.peers.get(&from).and_then(|peer| peer.met);
-        let is_other = met.is_some_and(|met| met.incarnation != meant);
-        is_other && !matches!(message, Append(_) | Heartbeat { .. } | Install { .. })
-    }
-
     /// Who this node is, for configurations that name it.
     pub(crate) fn own(&self) -> Own {
         let ShardSettings { identity, voters, .. } = &self.settings;
         Own { node: identity.node, life: identity.incarnation, begins: !voters.is_empty() }
     }
+}
 
-    /// Another life of a node's data directory speaks for it from now on: the one before is a
-    /// stranger.
-    fn check_life(&mut self, now: Ticks, node: NodeId) -> Result<(), ShardError> {
-        let Some(life) = self.life(node) else { return Ok(()) };
-        let peer = self.peers.get_mut(&node).expect("who is named is a peer");
-        if peer.met.is_some_and(|met| met.incarnation != life) {
-            peer.met = None;
-        }
-        if peer.greeted.is_some_and(|greeted| greeted.incarnation != life) {
-            // Its next frame is refused, and with it the connection.
-            peer.greeted = None;
-            if std::mem::take(&mut peer.connected) {
-                peer.staged.clear();
-                peer.postponed.clear();
-                for slot in 0..self.groups.len() {
-                    self.step(now, slot, Input::LinkDown(node), Carried::Cache)?;
-                }
-            }
-        }
-        Ok(())
-    }
+fn peer_address(words: Words<'_>) -> String {
+    String::from_utf8_lossy(words.addresses.peer).into_owned()
 }

@@ -96,11 +96,13 @@ pub struct Metrics {
     pub entries_mended: u64,
     /// Entries that peers couldn't read and were given.
     pub entries_lent: u64,
-    /// Bytes of the log that were read to find rot.
+    /// Bytes of the log and of snapshots that were read to find rot.
     pub scrubbed_bytes: u64,
     /// Blocks that were found rotten so.
     pub scrubbed_rotten: u64,
-    /// Times that the whole log was read so.
+    /// Snapshots that were found rotten so.
+    pub scrubbed_rotten_snapshots: u64,
+    /// Times that all of it was read so.
     pub scrub_passes: u64,
     /// Batches of writes that took longer than the threshold of the slow-write log.
     pub slow_writes: u64,
@@ -136,6 +138,7 @@ impl Default for Metrics {
             entries_lent: 0,
             scrubbed_bytes: 0,
             scrubbed_rotten: 0,
+            scrubbed_rotten_snapshots: 0,
             scrub_passes: 0,
             slow_writes: 0,
             stages: std::array::from_fn(|_| histogram()),

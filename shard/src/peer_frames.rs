@@ -93,12 +93,17 @@ impl<D: Device, L: Links> Shard<D, L> {
         if !self.is_sent_by(from, frame) {
             return Ok(Err(FrameRefusal::WrongSender));
         }
-        if self.peers[&from].greeted != self.peers[&from].met {
+        let peer = &self.peers[&from];
+        if peer.greeted != peer.met && !peer.is_vouched {
             self.meet(from)?;
         }
         let peer = self.peers.get_mut(&from).expect("it was just found");
         let is_new = matches!(kind, Kind::Append | Kind::Ballot | Kind::Install);
         if !peer.is_up() || self.is_stopping && is_new {
+            return Ok(Ok(()));
+        }
+        let is_leaders = matches!(kind, Kind::Append | Kind::Beats | Kind::Install);
+        if peer.is_vouched && !is_leaders {
             return Ok(Ok(()));
         }
         let malformed = |error| FrameRefusal::malformed(kind, error);
@@ -178,18 +183,24 @@ impl<D: Device, L: Links> Shard<D, L> {
                 return self.message(now, from, frame.header.group, message);
             }
             Kind::Install => {
-                let InstallItem { term, base_term, base_index, commit } = match wire::install(frame)
-                {
-                    Ok(item) => item,
+                let (item, address) = match wire::install(frame) {
+                    Ok(opened) => opened,
                     Err(error) => return Ok(Err(malformed(error))),
                 };
+                let InstallItem { term, base_term, base_index, commit, .. } = item;
                 let base = LogId::new(base_term, base_index);
                 let message = Message::Install { term, base, commit };
-                return self.message(now, from, frame.header.group, message);
+                let judged = self.message(now, from, frame.header.group, message)?;
+                if judged.is_ok() {
+                    self.hear_of_address(now, from, frame.header.group, address);
+                }
+                return Ok(judged);
             }
             Kind::Append => return self.append_frame(now, from, frame),
             Kind::RepairAsk => return Ok(self.repair_ask(from, frame)),
             Kind::RepairAnswer => return self.repair_answer(now, from, frame),
+            Kind::LifeAsk => return Ok(self.life_ask(from, frame)),
+            Kind::LifeAnswer => return Ok(self.life_answer(frame)),
             kind => return Ok(Err(FrameRefusal::WrongPort { kind })),
         }
         Ok(Ok(()))
@@ -215,7 +226,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         message: Message,
     ) -> Result<Result<(), FrameRefusal>, ShardError> {
         let Some(&slot) = self.slots.get(&group) else { return Ok(Ok(())) };
-        if self.is_of_other_life(slot, from, &message) {
+        if !self.heeds(now, slot, from, &message) {
             return Ok(Ok(()));
         }
         if let Err(breach) = self.groups[slot].raft.judge(from, &message, Entries::default()) {
@@ -241,6 +252,15 @@ impl<D: Device, L: Links> Shard<D, L> {
             let breach = Breach::OutOfReach(head.prev_index.0);
             return Ok(Err(FrameRefusal::Breach { group, breach }));
         }
+        let message = Message::Append(Append {
+            term: head.term,
+            prev: LogId::new(head.prev_term, head.prev_index),
+            commit: head.commit,
+            count: head.count,
+        });
+        if !self.heeds(now, slot, from, &message) {
+            return Ok(Ok(()));
+        }
         let mut heads = std::mem::take(&mut self.scratch.heads);
         let mut offsets = std::mem::take(&mut self.scratch.offsets);
         let first = head.prev_index.next();
@@ -250,12 +270,6 @@ impl<D: Device, L: Links> Shard<D, L> {
         if scanned.is_ok() && heads.len() != head.count as usize {
             scanned = Err(format!("{} records where {} are promised", heads.len(), head.count));
         }
-        let message = Message::Append(Append {
-            term: head.term,
-            prev: LogId::new(head.prev_term, head.prev_index),
-            commit: head.commit,
-            count: head.count,
-        });
         let entries = Entries { heads: &heads, configurations: &configurations };
         let judged = self.groups[slot].raft.judge(from, &message, entries);
         let result = match (scanned, judged) {
@@ -354,8 +368,8 @@ impl<D: Device, L: Links> Shard<D, L> {
             }
             Message::Install { term, base, commit } => {
                 let LogId { term: base_term, index: base_index } = base;
-                let item = InstallItem { term, base_term, base_index, commit };
-                self.install(envelope.to, group, item);
+                let item = InstallItem { term, base_term, base_index, commit, address_bytes: 0 };
+                self.install(slot, envelope.to, item);
             }
             Message::Append(append) => self.send_append(slot, envelope.to, append, carried),
         }
@@ -377,10 +391,12 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     /// Tells a follower to install. What doesn't fit is as good as lost: it is said again.
-    fn install(&mut self, to: NodeId, group: GroupId, item: InstallItem) {
+    fn install(&mut self, slot: usize, to: NodeId, item: InstallItem) {
         let sender = self.settings.identity;
+        let group = self.groups[slot].id;
+        let address = self.address_of(slot, sender.node).unwrap_or_default();
         if let Some(outbox) = self.links.peer(to).filter(|outbox| !outbox.is_urgent_full()) {
-            item.write(outbox, group, sender);
+            item.write(outbox, group, sender, address.as_bytes());
         }
     }
 

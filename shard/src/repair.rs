@@ -1,15 +1,21 @@
 //! A group that lost entries to rot is whole again (decision 0013): those that a start finds missing
-//! come from the group's leader like any others; those that can't be read while the node runs are
-//! asked of the peers, one question at a time, and carried to a new place in the log.
+//! come from the group's leader like any others. If none is there, and also those that can't be read
+//! while the node runs, are asked of the peers, one question at a time, and carried to a new place in
+//! the log.
 //!
 //! ```text
 //!  read finds rot -> Damaged        the group halts, if somebody waits for what was read
 //!                 -> asked          of the leader first, then of the others in turn
 //!                 -> carried        verified, and written again
 //!                 -> durable        when nothing of the rotten blocks is needed: Mended
+//!
+//!  start finds a hole -> asked       unless a leader appends first, or removes
+//!                 -> carried         the last one came: Refilled, the log is as it was
+//!                 -> durable         Repaired
 //! ```
 
 mod ask;
+mod holes;
 mod lend;
 
 use crate::error::ShardError;
@@ -19,6 +25,7 @@ use crate::links::Links;
 use crate::peer_frames::Carried;
 use crate::shard::Shard;
 pub(crate) use ask::Mending;
+pub(crate) use holes::Holes;
 use ringraft_raft::Input;
 use ringraft_types::Ticks;
 use ringraft_wal::ReadError;
@@ -67,6 +74,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     pub(crate) fn repaired(&mut self, slot: usize) {
         let group = &mut self.groups[slot];
         assert!(!group.is_muted, "a group that takes no part isn't stepped");
+        group.holes = None;
         self.metrics.repairs += 1;
         self.events.push(ShardEvent::Repaired { group: group.id, last: group.raft.persisted() });
         // Whatever else it halts for stays.

@@ -6,7 +6,7 @@
 //! everything behind what is known as committed is applied as well: the majority that is gone may
 //! have acknowledged it.
 
-use crate::apply::apply_command;
+use crate::apply::{apply_command, state_hash};
 use crate::machine::StateMachine;
 use crate::members::Members;
 use crate::session::Sessions;
@@ -20,8 +20,8 @@ use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{ConfigurationError, GroupId, Index, LogId, Term, Ticks};
 use ringraft_wal::device::Device;
 use ringraft_wal::{
-    Log, LogSettings, ReadRequest, Recovered, RecoveredGroup, Recovery, RecoveryStep,
-    SnapshotError, WalError, WalFatal,
+    Log, LogSettings, ReadRequest, Recovered, RecoveredGroup, Recovery, SnapshotError, WalError,
+    WalFatal,
 };
 use std::collections::BTreeSet;
 
@@ -70,8 +70,9 @@ pub enum SalvageError {
     Full,
 }
 
-/// A group as a log holds it: its state, with every entry of the log applied.
-pub struct Salvaged {
+/// How much a log holds of a group.
+#[derive(Clone, Debug)]
+pub struct Held {
     /// Which group.
     pub group: GroupId,
     /// The newest entry in the state.
@@ -88,6 +89,12 @@ pub struct Salvaged {
     pub missing: Option<LogId>,
     /// The members as of the newest entry; nobody: as the group began.
     pub members: Members,
+}
+
+/// A group as a log holds it: its state, with every entry of the log applied.
+pub struct Salvaged {
+    /// How much that is.
+    pub held: Held,
     machine: Box<dyn StateMachine>,
     sessions: Sessions,
 }
@@ -95,7 +102,7 @@ pub struct Salvaged {
 impl Salvaged {
     /// The hash of the state, as `status` shows it.
     pub fn state_hash(&self) -> u64 {
-        self.machine.state_hash() ^ self.sessions.state_hash().rotate_left(32)
+        state_hash(&*self.machine, &self.sessions)
     }
 }
 
@@ -108,7 +115,7 @@ pub fn load<D: Device>(
     device: &mut D,
     machine: &mut impl FnMut(GroupId) -> Box<dyn StateMachine>,
 ) -> Result<Loaded, SalvageError> {
-    let (log, recovered) = recover(settings, device)?;
+    let (log, recovered) = Recovery::run(settings, device)?;
     let groups: BTreeSet<GroupId> = recovered.snapshots.iter().map(|head| head.group).collect();
     let groups: Vec<GroupId> = groups.into_iter().collect();
     let mut loading = Loading::new(log, recovered, &groups);
@@ -118,20 +125,6 @@ pub fn load<D: Device>(
         match loading.turn(now, device, machine)? {
             LoadStep::Working(rest) => loading = rest,
             LoadStep::Done(loaded) => return Ok(*loaded),
-        }
-    }
-}
-
-fn recover<D: Device>(
-    settings: LogSettings,
-    device: &mut D,
-) -> Result<(Log, Recovered), SalvageError> {
-    let mut recovery = Recovery::new(settings);
-    loop {
-        match recovery.turn(Ticks::ZERO, device) {
-            RecoveryStep::Working => {}
-            RecoveryStep::Done(done) => return Ok(*done),
-            RecoveryStep::Failed(error) => return Err(error.into()),
         }
     }
 }
@@ -182,19 +175,8 @@ fn begun(
     term = term.max(lost.unwrap_or_default());
     term = term.max(shape.runs.last().map_or(Term::ZERO, |&(_, term)| term));
     let LoadedState { last, machine, sessions, members } = state;
-    let salvaged = Salvaged {
-        group,
-        last,
-        term,
-        commit,
-        snapshot,
-        unreadable: failed,
-        missing,
-        members,
-        machine,
-        sessions,
-    };
-    (salvaged, shape.last)
+    let held = Held { group, last, term, commit, snapshot, unreadable: failed, missing, members };
+    (Salvaged { held, machine, sessions }, shape.last)
 }
 
 /// Applies the entries behind the state, up to `through`. What can't be read is missing.
@@ -205,10 +187,11 @@ fn replay<D: Device>(
     device: &mut D,
 ) -> Result<(), SalvageError> {
     let mut now = Ticks::ZERO;
-    while salvaged.last.index < through {
-        let first = salvaged.last.index.next();
+    while salvaged.held.last.index < through {
+        let held = &mut salvaged.held;
+        let first = held.last.index.next();
         let (ticket, bytes_max) = (first.0, READ_BYTES);
-        let group = salvaged.group;
+        let group = held.group;
         log.read(ReadRequest { ticket, group, first, last: through, bytes_max });
         let done = loop {
             now = now.after(TURN);
@@ -218,8 +201,8 @@ fn replay<D: Device>(
             }
         };
         let Ok(records) = done.result else {
-            let known = LogId::new(salvaged.term, through);
-            salvaged.missing = Some(salvaged.missing.unwrap_or_default().max(known));
+            let known = LogId::new(held.term, through);
+            held.missing = Some(held.missing.unwrap_or_default().max(known));
             return Ok(());
         };
         let mut rest = &records[..];
@@ -236,9 +219,9 @@ fn replay<D: Device>(
 impl Salvaged {
     fn apply(&mut self, entry: &[u8]) -> Result<(), SalvageError> {
         let header = record::peek(entry).expect("the log verifies what it reads");
-        let (group, index) = (self.group, header.index);
+        let (group, index) = (self.held.group, header.index);
         assert!(
-            header.group == group && index == self.last.index.next(),
+            header.group == group && index == self.held.last.index.next(),
             "entry {index} of group {} isn't the next of {group} (V13)",
             header.group
         );
@@ -250,12 +233,12 @@ impl Salvaged {
                     .map_err(|()| SalvageError::UnknownCommand { group, index })?;
             }
             RecordKind::Configuration => {
-                self.members = Members::decode(index, payload)
+                self.held.members = Members::decode(index, payload)
                     .map_err(|error| SalvageError::Members { group, index, error })?;
             }
             _ => {}
         }
-        self.last = LogId::new(header.term, index);
+        self.held.last = LogId::new(header.term, index);
         Ok(())
     }
 }
@@ -273,7 +256,7 @@ impl NewLog {
     /// # Errors
     /// If it can't be.
     pub fn begin<D: Device>(settings: LogSettings, device: &mut D) -> Result<Self, SalvageError> {
-        let (log, _) = recover(settings, device)?;
+        let (log, _) = Recovery::run(settings, device)?;
         Ok(Self { log, now: Ticks::ZERO })
     }
 
@@ -289,10 +272,10 @@ impl NewLog {
         salvaged: Salvaged,
         configuration: &[u8],
     ) -> Result<bool, SalvageError> {
-        if salvaged.last == LogId::ZERO {
+        let Held { group, last, term, .. } = salvaged.held;
+        if last == LogId::ZERO {
             return Ok(false);
         }
-        let Salvaged { group, last, term, .. } = salvaged;
         let number = self.write(device, salvaged, configuration)?;
         // Nobody voted in the new cluster yet, and everything in the state counts as committed.
         let mut record = Vec::new();
@@ -323,7 +306,8 @@ impl NewLog {
         salvaged: Salvaged,
         configuration: &[u8],
     ) -> Result<u64, SalvageError> {
-        let Salvaged { group, last, mut machine, mut sessions, .. } = salvaged;
+        let Salvaged { held, mut machine, mut sessions } = salvaged;
+        let Held { group, last, .. } = held;
         let failed = |error| SalvageError::Snapshot { group, error };
         let number = self.log.begin_snapshot(group, last);
         self.log.add_to_snapshot(number, &members_piece(Index::ZERO, configuration));

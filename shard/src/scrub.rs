@@ -1,19 +1,31 @@
-//! The scrubber: reads the whole log in the background, a block at a time and never faster than it
-//! may, so that rot is found while the peers still have what it hit, and not when it is needed.
+//! The scrubber: reads the whole log in the background, and then the snapshots that are kept, a
+//! block or a chunk at a time and never faster than it may, so that rot is found while there is
+//! another copy of what it hit, and not when it is needed: with the peers, or in the machine.
 
 use crate::event::ShardEvent;
 use crate::links::Links;
+use crate::machine::LoadError;
 use crate::shard::Shard;
+use crate::snapshots::LoadFailure;
 use ringraft_types::Ticks;
 use ringraft_wal::device::Device;
+use ringraft_wal::snapshot::HEAD_BYTES;
+use ringraft_wal::{ChunkDone, ChunkSums, SnapshotHead};
 
-/// How often the log is read through, and how fast.
+/// The ticket of the chunk that the scrubber asks for; those of others are numbers, or marked by
+/// the bit above (`snapshots/loader.rs`).
+const TICKET: u64 = 1 << 62;
+/// Chunks that are sound, each by itself.
+pub(crate) const MIXED: LoadError =
+    LoadError { at: 0, what: "the chunks aren't those of one snapshot" };
+
+/// How often the log and the snapshots are read through, and how fast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScrubRules {
     /// From the beginning of one pass to that of the next; a pass that takes longer goes on first.
     /// Zero: never.
     pub interval: Ticks,
-    /// Bytes of the log that are read in a second at most.
+    /// Bytes that are read in a second at most.
     pub bytes_per_second: u64,
 }
 
@@ -31,15 +43,67 @@ pub(crate) struct Scrubbing {
     /// When the next block is due, of a pass or the first of the next one; `None`: since the shard
     /// doesn't turn yet.
     next_at: Option<Ticks>,
-    /// The pass under way: when it began, what it read, and how many blocks are rotten.
+    /// The pass under way.
     pass: Option<Pass>,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// One reading of the log, and of the snapshots after it.
+#[derive(Debug)]
 struct Pass {
     began: Ticks,
     bytes: u64,
+    /// Blocks and snapshots that aren't what they were.
     rotten: u64,
+    rotten_snapshots: u64,
+    is_log_read: bool,
+    /// The snapshot that is being read, or was read last, with its group's place.
+    reading: Option<Reading>,
+    is_reading: bool,
+}
+
+/// A snapshot, chunk by chunk.
+#[derive(Debug)]
+struct Reading {
+    slot: usize,
+    head: SnapshotHead,
+    /// Its head was looked at.
+    is_head_read: bool,
+    /// The chunk that is asked for, or the next one.
+    chunk: u32,
+    sums: ChunkSums,
+    done: Option<ChunkDone>,
+}
+
+impl Scrubbing {
+    /// Whether a chunk that was read is the scrubber's.
+    pub(crate) fn is_for(ticket: u64) -> bool {
+        ticket == TICKET
+    }
+
+    /// A chunk was read.
+    pub(crate) fn chunk_read(&mut self, done: ChunkDone) {
+        self.reading_mut().expect("it was asked for").done = Some(done);
+    }
+
+    /// Whether this file is being read.
+    pub(crate) fn reads(&self, number: u64) -> bool {
+        let pass = self.pass.as_ref().filter(|pass| pass.is_reading);
+        let reading = pass.and_then(|pass| pass.reading.as_ref());
+        reading.is_some_and(|reading| reading.head.number == number)
+    }
+
+    fn reading_mut(&mut self) -> Option<&mut Reading> {
+        let pass = self.pass.as_mut().filter(|pass| pass.is_reading)?;
+        pass.reading.as_mut()
+    }
+
+    /// So much was read: the next is due when that would have taken as long as it may.
+    fn spend(&mut self, now: Ticks, bytes: u64, rules: ScrubRules) {
+        let takes = bytes.saturating_mul(1_000_000) / rules.bytes_per_second;
+        let next_at = self.next_at.unwrap_or(now);
+        self.next_at = Some(next_at.max(now).after(Ticks(takes)));
+        self.pass.as_mut().expect("it is read in a pass").bytes += bytes;
+    }
 }
 
 impl<D: Device, L: Links> Shard<D, L> {
@@ -50,37 +114,121 @@ impl<D: Device, L: Links> Shard<D, L> {
         if rules.interval == Ticks::ZERO || rules.bytes_per_second == 0 {
             return Ticks::NEVER;
         }
-        let next_at = *self.scrubbing.next_at.get_or_insert(now.after(rules.interval));
-        if let Some(scrubbed) = self.log.take_scrubbed() {
-            self.metrics.scrubbed_bytes += scrubbed.bytes;
-            let pass = self.scrubbing.pass.as_mut().expect("blocks are looked at in a pass");
-            pass.bytes += scrubbed.bytes;
-            pass.rotten += u64::from(scrubbed.rot.is_some());
-            // Nobody waits for what they lost: they lead and serve while they have it again.
-            for group in scrubbed.groups {
-                if let (Some(&slot), Some(error)) = (self.slots.get(&group), scrubbed.rot) {
-                    self.unreadable(now, slot, error);
-                }
-            }
-            self.metrics.scrubbed_rotten += u64::from(scrubbed.rot.is_some());
-            let takes = scrubbed.bytes.saturating_mul(1_000_000) / rules.bytes_per_second;
-            self.scrubbing.next_at = Some(next_at.max(now).after(Ticks(takes)));
-        }
+        self.scrubbing.next_at.get_or_insert(now.after(rules.interval));
+        self.take_scrubbed_block(now, rules);
+        self.take_scrubbed_chunk(now, rules);
+        let is_waiting = self.log.is_scrubbing() || self.scrubbing.reading_mut().is_some();
         let next_at = self.scrubbing.next_at.expect("set if it wasn't");
-        if self.log.is_scrubbing() || now < next_at {
-            return if self.log.is_scrubbing() { Ticks::NEVER } else { next_at };
+        if is_waiting || now < next_at {
+            return if is_waiting { Ticks::NEVER } else { next_at };
         }
-        let pass = *self.scrubbing.pass.get_or_insert(Pass { began: now, bytes: 0, rotten: 0 });
-        if self.log.scrub_next() {
+        let pass = self.scrubbing.pass.get_or_insert(Pass::begun(now));
+        if !pass.is_log_read {
+            pass.is_log_read = !self.log.scrub_next();
+        }
+        if !pass.is_log_read || self.read_next_chunk() {
             self.fetch_asked = true;
             return Ticks::NEVER;
         }
-        let Pass { began, bytes, rotten } = pass;
-        self.scrubbing.pass = None;
+        let pass = self.scrubbing.pass.take().expect("it is under way");
         self.metrics.scrub_passes += 1;
-        self.events.push(ShardEvent::Scrubbed { bytes, rotten, took: now.since(began) });
+        let Pass { began, bytes, rotten, rotten_snapshots, .. } = pass;
+        let took = now.since(began);
+        self.events.push(ShardEvent::Scrubbed { bytes, rotten, rotten_snapshots, took });
         let next_at = began.after(rules.interval).max(now.after(Ticks(1)));
         self.scrubbing.next_at = Some(next_at);
         next_at
+    }
+
+    fn take_scrubbed_block(&mut self, now: Ticks, rules: ScrubRules) {
+        let Some(scrubbed) = self.log.take_scrubbed() else { return };
+        self.metrics.scrubbed_bytes += scrubbed.bytes;
+        self.scrubbing.spend(now, scrubbed.bytes, rules);
+        let Some(error) = scrubbed.rot else { return };
+        self.metrics.scrubbed_rotten += 1;
+        self.scrubbing.pass.as_mut().expect("it is read in a pass").rotten += 1;
+        // Nobody waits for what they lost: they lead and serve while they have it again.
+        for group in scrubbed.groups {
+            if let Some(&slot) = self.slots.get(&group) {
+                self.unreadable(now, slot, error);
+            }
+        }
+    }
+
+    fn take_scrubbed_chunk(&mut self, now: Ticks, rules: ScrubRules) {
+        let Some(reading) = self.scrubbing.reading_mut() else { return };
+        let Some(done) = reading.done.take() else { return };
+        let Reading { slot, head, ref mut is_head_read, ref mut chunk, ref mut sums, .. } =
+            *reading;
+        let is_of_head = !std::mem::replace(is_head_read, true);
+        let rot: Option<LoadFailure> = match &done.result {
+            Ok(_) if is_of_head => None,
+            Ok((_, checksum)) => {
+                sums.add(*checksum);
+                let is_last = *chunk + 1 == head.chunks;
+                (is_last && sums.sum() != head.sum).then(|| MIXED.into())
+            }
+            Err(error) => Some((*error).into()),
+        };
+        let bytes = if is_of_head { HEAD_BYTES } else { head.used(*chunk).1 } as u64;
+        *chunk += u32::from(!is_of_head);
+        let pass = self.scrubbing.pass.as_mut().expect("it is read in a pass");
+        pass.is_reading = false;
+        self.metrics.scrubbed_bytes += bytes;
+        let Some(why) = rot else { return self.scrubbing.spend(now, bytes, rules) };
+        pass.rotten_snapshots += 1;
+        self.metrics.scrubbed_rotten_snapshots += 1;
+        self.scrubbing.spend(now, bytes, rules);
+        let group = self.groups[slot].id;
+        self.snapshot_unreadable(group, head.number, why);
+    }
+
+    /// Has the next chunk or head of the snapshots that are kept read; whether there is one.
+    fn read_next_chunk(&mut self) -> bool {
+        let Self { scrubbing, groups, log, .. } = self;
+        let pass = scrubbing.pass.as_mut().expect("it is under way");
+        let is_kept =
+            |slot: usize, number: u64| groups[slot].kept.iter().any(|head| head.number == number);
+        let mut last = None;
+        if let Some(reading) = &mut pass.reading {
+            let Reading { slot, head, chunk, .. } = reading;
+            if *chunk < head.chunks && is_kept(*slot, head.number) {
+                log.read_chunk(TICKET, head, *chunk);
+                pass.is_reading = true;
+                return true;
+            }
+            last = Some((*slot, head.number));
+        }
+        let first_slot = last.map_or(0, |(slot, _)| slot);
+        let next = (first_slot..groups.len()).find_map(|slot| {
+            let mut kept = groups[slot].kept.iter();
+            let is_next = |head: &&SnapshotHead| last.is_none_or(|it| (slot, head.number) > it);
+            kept.find(is_next).map(|head| (slot, *head))
+        });
+        pass.reading = next.map(|(slot, head)| {
+            log.read_head(TICKET, &head);
+            let sums = ChunkSums::default();
+            Reading { slot, head, is_head_read: false, chunk: 0, sums, done: None }
+        });
+        pass.is_reading = pass.reading.is_some();
+        let is_there = pass.is_reading;
+        if let Some((_, number)) = last {
+            self.let_go(number);
+        }
+        is_there
+    }
+}
+
+impl Pass {
+    fn begun(now: Ticks) -> Self {
+        Self {
+            began: now,
+            bytes: 0,
+            rotten: 0,
+            rotten_snapshots: 0,
+            is_log_read: false,
+            reading: None,
+            is_reading: false,
+        }
     }
 }

@@ -13,10 +13,10 @@ use crate::heartbeat::Staged;
 use crate::limits::{ENTRY_CACHE_BYTES_MIN, Limits};
 use crate::links::Links;
 use crate::machine::StateMachine;
-use crate::members::{Book, Members};
+use crate::members::{Book, Doubt, Members};
 use crate::metrics::Metrics;
 use crate::node_record::NodeRecord;
-use crate::repair::Mending;
+use crate::repair::{Holes, Mending};
 use crate::router::Router;
 use crate::scrub::{ScrubRules, Scrubbing};
 use crate::snapshots::{
@@ -99,6 +99,11 @@ pub(crate) struct Peer {
     pub(crate) met: Option<Met>,
     /// As whom it greeted last; it is met with its first frame.
     pub(crate) greeted: Option<Met>,
+    /// It greeted in another life than the one that counts here, and is let in on the word of
+    /// others: as one that may lead, and nothing else.
+    pub(crate) is_vouched: bool,
+    /// Another life that greeted than the one that counts here.
+    pub(crate) doubt: Option<Doubt>,
     /// The link is up.
     pub(crate) connected: bool,
     /// How many groups here name it.
@@ -115,7 +120,8 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn is_up(&self) -> bool {
-        self.connected && self.awaits.is_none() && self.greeted == self.met
+        let is_met = self.greeted == self.met || self.is_vouched;
+        self.connected && self.awaits.is_none() && is_met
     }
 }
 
@@ -139,7 +145,7 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) groups: Vec<Group>,
     pub(crate) slots: BTreeMap<GroupId, usize>,
     pub(crate) peers: BTreeMap<NodeId, Peer>,
-    /// As whom nodes were met that aren't members any more.
+    /// As whom nodes were met that aren't peers any more.
     pub(crate) strangers: BTreeMap<NodeId, Met>,
     /// A link was lost, or a stranger greeted, since the last turn.
     pub(crate) may_part: bool,
@@ -308,15 +314,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         for slot in 0..shard.groups.len() {
             shard.check_lives(now, slot)?;
         }
-        for node in shard.seeds() {
-            if !shard.peers.contains_key(&node) {
-                let met = shard.strangers.remove(&node);
-                shard.peers.insert(node, Peer { met, ..Peer::default() });
-            }
-            let address = shard.settings.members.iter().find(|member| member.node == node);
-            let address = address.expect("seeds are members of the settings").peer_address.clone();
-            shard.links.know(now, node, &address);
-        }
+        shard.look_for_seeds(now);
         Ok(shard)
     }
 
@@ -366,10 +364,13 @@ impl<D: Device, L: Links> Shard<D, L> {
         } else if let Some(from) = cut {
             self.append_record(RecordKind::Truncate, id, from, hard_state.term, &[])?;
         }
-        let mut logged = Vec::new();
+        let promised = found.filter(|_| !is_muted && cut.is_none());
+        let promised = promised.and_then(|found| start::promised(found, &shape));
+        let (mut logged, mut behind) = (Vec::new(), Vec::new());
         for (index, payload) in found.into_iter().flat_map(|found| &found.configurations) {
-            if *index > shape.base.index && *index <= shape.last {
-                logged.push(Members::decode(*index, payload).map_err(ShardError::Members)?);
+            if *index > shape.base.index {
+                let into = if *index <= shape.last { &mut logged } else { &mut behind };
+                into.push(Members::decode(*index, payload).map_err(ShardError::Members)?);
             }
         }
         // A log that is whole tells all of it; else the snapshot knows what was before.
@@ -408,6 +409,16 @@ impl<D: Device, L: Links> Shard<D, L> {
             }
         };
         group.is_muted = is_muted;
+        group.holes = promised
+            .filter(|_| floor.is_some())
+            .and_then(|promised| Holes::new(promised, group.raft.last(), behind))
+            .filter(|holes| holes.last().term <= group.raft.term())
+            .map(Box::new);
+        if group.holes.is_some() {
+            // A leader that is there sends them before that.
+            let ask_at = now.after(self.settings.raft.election_timeout);
+            self.mending.insert(slot, Mending::new(ask_at));
+        }
         group.committed = group.raft.commit();
         (group.kept, group.snapshot_at) = (kept, now);
         group.unreadable = failed.into_iter().map(|(number, _)| number).collect();

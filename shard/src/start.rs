@@ -3,7 +3,7 @@
 use ringraft_raft::LogShape;
 use ringraft_types::{Index, LogId, Term};
 use ringraft_wal::RecoveredGroup;
-use ringraft_wal::recovery::EntryRun;
+use ringraft_wal::recovery::{EntryRun, Outline};
 
 /// The log that a group starts with; what it must vote as if it held, if entries are missing; and
 /// from where on what the log holds must be removed before anything is appended.
@@ -44,6 +44,20 @@ pub(crate) fn shape(
         }
         Err(_) => (behind(snapshot), Some(newest), None),
     }
+}
+
+/// The whole log as it was promised, with what is missing, if it goes on from the one that its group
+/// starts with.
+pub(crate) fn promised(found: &RecoveredGroup, shape: &LogShape) -> Option<Outline> {
+    let outline = found.outline.as_ref()?;
+    let term = shape.runs.last().map_or(shape.base.term, |run| run.1);
+    let first = outline.run.first;
+    let is_behind = outline.run.terms.iter().all(|run| run.1 == Term::ZERO || run.1 >= term);
+    let follows = match shape.last >= first {
+        true => outline.term_at(shape.last) == Some(term),
+        false => shape.last.next() == first && is_behind,
+    };
+    (follows && shape.last < outline.run.last).then(|| outline.clone())
 }
 
 /// Of a log that was read back only the index before its first entry is known.

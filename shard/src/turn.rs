@@ -34,6 +34,10 @@ use ringraft_wal::{ReadError, ReadRequest};
 /// takes all that is due at about the same time. Heartbeats are due together anyway.
 const TICK_GRID_PARTS: u64 = 10;
 
+/// A group that appends notes what is committed after so many bytes of log, or a segment if that
+/// is less.
+const COMMIT_NOTE_BYTES: u64 = 16 << 20;
+
 impl<D: Device, L: Links> Shard<D, L> {
     /// Takes in one thing that happened. Effects wait for the next [`Shard::turn`], at the same
     /// `now` or a little later.
@@ -92,7 +96,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.metrics.turns += 1;
         self.started.get_or_insert(now);
         self.note_sent(now);
-        self.part_from_strangers();
+        self.part_from_strangers(now);
         self.give_ticks(now)?;
         self.take_reads_of_log(now)?;
         self.propose_touched(now)?;
@@ -111,8 +115,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.open_gates(now)?;
         self.apply_all(now)?;
         self.trim(now)?;
-        let mend_at = self.scrub(now).min(self.mend_all(now)?);
-        let snapshot_at = self.take_snapshots(now)?;
+        let mend_at = self.mend_all(now)?;
+        let snapshot_at = self.take_snapshots(now)?.min(self.scrub(now));
         self.retry_postponed(now)?;
         self.flush_staged();
         // What came up after the log had its turn isn't under way: nothing would wake us for it.
@@ -157,7 +161,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             return Ok(());
         }
         // Proposals are encoded under this term at these indexes: nothing may come between.
-        if !matches!(input, Input::Propose { .. }) && !self.groups[slot].proposals.is_empty() {
+        if !matches!(input, Input::Propose { .. }) {
             self.propose(now, slot)?;
         }
         let mut output = std::mem::take(&mut self.scratch.output);
@@ -177,6 +181,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         carried: Carried<'_>,
     ) -> Result<(), ShardError> {
         self.unread_members(slot, output);
+        let is_cut = output.truncate_from.is_some() || output.emptied.is_some();
+        if is_cut || output.append.is_some() {
+            // From here on the log is another one than the start found.
+            self.groups[slot].holes = None;
+        }
         if let Some(token) = output.token {
             let sequence = self.persist(slot, output, carried)?;
             self.gates.hold(Gate { sequence, slot, token });
@@ -248,10 +257,10 @@ impl<D: Device, L: Links> Shard<D, L> {
         } else {
             hard_state
         };
-        if let Some(HardState { term, vote, commit }) = hard_state {
-            let mut payload = [0u8; 8];
-            payload[..4].copy_from_slice(&vote.map_or(0, |node| node.0).to_le_bytes());
-            sequence = self.append_record(RecordKind::HardState, id, commit, term, &payload)?;
+        if let Some(hard_state) = hard_state {
+            sequence = self.append_hard_state(slot, hard_state)?;
+        } else if output.append.is_some() && output.hard_state.is_none() {
+            self.note_commit(slot)?;
         }
         if let Some(span) = output.append {
             if let Some(term) = output.new_term_entry {
@@ -267,6 +276,33 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
         assert!(sequence > Sequence::ZERO, "a token names something to persist");
         Ok(sequence)
+    }
+
+    fn append_hard_state(
+        &mut self,
+        slot: usize,
+        HardState { term, vote, commit }: HardState,
+    ) -> Result<Sequence, ShardError> {
+        let (id, log_bytes) = (self.groups[slot].id, self.log.stats().bytes);
+        self.groups[slot].commit_noted_at = log_bytes;
+        let mut payload = [0u8; 8];
+        payload[..4].copy_from_slice(&vote.map_or(0, |node| node.0).to_le_bytes());
+        self.append_record(RecordKind::HardState, id, commit, term, &payload)
+    }
+
+    /// Says again what is durable of term and vote, with what has become committed since, when the
+    /// log has grown by enough: a start applies that before anybody leads, and all groups go
+    /// through the log together.
+    fn note_commit(&mut self, slot: usize) -> Result<(), ShardError> {
+        let grown = self.log.stats().bytes - self.groups[slot].commit_noted_at;
+        if grown < COMMIT_NOTE_BYTES.min(self.log.settings().segment_bytes) {
+            return Ok(());
+        }
+        let raft = &self.groups[slot].raft;
+        // The leader may have committed what isn't durable here.
+        let commit = raft.commit().min(raft.persisted());
+        let hard_state = HardState { term: raft.term(), vote: raft.vote(), commit };
+        self.append_hard_state(slot, hard_state).map(drop)
     }
 
     /// Hands the log a record of its own kind: of a group, or of the node (group zero).

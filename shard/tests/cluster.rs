@@ -19,7 +19,7 @@ use ringraft_net::wire::{
 use ringraft_net::{Identity, Outbox};
 use ringraft_raft::Breach;
 use ringraft_shard::limits::Limits;
-use ringraft_shard::{FrameRefusal, Halt, ShardError, ShardEvent};
+use ringraft_shard::{FrameRefusal, Halt, ShardError, ShardEvent, SnapshotRules};
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{Index, LogId, NodeId, Status, Term, Ticks};
 use world::{GROUP, HEARTBEAT_INTERVAL, World};
@@ -92,6 +92,52 @@ fn acknowledged_writes_survive_a_power_cut_of_all() {
     }
 }
 
+/// A16: the disks of all nodes are full: writes are refused as "no space", reads go on; with room again
+/// the same processes take writes, and nothing acknowledged is lost.
+#[test]
+fn a16_full_disks_refuse_writes_until_there_is_room() {
+    let mut world = World::new(3, 3, 1);
+    let leader = world.elect();
+    for node in world.nodes() {
+        let device = &mut world.shard(node).device;
+        let used = device.files().iter().map(|(_, length)| length).sum();
+        device.set_capacity(used);
+    }
+    let key = |number: u64| format!("key-{number}").into_bytes();
+    let value = vec![7u8; 256 << 10];
+    let (mut done, mut next, mut is_refused) = (Vec::new(), 1, false);
+    while !is_refused {
+        let call = world.send_put(leader, 9, next, &key(next), &value);
+        world.run_for(Ticks::from_millis(20));
+        match world.take_reply(leader, call).map(|reply| reply.0) {
+            Some(Status::Ok) => done.push(next),
+            Some(status) => is_refused = status == Status::NoSpace,
+            // Taken, and waits for room.
+            None => {}
+        }
+        next += 1;
+        assert!(next < 200, "full disks refuse");
+    }
+    assert!(done.len() > 10, "what there was room for was taken");
+    for &number in &done {
+        assert_eq!(world.get(leader, &key(number)).0, Status::Ok, "reads go on");
+    }
+    world.run_for(Ticks::from_millis(5_000));
+    for node in world.nodes() {
+        world.shard(node).device.set_capacity(u64::MAX);
+    }
+    world.run_for(Ticks::from_millis(5_000));
+    let leader = world.elect();
+    let reply = world.put(leader, 8, 1, b"after", b"x");
+    assert_eq!(reply.status, Status::Ok, "without a restart");
+    for number in done {
+        let (status, body) = world.get(leader, &key(number));
+        assert!(status == Status::Ok && body.len() > value.len(), "{number} is gone");
+    }
+    world.run_for(Ticks::from_millis(500));
+    world.assert_converged();
+}
+
 /// A leader, and a node that doesn't run and lacks more than the leader's cache holds.
 fn one_is_far_behind(seed: u64) -> (World, NodeId, NodeId) {
     let mut world = World::new(seed, 3, 1);
@@ -104,6 +150,33 @@ fn one_is_far_behind(seed: u64) -> (World, NodeId, NodeId) {
         assert_eq!(reply.status, Status::Ok);
     }
     (world, leader, away)
+}
+
+/// What a log says to be committed is applied at a start, before anybody leads: it says so again
+/// and again as it grows.
+#[test]
+fn what_is_known_to_be_committed_is_applied_before_anybody_leads() {
+    let rules = SnapshotRules { log_bytes: 0, ..SnapshotRules::default() };
+    let mut world = World::with_rules(41, 3, 1, rules);
+    let leader = world.elect();
+    let value = vec![7; 64 << 10];
+    for sequence in 1..=300_u64 {
+        let reply = world.put(leader, 1, sequence, &sequence.to_le_bytes(), &value);
+        assert_eq!(reply.status, Status::Ok);
+    }
+    let before = world.applied(leader);
+    for node in world.nodes() {
+        world.kill(node, |_| true);
+    }
+    for node in world.nodes() {
+        world.start(node);
+        world.run_for(Ticks::from_millis(2_000));
+        assert_eq!(world.group(node).leader, NodeId::ZERO, "it is alone");
+        // A segment of 8 MiB, and what was under way.
+        let lacks = before.0 - world.applied(node).0;
+        assert!(lacks < 200, "node {node} lacks {lacks} of {before}");
+        world.kill(node, |_| true);
+    }
 }
 
 /// A follower that was away catches up from its leader's log, through the disk where the cache no
@@ -519,8 +592,8 @@ fn append(term: Term, prev: LogId, terms: &[u64]) -> impl Fn(&mut Outbox, Identi
 /// An offer of a snapshot that ends with `base`.
 fn offer(term: Term, base: LogId, commit: Index) -> impl Fn(&mut Outbox, Identity) {
     let LogId { term: base_term, index: base_index } = base;
-    let item = InstallItem { term, base_term, base_index, commit };
-    move |outbox, sender| item.write(outbox, GROUP, sender)
+    let item = InstallItem { term, base_term, base_index, commit, address_bytes: 0 };
+    move |outbox, sender| item.write(outbox, GROUP, sender, b"")
 }
 
 /// What no sound node says is refused in every role with what is wrong about it, and costs its

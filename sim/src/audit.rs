@@ -4,14 +4,15 @@ use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringraft_shard::node_record::NodeRecord;
+use ringraft_types::bytes::u32_at;
 use ringraft_types::command::{Command, Envelope};
+use ringraft_types::limits::RECORD_HEADER_BYTES;
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{ClientId, GroupId, Index, Met, NodeId, Term, Ticks};
 use ringraft_wal::device::memory::MemoryDevice;
 use ringraft_wal::snapshot::CHUNK_HEAD_BYTES;
 use ringraft_wal::{
-    Log, LogSettings, ReadError, ReadRequest, Recovered, RecoveredGroup, Recovery, RecoveryStep,
-    WalError,
+    Log, LogSettings, ReadError, ReadRequest, Recovered, RecoveredGroup, Recovery, WalError,
 };
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -35,17 +36,8 @@ pub(crate) fn open(device: MemoryDevice, settings: LogSettings) -> Found {
 
 /// Recovers a copy of a disk that may be damaged.
 pub(crate) fn try_open(mut device: MemoryDevice, settings: LogSettings) -> Result<Found, WalError> {
-    let mut recovery = Recovery::new(settings);
-    loop {
-        match recovery.turn(Ticks::ZERO, &mut device) {
-            RecoveryStep::Working => {}
-            RecoveryStep::Done(done) => {
-                let (log, recovered) = *done;
-                return Ok(Found { log, device, recovered });
-            }
-            RecoveryStep::Failed(error) => return Err(error),
-        }
-    }
+    let (log, recovered) = Recovery::run(settings, &mut device)?;
+    Ok(Found { log, device, recovered })
 }
 
 impl Found {
@@ -182,7 +174,13 @@ impl Written {
             for (_, block) in files::blocks(&segment) {
                 let mut rest =
                     &block.bytes[block.header.head()..block.header.directory_at as usize];
-                while let Ok(record) = record::decode(rest) {
+                while rest.len() >= RECORD_HEADER_BYTES {
+                    let Ok(record) = record::decode(rest) else {
+                        // Rot took one of them, and not what says where the next one is.
+                        let length = record::encoded_bytes(u32_at(rest, 4) as usize);
+                        rest = rest.get(length..).unwrap_or_default();
+                        continue;
+                    };
                     let header = record.header;
                     if header.kind.is_entry() {
                         let place = (header.group, header.index);

@@ -86,7 +86,7 @@ impl World {
         self.plan_fault(kind);
     }
 
-    fn say(&mut self, text: String) {
+    pub(crate) fn say(&mut self, text: String) {
         trace::note(self.base.now, What::Text(text));
     }
 

@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringraft_net::connection::{Dial, State};
+use ringraft_net::connection::State;
 use ringraft_net::handshake::{Hello, RefusalCode, Role, Welcome};
 use ringraft_net::patience::SWEEP_TIME;
 use ringraft_net::{Frame, Inbox};
@@ -531,11 +531,10 @@ impl Lane {
     ) -> Result<(), ShardError> {
         let Some(socket) = self.shard.links.close(slot, self.now) else { return Ok(()) };
         network.close(base, socket.connection, socket.side);
-        let links = &self.shard.links;
-        let is_down = |link: Option<&Dial>| link.is_some_and(|link| link.up.is_none());
         let down = match socket.state {
-            State::Peer(node) if is_down(links.peers.get(&node)) => Event::PeerDown(node),
-            State::Pull(node) if is_down(links.pulls.get(&node)) => Event::PullDown(node),
+            state if !self.shard.links.table.is_down(state) => return Ok(()),
+            State::Peer(node) => Event::PeerDown(node),
+            State::Pull(node) => Event::PullDown(node),
             _ => return Ok(()),
         };
         self.shard.collect(self.now, down)?.expect("a lost link is no frame");
@@ -544,22 +543,14 @@ impl Lane {
 
     fn dial(&mut self, base: &mut Base, network: &mut Network) {
         let now = self.now;
-        let mut due = Vec::new();
-        let SimLinks { peers, pulls, .. } = &mut self.shard.links;
-        for (role, links) in [(Role::Peer, peers), (Role::Bulk, pulls)] {
-            for (&node, link) in links {
-                if link.is_due(now) {
-                    link.postpone(now.after(Ticks::from_millis(200)));
-                    due.push((node, role));
-                }
-            }
-        }
-        for (node, role) in due {
+        for (node, role, _) in self.shard.links.table.due(now) {
             let connection = network.connect(base, self.owner, node.0 as usize - 1, Role::Peer);
             let links = &mut self.shard.links;
             let state = State::Dialing(node, role);
             let slot = links.insert(connection, 0, state, Inbox::new(), now);
-            links.link(node, role).expect("it was just found").dialed(slot);
+            let dial = &mut links.table.get(node, role).expect("it was just found").dial;
+            dial.postpone(now.after(Ticks::from_millis(200)));
+            dial.dialed(slot);
         }
     }
 
@@ -616,6 +607,7 @@ fn count_unwelcome(base: &mut Base, admission: PeerAdmission) {
         PeerAdmission::WrongIncarnation { .. } => base.count("refused: another incarnation"),
         PeerAdmission::RolledBack { .. } => base.count("refused: an older copy"),
         PeerAdmission::Forgot => base.count("refused: this one is an older copy"),
-        PeerAdmission::Welcome | PeerAdmission::NotAMember => {}
+        PeerAdmission::Welcome | PeerAdmission::Itself => {}
+        PeerAdmission::Full => base.count("refused: no room"),
     }
 }

@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use ringraft_net::connection::{Dial, State};
+use ringraft_net::connection::State;
 use ringraft_net::handshake::{HANDSHAKE_BYTES, Hello, Host, Role};
+use ringraft_net::link_table::LinkTable;
 use ringraft_net::patience::{FRAME_TIME, SEND_TIME};
 use ringraft_net::{Frame, FrameHeader, Identity, Inbox, Outbox};
 use ringraft_shard::links::{ConnectionId, Links};
@@ -89,9 +90,7 @@ pub(crate) struct SimLinks {
     generations: Vec<u32>,
     free: Vec<u32>,
     by_connection: BTreeMap<u64, u32>,
-    pub(crate) peers: BTreeMap<NodeId, Dial>,
-    pub(crate) pulls: BTreeMap<NodeId, Dial>,
-    served: BTreeMap<NodeId, u32>,
+    pub(crate) table: LinkTable,
     /// Sockets that have something to send, or to receive.
     pub(crate) listed: Vec<u32>,
     remote: BTreeMap<ConnectionId, Outbox>,
@@ -118,9 +117,7 @@ impl SimLinks {
             generations: Vec::new(),
             free: Vec::new(),
             by_connection: BTreeMap::new(),
-            peers: BTreeMap::new(),
-            pulls: BTreeMap::new(),
-            served: BTreeMap::new(),
+            table: LinkTable::new(identity.node),
             listed: Vec::new(),
             remote: BTreeMap::new(),
             mesh,
@@ -186,6 +183,12 @@ impl SimLinks {
         }
     }
 
+    /// Where what leaves over a slot is written.
+    fn outbox(&mut self, slot: u32) -> Option<&mut Outbox> {
+        self.list(slot);
+        self.get(slot).map(|socket| &mut socket.outbox)
+    }
+
     /// How a client on this shard is named.
     pub(crate) fn connection_id(&self, slot: u32) -> ConnectionId {
         let generation = self.generations[slot as usize];
@@ -197,16 +200,7 @@ impl SimLinks {
         let socket = self.sockets.get_mut(slot as usize)?.take()?;
         self.by_connection.remove(&socket.connection);
         self.listed.retain(|&listed| listed != slot);
-        if let State::Serve(node) = socket.state
-            && self.served.get(&node) == Some(&slot)
-        {
-            self.served.remove(&node);
-        }
-        if let Some((node, role)) = socket.state.link()
-            && let Some(link) = self.link(node, role)
-        {
-            link.closed(now, slot);
-        }
+        self.table.closed(now, slot, socket.state);
         self.generations[slot as usize] = self.generations[slot as usize].wrapping_add(1);
         self.free.push(slot);
         Some(socket)
@@ -235,25 +229,17 @@ impl SimLinks {
         out
     }
 
-    /// The link to a node, of this kind.
-    pub(crate) fn link(&mut self, node: NodeId, role: Role) -> Option<&mut Dial> {
-        match role {
-            Role::Bulk => self.pulls.get_mut(&node),
-            _ => self.peers.get_mut(&node),
-        }
-    }
-
     /// A peer fetches snapshots over this slot. An older connection's slot is returned.
     pub(crate) fn serves(&mut self, node: NodeId, slot: u32) -> Option<u32> {
         self.get(slot).expect("the slot was just in use").state = State::Serve(node);
-        self.served.insert(node, slot).filter(|&old| old != slot)
+        self.table.serves(node, slot)
     }
 
     /// A link to a peer is up over this slot. An older one is replaced; its slot is returned.
     pub(crate) fn link_up(&mut self, node: NodeId, role: Role, slot: u32) -> Option<u32> {
         let socket = self.get(slot).expect("the slot was just in use");
         socket.state = State::linked(node, role);
-        self.link(node, role).expect("only peers get here").linked(slot)
+        self.table.linked(node, role, slot)
     }
 
     /// Hands what was written for clients of other shards to the mesh, as `src/wires.rs` does.
@@ -294,37 +280,30 @@ impl SimLinks {
 
 impl Links for SimLinks {
     fn know(&mut self, now: Ticks, node: NodeId, address: &str) {
-        let own = self.host.identity.node;
-        let link = |role| move || Dial::new(own, node, role);
-        self.pulls.entry(node).or_insert_with(link(Role::Bulk));
-        let peer = self.peers.entry(node).or_insert_with(link(Role::Peer));
-        peer.want(now, !address.is_empty());
+        self.table.know(now, node, address);
     }
 
     fn forget(&mut self, now: Ticks, node: NodeId) {
-        self.know(now, node, "");
+        self.table.forget(now, node);
+    }
+
+    fn part(&mut self, _: Ticks, node: NodeId) {
+        self.closed.extend(self.table.part(node));
     }
 
     fn peer(&mut self, node: NodeId) -> Option<&mut Outbox> {
-        let slot = self.peers.get(&node)?.up?;
-        self.list(slot);
-        Some(&mut self.get(slot)?.outbox)
+        let slot = self.table.peer(node)?;
+        self.outbox(slot)
     }
 
     fn pull(&mut self, node: NodeId) -> Option<&mut Outbox> {
-        let link = self.pulls.get_mut(&node)?;
-        let Some(slot) = link.up else {
-            link.want(Ticks::ZERO, true);
-            return None;
-        };
-        self.list(slot);
-        Some(&mut self.get(slot)?.outbox)
+        let slot = self.table.pull(node)?;
+        self.outbox(slot)
     }
 
     fn serve(&mut self, node: NodeId) -> Option<&mut Outbox> {
-        let &slot = self.served.get(&node)?;
-        self.list(slot);
-        Some(&mut self.get(slot)?.outbox)
+        let slot = self.table.serve(node)?;
+        self.outbox(slot)
     }
 
     fn client(&mut self, connection: ConnectionId) -> Option<&mut Outbox> {

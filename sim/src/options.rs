@@ -96,8 +96,6 @@ pub struct Asked {
     pub safety_max: Option<Ticks>,
     /// Without these kinds of fault.
     pub without: Vec<FaultKind>,
-    /// Members change in a part of the runs.
-    pub members: bool,
 }
 
 impl Options {
@@ -175,8 +173,7 @@ impl Options {
     /// In a part of the runs members change, some of them to nodes that begin with nothing.
     fn change_members(&mut self, random: &mut Random, asked: &Asked) {
         self.voters = self.nodes;
-        let is_on =
-            random.below(100) < 60 && asked.members && !asked.without.contains(&FaultKind::Members);
+        let is_on = random.below(100) < 60 && !asked.without.contains(&FaultKind::Members);
         let spares = random.below(3) as u32;
         let mean = Ticks::from_millis(random.between(30, 600));
         if is_on && self.doomed.is_empty() {

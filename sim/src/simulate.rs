@@ -51,9 +51,6 @@ pub(crate) struct Simulate {
     /// A kind of fault that is left out; may be given again.
     #[arg(long, value_parser = kind, value_delimiter = ',')]
     without: Vec<FaultKind>,
-    /// Members change in a part of the runs.
-    #[arg(long)]
-    members: bool,
     /// Ends with one line of JSON.
     #[arg(long)]
     json: bool,
@@ -138,7 +135,6 @@ impl Simulate {
                 clients_max: self.clients_max,
                 safety_max: self.safety_max.map(Ticks::from_millis),
                 without: self.without.clone(),
-                members: self.members,
             },
             #[cfg(ringraft_plant)]
             plant: self.plant,
@@ -165,9 +161,6 @@ fn command(order: &Order) -> String {
     add("without", (!without.is_empty()).then(|| without.join(",")));
     #[cfg(ringraft_plant)]
     add("plant", order.plant.map(|plant| plant.name()));
-    if asked.members {
-        command.push_str(" --members");
-    }
     command
 }
 

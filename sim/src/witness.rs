@@ -342,13 +342,15 @@ impl Snoop {
     }
 
     /// A leader commits entries of its own term, and older ones along with them (thesis 3.6.2):
-    /// the first commit index it tells is what it knew when it began.
+    /// the first commit index it tells is what it knew when it began. A sole voter commits before
+    /// it has sent anything.
     fn tells(&mut self, group: GroupId, term: Term, leader: NodeId, commit: Index) {
         let first = *self.told.entry((group, term)).or_insert(commit);
         let own = (group, term, Index::ZERO)..=(group, term, Index(u64::MAX));
         let own = self.entries.range(own).next().map(|(&(_, _, index), _)| index);
+        let is_alone = self.voters_asked(group).any(|voters| *voters == [leader]);
         assert!(
-            commit <= first || own.is_some_and(|own| commit >= own),
+            commit <= first || is_alone || own.is_some_and(|own| commit >= own),
             "V2: node {leader} leads group {group} in term {term} and commits entry {commit} of an \
              older term"
         );

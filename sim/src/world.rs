@@ -1,6 +1,7 @@
 //! A whole cluster with its clients in virtual time: what happens next, and to whom.
 
 mod calm;
+mod helix;
 mod look;
 mod repair;
 

@@ -66,6 +66,37 @@ fn a_kind_that_is_left_out_does_not_strike() {
 mod broken {
     use super::*;
 
+    /// A node was away while another one was added, and that one led: it was refused as nobody's
+    /// peer, and nobody else could have told of it.
+    #[test]
+    fn who_leads_is_let_in() {
+        for seed in [189, 891, 942] {
+            pass(&Order { seed, ..Order::default() });
+        }
+    }
+
+    /// Where such a leader is reached was known from the node's file, but nobody that isn't named is
+    /// dialled, so it couldn't be asked for the snapshot that would have named it.
+    #[test]
+    fn who_leads_is_asked_for_a_snapshot() {
+        pass(&Order { seed: 195, ..Order::default() });
+    }
+
+    /// Rot of one record hid from the checker what was ever written behind it in its block.
+    #[test]
+    fn what_is_behind_rot_was_written() {
+        pass(&Order { seed: 1_623, ..Order::default() });
+    }
+
+    /// A leader that was the only voter committed its first entry before a frame showed it, and the
+    /// check took that for an entry of an older term.
+    #[test]
+    fn a_sole_voter_commits_unseen() {
+        for seed in [409, 665] {
+            pass(&Order { seed, ..Order::default() });
+        }
+    }
+
     /// Four interrupted reads of a block in a row made its group refuse to serve as damaged.
     #[test]
     fn interrupted_reads_are_no_rot() {

@@ -1,4 +1,7 @@
-//! `ringraft init`: a cluster id, and one commented configuration file per node.
+//! `ringraft init`: a cluster id, and one commented configuration file per node; later the file of
+//! one more.
+
+mod join;
 
 use super::exit::{Exit, Failure};
 use super::output::{self, Output};
@@ -14,9 +17,19 @@ use std::path::{Path, PathBuf};
 pub(crate) struct InitArgs {
     /// The nodes, separated by commas. PORT is for clients; PORT+1 is for the other nodes and
     /// PORT+2 for HTTP, unless given as in a=10.0.0.1:7400/7401/7402
-    #[arg(long, required = true, value_delimiter = ',', value_name = "NAME=HOST:PORT,…",
-        value_parser = node)]
+    #[arg(long, required_unless_present = "join", value_delimiter = ',',
+        value_name = "NAME=HOST:PORT,…", value_parser = node)]
     nodes: Vec<NodeSpec>,
+    /// One more node, for the cluster whose files are in --out: it is to join as `ringraft format
+    /// --join` and `ringraft node add` have it, with the settings of the first node's file
+    #[arg(long, value_name = "NAME=HOST:PORT", value_parser = node,
+        conflicts_with_all = ["nodes", "groups", "profile"])]
+    join: Option<NodeSpec>,
+    /// The number of the one more [default: the one after the highest that the files have]
+    // A requirement that is in conflict with what is there isn't asked for.
+    #[arg(long, value_name = "ID", requires = "join", conflicts_with = "nodes",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    number: Option<u32>,
     /// Where the files go
     #[arg(long, default_value = ".", value_name = "DIR")]
     out: PathBuf,
@@ -44,16 +57,18 @@ pub(crate) struct NodeFile<'a> {
     pub(crate) data_dir: &'a str,
     pub(crate) profile: Option<&'a str>,
     /// Settings that differ from the defaults: section, key, TOML value.
-    pub(crate) settings: Vec<(&'static str, &'static str, String)>,
+    pub(crate) settings: Vec<(&'a str, &'a str, String)>,
 }
 
 pub(crate) fn run(args: &InitArgs, output: Output) -> Result<Exit, Failure> {
+    if let Some(joins) = &args.join {
+        return join::run(joins, args, output);
+    }
     let nodes = members(&args.nodes)?;
     let cluster = random_cluster_id()?;
     std::fs::create_dir_all(&args.out)
         .map_err(|error| Failure::environment(format!("making {}", args.out.display()), &error))?;
-    let paths: Vec<PathBuf> =
-        nodes.iter().map(|node| args.out.join(format!("{}.toml", node.name))).collect();
+    let paths: Vec<PathBuf> = nodes.iter().map(|node| file_path(&args.out, &node.name)).collect();
     // All or none: a new cluster id in some of the files would be worse than no file.
     if let Some(taken) = paths.iter().find(|path| path.exists()) {
         let message = format!("{} exists already; no file was written", taken.display());
@@ -72,14 +87,20 @@ pub(crate) fn run(args: &InitArgs, output: Output) -> Result<Exit, Failure> {
         };
         write_new(path, &file.text())?;
     }
-    report(cluster, &nodes, &paths, output)?;
+    report(cluster, &nodes, &paths, false, output)?;
     Ok(Exit::Ok)
+}
+
+/// Where a node's file is.
+fn file_path(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.toml"))
 }
 
 fn report(
     cluster: ClusterId,
     nodes: &[Member],
     paths: &[PathBuf],
+    joins: bool,
     output: Output,
 ) -> Result<(), Failure> {
     let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
@@ -97,11 +118,22 @@ fn report(
         let _ = writeln!(text, "node {} ({}): {path}", node.id, node.name);
     }
     let first = &paths[0];
-    let _ = write!(
-        text,
-        "\nCopy each file to its server, then on each:\n  ringraft format --config {first}\n  \
-         ringraft node --config {first}"
-    );
+    let _ = match joins {
+        false => write!(
+            text,
+            "\nCopy each file to its server, then on each:\n  ringraft format --config {first}\n  \
+             ringraft node --config {first}"
+        ),
+        true => {
+            let Member { id, addresses: Addresses { peer, client, .. }, .. } = &nodes[0];
+            write!(
+                text,
+                "\nCopy it to its server, then there:\n  ringraft format --join --config {first}\n  \
+                 ringraft node --config {first}\nand from anywhere, to add it (or `replace`):\n  \
+                 ringraft node add {id} --peer {peer} --client {client}"
+            )
+        }
+    };
     output::text(&text)
 }
 
@@ -128,26 +160,37 @@ fn members(specs: &[NodeSpec]) -> Result<Vec<Member>, Failure> {
     if specs.len() > NODES_MAX {
         return Err(usage(format!("--nodes: {} nodes, the limit is {NODES_MAX}", specs.len())));
     }
-    let mut taken: Vec<&Address> = Vec::new();
+    let mut members: Vec<Member> = Vec::new();
     for (i, spec) in specs.iter().enumerate() {
-        if specs[..i].iter().any(|other| other.name == spec.name) {
-            return Err(usage(format!("--nodes: {:?} names two nodes", spec.name)));
+        if let Some(failure) = clash("--nodes", &members, spec) {
+            return Err(failure);
         }
-        let Addresses { peer, client, http } = &spec.addresses;
-        for address in [client, peer, http] {
-            if taken.contains(&address) {
-                return Err(usage(format!("--nodes: {address} is used twice"))
-                    .cure("leave three ports for each node, as in a=H:7400,b=H:7410"));
-            }
-            taken.push(address);
-        }
+        let (name, addresses) = (spec.name.clone(), spec.addresses.clone());
+        members.push(Member { id: NodeId(i as u32 + 1), name, addresses });
     }
-    let member = |(i, spec): (usize, &NodeSpec)| Member {
-        id: NodeId(i as u32 + 1),
-        name: spec.name.clone(),
-        addresses: spec.addresses.clone(),
-    };
-    Ok(specs.iter().enumerate().map(member).collect())
+    Ok(members)
+}
+
+/// Why a node can't be one more beside these: its name or one of its addresses is taken.
+fn clash(flag: &str, members: &[Member], spec: &NodeSpec) -> Option<Failure> {
+    if members.iter().any(|other| other.name == spec.name) {
+        let message = format!("{flag}: {:?} names two nodes", spec.name);
+        return Some(Failure::new(Exit::Usage, message).cure("give each a name of its own"));
+    }
+    let each =
+        |Addresses { peer, client, http }: &Addresses| [client.clone(), peer.clone(), http.clone()];
+    let own = each(&spec.addresses);
+    let mut taken: Vec<Address> =
+        members.iter().flat_map(|member| each(&member.addresses)).collect();
+    for address in own {
+        if taken.contains(&address) {
+            let failure = Failure::new(Exit::Usage, format!("{flag}: {address} is used twice"));
+            let cure = "leave three ports for each node, as in a=H:7400,b=H:7410";
+            return Some(failure.cure(cure));
+        }
+        taken.push(address);
+    }
+    None
 }
 
 /// Reads `NAME=HOST:PORT[/PEER[/HTTP]]`.
@@ -354,6 +397,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let args = || InitArgs {
             nodes: vec![node("a=h:7400").expect("a"), node("b=h:7410").expect("b")],
+            join: None,
+            number: None,
             out: dir.path().join("new"),
             groups: 2,
             profile: None,

@@ -165,7 +165,7 @@ impl Survey {
     fn each(&self) -> impl Iterator<Item = (&Survivor, &Holding)> {
         self.best.iter().map(|(group, &at)| {
             let survivor = &self.survivors[at];
-            let holding = survivor.groups.iter().find(|holding| holding.group == *group);
+            let holding = survivor.groups.iter().find(|holding| holding.held.group == *group);
             (survivor, holding.expect("it holds the most of it"))
         })
     }
@@ -173,8 +173,8 @@ impl Survey {
     /// The newest entry of a group that a survivor knows as committed.
     fn commit(&self, group: GroupId) -> Index {
         let all = self.survivors.iter().flat_map(|survivor| &survivor.groups);
-        let all = all.filter(|holding| holding.group == group);
-        all.map(|holding| holding.commit).max().unwrap_or_default()
+        let all = all.filter(|holding| holding.held.group == group);
+        all.map(|holding| holding.held.commit).max().unwrap_or_default()
     }
 
     /// Whether those that hold a group whole are a majority of its voters: then nothing need be given
@@ -182,7 +182,7 @@ impl Survey {
     fn has_majority(&self, holding: &Holding) -> bool {
         let is_whole = |survivor: &&Survivor| {
             let mut groups = survivor.groups.iter();
-            groups.any(|other| other.group == holding.group && other.is_whole())
+            groups.any(|other| other.held.group == holding.held.group && other.is_whole())
         };
         let whole = self.survivors.iter().filter(is_whole);
         let nodes: BTreeSet<NodeId> = whole.map(|survivor| survivor.manifest.node).collect();
@@ -215,7 +215,7 @@ impl Survey {
                 .cure("set groups.initial to the number that the old cluster had"));
         }
         if let Some((_, holding)) = self.each().find(|(_, holding)| self.has_majority(holding)) {
-            let group = holding.group;
+            let group = holding.held.group;
             let message = format!("a majority of the voters of group {group} is here, and whole");
             return Err(Failure::new(Exit::NotDone, message).cure(
                 "start the nodes of these directories: nothing need be lost; if that can't be \
@@ -226,7 +226,7 @@ impl Survey {
         let damaged: Vec<String> = self
             .each()
             .filter(|(_, holding)| !holding.is_whole())
-            .map(|(_, holding)| text_of(&holding.group))
+            .map(|(_, holding)| text_of(&holding.held.group))
             .collect();
         if (logs || !damaged.is_empty()) && !accept_loss {
             let what = match damaged.is_empty() {
@@ -258,11 +258,11 @@ impl Survey {
                 table.add_row([
                     survivor.directory.display().to_string(),
                     survivor.manifest.node.to_string(),
-                    holding.group.to_string(),
-                    holding.term.to_string(),
-                    id_text(holding.last),
-                    holding.commit.to_string(),
-                    holding.snapshot.map_or_else(|| "-".to_owned(), id_text),
+                    holding.held.group.to_string(),
+                    holding.held.term.to_string(),
+                    id_text(holding.held.last),
+                    holding.held.commit.to_string(),
+                    holding.held.snapshot.map_or_else(|| "-".to_owned(), id_text),
                     voters_text(&holding.voters),
                     state_text(holding),
                 ]);
@@ -277,12 +277,13 @@ impl Survey {
             let _ = write!(
                 text,
                 "\ngroup {}: node {} ({}) holds the most, up to {}",
-                holding.group,
+                holding.held.group,
                 survivor.manifest.node,
                 survivor.directory.display(),
-                id_text(holding.last)
+                id_text(holding.held.last)
             );
-            let beyond = holding.last.index.0.saturating_sub(self.commit(holding.group).0);
+            let beyond =
+                holding.held.last.index.0.saturating_sub(self.commit(holding.held.group).0);
             if beyond > 0 {
                 let (entries, are) = if beyond == 1 { ("entry", "is") } else { ("entries", "are") };
                 let known = "beyond the newest known commit";
@@ -312,14 +313,14 @@ impl Survey {
             })
         });
         let best = self.each().map(|(survivor, holding)| {
-            let commit = self.commit(holding.group);
+            let commit = self.commit(holding.held.group);
             json!({
-                "group": holding.group.get(),
+                "group": holding.held.group.get(),
                 "dir": survivor.directory.display().to_string(),
                 "node": survivor.manifest.node.get(),
-                "last": id_json(holding.last),
+                "last": id_json(holding.held.last),
                 "commit": commit.get(),
-                "beyond_commit": holding.last.index.0.saturating_sub(commit.0),
+                "beyond_commit": holding.held.last.index.0.saturating_sub(commit.0),
                 "whole": holding.is_whole(),
                 "majority": self.has_majority(holding),
             })
@@ -351,8 +352,8 @@ fn notes(survivor: &Survivor, text: &mut String) {
         let _ = writeln!(text, "{directory}: log {log} is missing, and any group was in it");
     }
     for holding in &survivor.groups {
-        for (number, why) in &holding.unreadable {
-            let group = holding.group;
+        for (number, why) in &holding.held.unreadable {
+            let group = holding.held.group;
             let _ = writeln!(text, "{directory}: group {group}: snapshot {number}: {why}");
         }
     }
@@ -376,7 +377,7 @@ fn voters_text(voters: &[NodeId]) -> String {
 }
 
 fn state_text(holding: &Holding) -> String {
-    match holding.missing {
+    match holding.held.missing {
         None => "whole".to_owned(),
         Some(id) if id.index == Index(u64::MAX) => "DAMAGED: nobody knows what is lost".to_owned(),
         Some(id) => format!("DAMAGED: had promised {}", id_text(id)),
@@ -384,18 +385,19 @@ fn state_text(holding: &Holding) -> String {
 }
 
 fn holding_json(holding: &Holding) -> Value {
-    let unreadable = holding.unreadable.iter();
-    let unreadable = unreadable.map(|(number, why)| json!({"number": number, "why": why}));
+    let unreadable = holding.held.unreadable.iter();
+    let unreadable =
+        unreadable.map(|(number, why)| json!({"number": number, "why": why.to_string()}));
     json!({
-        "group": holding.group.get(),
+        "group": holding.held.group.get(),
         "log": holding.log,
-        "term": holding.term.get(),
-        "last": id_json(holding.last),
-        "commit": holding.commit.get(),
-        "snapshot": holding.snapshot.map(id_json),
+        "term": holding.held.term.get(),
+        "last": id_json(holding.held.last),
+        "commit": holding.held.commit.get(),
+        "snapshot": holding.held.snapshot.map(id_json),
         "voters": holding.voters.iter().map(|node| node.get()).collect::<Vec<_>>(),
         "state_hash": format!("{:016x}", holding.state_hash),
-        "missing": holding.missing.map(id_json),
+        "missing": holding.held.missing.map(id_json),
         "unreadable": unreadable.collect::<Vec<_>>(),
     })
 }

@@ -65,6 +65,7 @@ struct GroupReport {
     attempts: u64,
     end: Option<EndReport>,
     kept: Vec<KeptReport>,
+    unreadable: u64,
 }
 
 /// How far the one is that another node gives.
@@ -248,7 +249,7 @@ fn age(ms: u64) -> String {
 /// What is done for a group's snapshots now, or what went wrong.
 fn now(row: &GroupReport) -> String {
     let failed = || row.end.as_ref().and_then(|end| end.error.as_ref());
-    match (row.activity.as_str(), failed()) {
+    let doing = match (row.activity.as_str(), failed()) {
         ("taking", _) => {
             format!("being taken, {}", HumanBytes(row.written_bytes.unwrap_or(0)))
         }
@@ -257,7 +258,12 @@ fn now(row: &GroupReport) -> String {
         ("waiting", Some(error)) => format!("failed, tried again: {error}"),
         ("waiting", None) => "waits for others".to_owned(),
         _ => String::new(),
-    }
+    };
+    let unreadable = match row.unreadable {
+        0 => return doing,
+        count => format!("{count} unreadable"),
+    };
+    if doing.is_empty() { unreadable } else { format!("{doing}; {unreadable}") }
 }
 
 /// How far another node's snapshot is.

@@ -1,10 +1,12 @@
-//! `ringraft status`: every node and group, also of nodes that don't answer.
+//! `ringraft status`: every node and group, also of nodes that don't answer, and of those that were
+//! named and are no members.
 
 use super::Global;
 use super::client;
 use super::exit::{Exit, Failure};
 use super::output::{self, Output};
 use comfy_table::ColumnConstraint;
+use ringraft_net::ClientError;
 use ringraft_net::client::Client;
 use ringraft_net::status::{GroupStatus, NodeStatus, SnapshotActivity};
 use ringraft_types::{Index, NodeId, ShardId};
@@ -24,31 +26,40 @@ pub(crate) fn run(global: &Global) -> Result<Exit, Failure> {
     if let Ok(located) = &located
         && !located.members.is_empty()
     {
+        let named = std::mem::take(&mut options.endpoints);
         options.endpoints = located.members.iter().map(|member| member.address.clone()).collect();
+        options.endpoints.extend(named);
     }
     options.timeout = options.timeout.min(client::NODE_PATIENCE);
     let answers = Client::connect(options).map_err(client::failure)?.status_all();
     let mut found: Vec<NodeStatus> = Vec::new();
-    let mut first_error = None;
+    let (mut first_error, mut silent) = (None, Vec::new());
     for answer in answers {
         match answer {
             Ok(status) => found.push(status),
-            Err(error) => first_error = first_error.or(Some(error)),
+            Err(error) => {
+                if let ClientError::NoStatus { address, .. } = &error {
+                    silent.push(address.clone());
+                }
+                first_error = first_error.or(Some(error));
+            }
         }
     }
     if let (true, Some(error)) = (found.is_empty(), first_error) {
         return Err(client::failure(error));
     }
     found.sort_by_key(|status| (status.node, status.shard));
-    let missing = match located {
-        Ok(located) => located
-            .members
-            .into_iter()
-            .filter(|member| found.iter().all(|status| status.node != member.node))
-            .map(|member| Unreachable { node: Some(member.node), address: member.address })
-            .collect(),
-        Err(_) => Vec::new(),
-    };
+    let members = located.map(|located| located.members).unwrap_or_default();
+    // An endpoint that doesn't answer may be any node.
+    silent.dedup();
+    silent.retain(|address| members.iter().all(|member| member.address != *address));
+    let silent = silent.into_iter().map(|address| Unreachable { node: None, address });
+    let missing: Vec<Unreachable> = members
+        .into_iter()
+        .filter(|member| found.iter().all(|status| status.node != member.node))
+        .map(|member| Unreachable { node: Some(member.node), address: member.address })
+        .chain(silent)
+        .collect();
     match global.output {
         Output::Json => output::json(&to_json(&found, &missing))?,
         Output::Table => output::text(&to_table(&found, &missing))?,

@@ -80,6 +80,7 @@ fn every_verb_is_understood() {
         "ringraft snapshot ls --group 1,2 --node a,2 --http h:1",
         "ringraft snapshot take --group 1 --group 2 --node 3 --wait",
         "ringraft init --nodes a=h:1,b=h:11,c=h:21/5/6 --out d --groups 3 --profile container",
+        "ringraft init --join d=h:31 --number 7 --out d",
         "ringraft format --config a.toml",
         "ringraft node --config a.toml",
         "ringraft node ls --group 1,2",

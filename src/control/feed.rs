@@ -161,11 +161,13 @@ pub struct ShardCounters {
     pub entries_mended: u64,
     /// Entries that other nodes couldn't read and were given.
     pub entries_lent: u64,
-    /// Bytes of the log that were read to find rot.
+    /// Bytes of the log and of snapshots that were read to find rot.
     pub scrubbed_bytes: u64,
     /// Blocks that were found rotten so.
     pub scrubbed_rotten: u64,
-    /// Times that the whole log was read so.
+    /// Snapshots that were found rotten so.
+    pub scrubbed_rotten_snapshots: u64,
+    /// Times that all of it was read so.
     pub scrub_passes: u64,
     /// Snapshots of groups that became durable.
     pub snapshots_taken: u64,

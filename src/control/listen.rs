@@ -5,9 +5,14 @@ use crate::config::Address;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 /// Connections that the kernel holds before they are accepted.
 const BACKLOG: i32 = 1024;
+/// How long a port may be taken by a process that has just ended.
+const TAKEN_TIME: Duration = Duration::from_secs(3);
+/// Between two tries.
+const TAKEN_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a port can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +51,9 @@ pub enum BindError {
 
 /// Listens on an address, non-blocking. `port` names what it is for: peer, client or http.
 ///
-/// SO_REUSEADDR only: a restart may follow at once, a second process may not.
+/// SO_REUSEADDR only: a restart may follow at once, a second process may not. What a process that
+/// was killed had in its rings the kernel gives back a little later, its listening sockets among
+/// it: so a port that is taken is tried again for three seconds.
 pub fn bind(port: &'static str, address: &Address) -> Result<TcpListener, BindError> {
     let refused = |error: io::Error| match error.kind() {
         io::ErrorKind::AddrInUse => BindError::Taken { port, address: address.clone() },
@@ -56,7 +63,23 @@ pub fn bind(port: &'static str, address: &Address) -> Result<TcpListener, BindEr
     let resolved = address.resolve().map_err(refused)?;
     let first =
         resolved.first().ok_or_else(|| BindError::NotHere { port, address: address.clone() })?;
-    bind_to(*first).map_err(refused)
+    let mut tries = TAKEN_TIME.as_millis() / TAKEN_PAUSE.as_millis();
+    let waits = || {
+        std::thread::sleep(TAKEN_PAUSE);
+        tries = tries.saturating_sub(1);
+        tries > 0
+    };
+    bind_when_free(*first, waits).map_err(refused)
+}
+
+/// As long as the port is taken and `waits` says that there is time.
+fn bind_when_free(address: SocketAddr, mut waits: impl FnMut() -> bool) -> io::Result<TcpListener> {
+    loop {
+        match bind_to(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && waits() => {}
+            done => return done,
+        }
+    }
 }
 
 fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
@@ -93,5 +116,24 @@ mod tests {
         let address = Address { host: "192.0.2.1".into(), port: 7400 };
         let error = bind("peer", &address).expect_err("not here").to_string();
         assert!(error.contains("192.0.2.1:7400") && error.contains("listen.peer"), "{error}");
+    }
+
+    /// A port that comes free while it is waited for is had; one that doesn't is refused.
+    #[test]
+    fn a_port_that_comes_free_is_taken() {
+        let holder = TcpListener::bind("127.0.0.1:0").expect("any port");
+        let address = holder.local_addr().expect("bound");
+        let error = bind_when_free(address, || false).expect_err("it is taken");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let (mut holder, mut waited) = (Some(holder), 0);
+        let waits = || {
+            waited += 1;
+            if waited == 3 {
+                holder = None;
+            }
+            true
+        };
+        let bound = bind_when_free(address, waits).expect("it is free in the end");
+        assert_eq!((bound.local_addr().expect("bound"), waited), (address, 3));
     }
 }

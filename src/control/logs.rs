@@ -292,9 +292,12 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
                 "what couldn't be read is here again, in another place of the log"
             );
         }
-        ShardEvent::Scrubbed { bytes, rotten, took } => {
+        ShardEvent::Scrubbed { bytes, rotten, rotten_snapshots, took } => {
             let took_ms = took.0 / 1_000;
-            tracing::info!(%shard, %bytes, %rotten, %took_ms, "the log was read through");
+            tracing::info!(
+                %shard, %bytes, %rotten, %rotten_snapshots, %took_ms,
+                "the log and the snapshots were read through"
+            );
         }
         ShardEvent::NotMended { group, first } => {
             tracing::error!(
@@ -353,8 +356,8 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
         ShardEvent::SnapshotUnreadable { group, number, error } => {
             tracing::error!(
                 %shard, %group, number, %error,
-                "a snapshot can't be loaded: an older one and the log take its place, or the \
-                 group refuses to serve"
+                "a snapshot can't be read: a running node takes another one; a start goes by an \
+                 older one and the log, or the group refuses to serve"
             );
         }
         ShardEvent::SnapshotInstalled { group, from, last, bytes, took } => {
@@ -471,8 +474,14 @@ mod tests {
                  group=7 first=7 last=9 entries=3",
             ),
             (
-                ShardEvent::Scrubbed { bytes: 4096, rotten: 1, took: Ticks(2500) },
-                "INFO the log was read through shard=2 bytes=4096 rotten=1 took_ms=2",
+                ShardEvent::Scrubbed {
+                    bytes: 4096,
+                    rotten: 1,
+                    rotten_snapshots: 0,
+                    took: Ticks(2500),
+                },
+                "INFO the log and the snapshots were read through shard=2 bytes=4096 rotten=1 \
+                 rotten_snapshots=0 took_ms=2",
             ),
             (
                 ShardEvent::NotMended { group, first: Index(9) },

@@ -65,6 +65,9 @@ const COUNTERS: &[Number<ShardNumbers>] = &[
     }),
     ("scrubbed_bytes", "Bytes of the log read to find rot", |shard| shard.counters.scrubbed_bytes),
     ("scrubbed_rotten_blocks", "Blocks found rotten so", |shard| shard.counters.scrubbed_rotten),
+    ("scrubbed_rotten_snapshots", "Snapshots found rotten so", |shard| {
+        shard.counters.scrubbed_rotten_snapshots
+    }),
     ("scrub_passes", "Times that the whole log was read to find rot", |shard| {
         shard.counters.scrub_passes
     }),

@@ -124,6 +124,7 @@ fn groups(shard: &ShardSnapshots, ages: &BTreeMap<FileId, Duration>) -> Vec<Valu
             "attempts": row.attempts,
             "end": row.end.as_ref().map(end),
             "kept": kept.collect::<Vec<_>>(),
+            "unreadable": row.unreadable,
         })
     };
     shard.groups.iter().map(row).collect()

@@ -143,9 +143,12 @@ impl Reactor {
                 let (known, shown) = (known.start.number, shown.start.number);
                 LogEvent::PeerRolledBack { peer, known, shown }
             }
-            PeerAdmission::Welcome | PeerAdmission::Forgot | PeerAdmission::NotAMember => return,
+            PeerAdmission::Welcome
+            | PeerAdmission::Forgot
+            | PeerAdmission::Itself
+            | PeerAdmission::Full => return,
         };
-        let link = self.shard.links.peers.get_mut(&peer).expect("only members are on record");
+        let link = self.shard.links.table.get(peer, Role::Peer).expect("who is judged is a peer");
         if link.shown.replace(shown) != Some(shown) {
             self.say(event);
         }
@@ -196,7 +199,8 @@ impl Reactor {
             }
             Err(code) => code,
         };
-        let link = self.shard.links.peers.get_mut(&node).expect("we dialed a member");
+        let link =
+            self.shard.links.table.get(node, Role::Peer).expect("who is no peer isn't dialed");
         if link.refused.replace(code) != Some(code) {
             self.say(LogEvent::PeerRefused { peer: node, reason: code.sentence() });
         }
@@ -223,20 +227,11 @@ impl Reactor {
         if self.stopping.is_some() {
             return;
         }
-        let now = self.now;
-        let links = &self.shard.links;
-        let peers = links.peers.iter().map(|(&node, link)| (node, Role::Peer, link));
-        let pulls = links.pulls.iter().map(|(&node, link)| (node, Role::Bulk, link));
-        let due: Vec<(NodeId, Role, String)> = peers
-            .chain(pulls)
-            .filter(|(_, _, link)| link.dial.is_due(now) && !link.resolving)
-            .map(|(node, role, link)| (node, role, link.address.clone()))
-            .collect();
-        for (node, role, address) in due {
+        for (node, role, address) in self.shard.links.table.due(self.now) {
             match address.parse::<SocketAddr>() {
                 Ok(address) => self.dial_address(node, role, address),
                 Err(_) => {
-                    let link = self.shard.links.link(node, role).expect("it was just found");
+                    let link = self.shard.links.table.get(node, role).expect("it was just found");
                     link.resolving = true;
                     self.lane.resolver.ask(node, address);
                 }
@@ -247,7 +242,7 @@ impl Reactor {
     pub(super) fn take_resolved(&mut self) {
         while let Some((node, found)) = self.lane.resolver.answer() {
             for role in [Role::Peer, Role::Bulk] {
-                let Some(link) = self.shard.links.link(node, role) else { continue };
+                let Some(link) = self.shard.links.table.get(node, role) else { continue };
                 if !std::mem::take(&mut link.resolving) {
                     continue;
                 }
@@ -264,7 +259,7 @@ impl Reactor {
 
     fn dial_address(&mut self, node: NodeId, role: Role, address: SocketAddr) {
         let later = self.now.after(Ticks::from_millis(200));
-        let link = self.shard.links.link(node, role).expect("only peers are dialed");
+        let link = self.shard.links.table.get(node, role).expect("only peers are dialed");
         link.dial.postpone(later);
         let domain = socket2::Domain::for_address(address);
         let Ok(socket) = socket2::Socket::new(domain, socket2::Type::STREAM, None) else { return };
@@ -272,7 +267,7 @@ impl Reactor {
         prepare(&fd);
         let state = State::Dialing(node, role);
         let slot = self.shard.links.insert(fd, state, Inbox::new(), None, self.now);
-        self.shard.links.link(node, role).expect("it was just found").dial.dialed(slot);
+        self.shard.links.table.get(node, role).expect("it was just found").dial.dialed(slot);
         let socket = self.shard.links.get(slot).expect("just inserted");
         let address = Box::new(socket2::SockAddr::from(address));
         let (pointer, length) = (address.as_ptr(), address.len());

@@ -4,6 +4,7 @@
 use crate::network::Network;
 use crate::raw::Raw;
 use ringraft_net::client_wire::LocateReply;
+use ringraft_net::status::{GroupRole, GroupStatus};
 use ringraft_net::{Client, ClientOptions};
 use ringraft_types::GroupId;
 use rustix::process::{Pid, Signal, kill_process};
@@ -269,15 +270,14 @@ impl Cluster {
         self.assert_copies_agree(self.nodes.len());
     }
 
-    /// The same of the members, where there are so many.
+    /// The same of the members, where there are so many. Nobody may write meanwhile: see
+    /// [`Cluster::assert_caught_up`].
     pub(crate) fn assert_copies_agree(&self, nodes: usize) {
         let mut client = self.client();
         wait_until("all nodes to apply the same", || {
-            let all: Vec<_> = client.status_all().into_iter().flatten().collect();
-            let mut groups: Vec<_> = all.iter().flat_map(|status| &status.groups).collect();
-            groups.sort_by_key(|group| group.group.0);
+            let groups = copies(&mut client);
             let same = groups.chunk_by(|a, b| a.group == b.group).all(|copies| {
-                let first = copies[0];
+                let first = &copies[0];
                 for copy in copies.iter().filter(|copy| copy.applied == first.applied) {
                     let (a, b) = (first.state_hash, copy.state_hash);
                     assert_eq!(a, b, "{:?}: one log led to two states", first.group);
@@ -287,6 +287,38 @@ impl Cluster {
             !groups.is_empty() && same
         });
     }
+
+    /// Waits, while others write, until so many copies of each group have applied what the first of
+    /// them had applied at the call.
+    pub(crate) fn assert_caught_up(&self, nodes: usize) {
+        let mut client = self.client();
+        let goals = wait_for("every group to be told of", || {
+            let groups = copies(&mut client);
+            let of_group = groups.chunk_by(|a, b| a.group == b.group);
+            let goals: Vec<_> = of_group
+                .filter_map(|copies| {
+                    Some((copies[0].group, copies.iter().map(|copy| copy.applied).max()?))
+                })
+                .collect();
+            (!goals.is_empty()).then_some(goals)
+        });
+        wait_until("all nodes to apply what one of them had", || {
+            let groups = copies(&mut client);
+            goals.iter().all(|&(group, goal)| {
+                let has_it = |copy: &&GroupStatus| copy.group == group && copy.applied >= goal;
+                groups.iter().filter(has_it).count() == nodes
+            })
+        });
+    }
+}
+
+/// What the members say of their copies, by group.
+fn copies(client: &mut Client) -> Vec<GroupStatus> {
+    let all = client.status_all().into_iter().flatten();
+    let groups = all.flat_map(|status| status.groups);
+    let mut groups: Vec<_> = groups.filter(|group| group.role != GroupRole::Outsider).collect();
+    groups.sort_by_key(|group| group.group.0);
+    groups
 }
 
 /// A client of some nodes.

@@ -199,6 +199,11 @@ pub(crate) fn walk<'a>(
             result.damaged.push(item);
         }
     }
+    let hit = |item: &DirectoryItem| result.damaged.iter().any(|other| other.group == item.group);
+    if !result.damaged.is_empty() {
+        // Nothing of a group is used of which a part is damaged, so all of it is named.
+        result.damaged = block.own_items().filter(hit).collect();
+    }
     if named != block.header.records && result.damaged.is_empty() {
         result.damaged = block.directory();
     }

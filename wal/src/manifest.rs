@@ -519,6 +519,53 @@ mod tests {
         assert!(matches!(Manifest::load(directory), Err(ManifestError::Rotten { .. })));
     }
 
+    /// S09: whatever became of one copy, the other is read, and the next store, of which each start
+    /// does one, leaves two good ones. A copy of another node, or two that are rotten, stop the start.
+    #[test]
+    fn s09_a_store_repairs_the_other_copy() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = directory.path();
+        let good = manifest().encode(7);
+        let other = Manifest { node: NodeId(9), ..manifest() };
+        let mut flipped = good.clone();
+        flipped[40] ^= 1;
+        let shifted: Vec<u8> = good[512..].iter().chain(&good[..512]).copied().collect();
+        let states: [(&str, Option<&[u8]>); 7] = [
+            ("missing", None),
+            ("empty", Some(b"")),
+            ("cut", Some(&good[..1000])),
+            ("flipped", Some(&flipped)),
+            ("misplaced", Some(&shifted)),
+            ("an older generation", Some(&manifest().encode(6))),
+            ("zeros", Some(&[0; COPY_BYTES])),
+        ];
+        for at in 0..2 {
+            for (what, state) in states {
+                let paths = COPIES.map(|name| directory.join(name));
+                fs::write(&paths[1 - at], &good).expect("written");
+                match state {
+                    Some(bytes) => fs::write(&paths[at], bytes).expect("written"),
+                    None => drop(fs::remove_file(&paths[at])),
+                }
+                let found = Manifest::load(directory).expect("one copy is good");
+                let read = (found.manifest, found.generation, found.copies_bad);
+                assert_eq!(read, (manifest(), 7, 1), "{what}");
+                manifest().store(directory, 8).expect("stored");
+                let found = Manifest::load(directory).expect("just stored");
+                assert_eq!((found.generation, found.copies_bad), (8, 0), "{what}");
+            }
+            // Whose of the two this directory is can't be known: nothing is served.
+            let paths = COPIES.map(|name| directory.join(name));
+            fs::write(&paths[1 - at], &good).expect("written");
+            fs::write(&paths[at], other.encode(7)).expect("written");
+            assert!(Manifest::load(directory).is_err(), "another node's");
+            for path in paths {
+                fs::write(path, b"rot").expect("written");
+            }
+            assert!(matches!(Manifest::load(directory), Err(ManifestError::Rotten { .. })));
+        }
+    }
+
     /// A store takes no room: both copies stay the files that they are. What has a second name
     /// elsewhere, as in a copy of links, is left as it is.
     #[test]

@@ -1,7 +1,9 @@
 //! Reading a log back after a start: step by step, through the device only.
 //!
 //! The heads of snapshots are read first. Then every segment is read whole and verified, and
-//! `replay.rs` decides. Before the result is handed over, the segments that hold blocks not known
+//! `replay.rs` decides. A log in which something is wrong is read once more, from the first segment
+//! on in which that may lie: what a read brought from elsewhere, or from earlier, is neither rot nor
+//! a torn tail (S11). Before the result is handed over, the segments that hold blocks not known
 //! as durable are synced: what is returned from here is durable.
 
 use crate::buffer::{Buffer, BufferPool};
@@ -10,7 +12,7 @@ use crate::error::{RotReport, WalError};
 use crate::format::LIFE_GAP;
 use crate::log::{Link, Log, Start};
 use crate::operations::Operations;
-pub use crate::replay::EntryRun;
+pub use crate::replay::{EntryRun, Outline};
 use crate::replay::{FLOOR_UNKNOWN, Outcome, replay};
 use crate::scan::{ScannedSegment, Scanner};
 use crate::segment::{Place, Segment};
@@ -87,15 +89,17 @@ pub struct RecoveredGroup {
     /// With damage: the intact entries behind the last hole, enough if a snapshot covers what is
     /// before them. They can be read too.
     pub tail: Option<EntryRun>,
+    /// With damage: the whole log with its holes, if what is missing is known.
+    pub outline: Option<Outline>,
     /// What the newest record says of a snapshot: the log needn't hold what is in it.
     pub named: Option<NamedSnapshot>,
-    /// The payloads of the entries that hold configurations, of the run and of the tail, by index,
-    /// ascending.
+    /// The payloads of the entries that hold configurations, of the run, the tail and the outline,
+    /// by index, ascending.
     pub configurations: Vec<(Index, Vec<u8>)>,
 }
 
 impl RecoveredGroup {
-    /// The term of the entry of this index, in the run or in the tail.
+    /// The term of the entry of this index, in the run, in the tail, or between them.
     fn term(&self, index: Index) -> Option<Term> {
         let of = |first, last, terms: &[(Index, Term)]| {
             let begun = &terms[..terms.partition_point(|&(start, _)| start <= index)];
@@ -103,7 +107,8 @@ impl RecoveredGroup {
             begun.last().filter(|_| is_in).map(|&(_, term)| term)
         };
         let tail = || self.tail.as_ref().and_then(|it| of(it.first, it.last, &it.terms));
-        of(self.first, self.last, &self.runs).or_else(tail)
+        let between = || self.outline.as_ref().and_then(|it| it.term_at(index));
+        of(self.first, self.last, &self.runs).or_else(tail).or_else(between)
     }
 }
 
@@ -178,7 +183,11 @@ pub struct Recovery {
     heads: BTreeMap<u64, Result<SnapshotHead, SnapshotHeadError>>,
     snapshots_lost: Vec<u64>,
     scanned: Vec<ScannedSegment>,
+    /// The newest block before each of them.
+    before: Vec<(Sequence, u32)>,
     last: (Sequence, u32),
+    /// What is read is read for the second time.
+    is_again: bool,
     bytes: u64,
     outcome: Option<Outcome>,
 }
@@ -196,9 +205,29 @@ impl Recovery {
             heads: BTreeMap::new(),
             snapshots_lost: Vec::new(),
             scanned: Vec::new(),
+            before: Vec::new(),
             last: (Sequence::ZERO, 0),
+            is_again: false,
             bytes: 0,
             outcome: None,
+        }
+    }
+
+    /// Recovers a log from its beginning to its end, on a device that completes at once.
+    ///
+    /// # Errors
+    /// If the log is refused; nothing was changed.
+    pub fn run<D: Device>(
+        settings: LogSettings,
+        device: &mut D,
+    ) -> Result<(Log, Recovered), WalError> {
+        let mut recovery = Self::new(settings);
+        loop {
+            match recovery.turn(Ticks::ZERO, device) {
+                RecoveryStep::Working => {}
+                RecoveryStep::Done(done) => return Ok(*done),
+                RecoveryStep::Failed(error) => return Err(error),
+            }
         }
     }
 
@@ -305,21 +334,7 @@ impl Recovery {
                 _ => Ok(()),
             },
             Purpose::Open(file) if result < 0 => failed("opening", Some(file)),
-            Purpose::Open(file) => {
-                let (_, length) = self.files.pop_front().expect("the file being opened");
-                let identity = self.settings.identity();
-                self.state = State::Reading(Box::new(Reading {
-                    scanner: Scanner::new(identity, file, length, self.last),
-                    file,
-                    length,
-                    asked: 0,
-                    fed: 0,
-                    in_flight: 0,
-                    unreadable: Vec::new(),
-                    arrived: BTreeMap::new(),
-                }));
-                self.read_on(device)
-            }
+            Purpose::Open(_) => self.read_next(device),
             Purpose::Read { offset, bytes, tries } => {
                 self.read_arrived(device, (offset, bytes), tries, completion)
             }
@@ -390,9 +405,53 @@ impl Recovery {
 
     fn open_next<D: Device>(&mut self, device: &mut D) -> Result<(), WalError> {
         let Some(&(file, _)) = self.files.front() else { return self.decide(device) };
+        if self.is_again {
+            // It is open.
+            return self.read_next(device);
+        }
         self.state = State::Opening;
         self.operations.submit(device, Purpose::Open(file), Operation::Open(file));
         Ok(())
+    }
+
+    fn read_next<D: Device>(&mut self, device: &mut D) -> Result<(), WalError> {
+        let (file, length) = self.files.pop_front().expect("a file that is open");
+        let identity = self.settings.identity();
+        self.before.push(self.last);
+        self.state = State::Reading(Box::new(Reading {
+            scanner: Scanner::new(identity, file, length, self.last),
+            file,
+            length,
+            asked: 0,
+            fed: 0,
+            in_flight: 0,
+            unreadable: Vec::new(),
+            arrived: BTreeMap::new(),
+        }));
+        self.read_on(device)
+    }
+
+    /// From which segment on the log is to be read again; `None`: nothing is wrong, or it was read
+    /// twice.
+    fn to_be_read_again(&self, outcome: &Outcome) -> Option<usize> {
+        if self.is_again || outcome.rot.is_empty() && outcome.torn_blocks == 0 {
+            return None;
+        }
+        let is_odd = |segment: &ScannedSegment| {
+            let is_bad = segment.header.is_err() || segment.blocks.iter().any(|it| it.is_rotten);
+            is_bad || !segment.garbage.is_empty() || segment.stale > 0
+        };
+        // Where nothing is to be seen a block may be missing anywhere.
+        Some(self.scanned.iter().position(is_odd).filter(|_| outcome.rot.is_empty()).unwrap_or(0))
+    }
+
+    fn read_again<D: Device>(&mut self, device: &mut D, from: usize) -> Result<(), WalError> {
+        self.is_again = true;
+        let files = self.scanned.drain(from..).map(|segment| (segment.file, segment.length));
+        self.files = files.collect();
+        self.last = self.before[from];
+        self.before.truncate(from);
+        self.open_next(device)
     }
 
     fn read_on<D: Device>(&mut self, device: &mut D) -> Result<(), WalError> {
@@ -489,6 +548,9 @@ impl Recovery {
             }
         }
         let outcome = replay(&self.scanned);
+        if let Some(from) = self.to_be_read_again(&outcome) {
+            return self.read_again(device, from);
+        }
         let last = outcome.kept.last().map(|&(at, block)| &self.scanned[at].blocks[block].header);
         let unreadable = behind(&self.scanned, last);
         #[cfg(ringraft_plant)]
@@ -627,6 +689,7 @@ impl Recovery {
                     last: run.last,
                     damaged: if is_unsure { Some(FLOOR_UNKNOWN) } else { floor },
                     tail,
+                    outline: if is_unsure { None } else { replay.outline() },
                     named: replay.named,
                     configurations: Vec::new(),
                 },

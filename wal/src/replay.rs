@@ -46,6 +46,8 @@ struct Piece {
     first: Index,
     last: Index,
     term: Term,
+    /// Of a hole: the entry that has this term. Of those before it only that theirs isn't newer.
+    named: Index,
     sequence: Sequence,
     is_hole: bool,
 }
@@ -80,6 +82,26 @@ pub struct EntryRun {
     pub last: Index,
     /// Where each term starts.
     pub terms: Vec<(Index, Term)>,
+}
+
+/// A log with holes, as its node promised it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outline {
+    /// All its entries, those in the holes too. A term of zero: which one it was isn't known, but
+    /// that of a later entry is.
+    pub run: EntryRun,
+    /// First and last entry of each hole, ascending.
+    pub holes: Vec<(Index, Index)>,
+}
+
+impl Outline {
+    /// The term of an entry, zero if it isn't known; `None`: the log didn't hold it.
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        let EntryRun { first, last, terms } = &self.run;
+        let begun = &terms[..terms.partition_point(|&(start, _)| start <= index)];
+        let is_in = *first <= index && index <= *last;
+        begun.last().filter(|_| is_in).map(|&(_, term)| term)
+    }
 }
 
 impl GroupReplay {
@@ -210,6 +232,49 @@ impl GroupReplay {
         (run, floor, tail)
     }
 
+    /// The log as it was promised, if that is known up to its last entry.
+    pub(crate) fn outline(&self) -> Option<Outline> {
+        let follows = |pair: &[Piece]| pair[0].last.next() == pair[1].first;
+        let apart = self.pieces.windows(2).rposition(|pair| !follows(pair));
+        let pieces = &self.pieces[apart.map_or(0, |at| at + 1)..];
+        let (first, last) = (pieces.first()?.first, pieces.last()?.last);
+        let mut outline =
+            Outline { run: EntryRun { first, last, terms: Vec::new() }, holes: vec![] };
+        let terms = &mut outline.run.terms;
+        let mut note = |first: Index, term: Term| {
+            if terms.last().is_none_or(|&(_, before)| before != term) {
+                terms.push((first, term));
+            }
+        };
+        // No term is older, and terms don't descend: between two of one term there is no other.
+        let named = self.named.filter(|named| named.last.index.next() == first);
+        let mut before = named.map_or(Term(1), |named| named.last.term);
+        for piece in pieces {
+            if piece.is_hole {
+                outline.holes.push((piece.first, piece.last));
+            }
+            if piece.term < before {
+                return None;
+            }
+            let is_named = piece.last == piece.named;
+            if piece.is_hole && piece.term > before {
+                let unknown = if is_named { piece.last.previous() } else { piece.last };
+                if piece.first <= unknown {
+                    note(piece.first, Term::ZERO);
+                }
+                if !is_named {
+                    continue;
+                }
+                note(piece.last, piece.term);
+            } else {
+                note(piece.first, piece.term);
+            }
+            before = piece.term;
+        }
+        let is_known = outline.run.terms.last().is_some_and(|&(_, term)| term > Term::ZERO);
+        (is_known && !outline.holes.is_empty()).then_some(outline)
+    }
+
     fn damage(&mut self, item: &DirectoryItem, sequence: Sequence) {
         if item.flags & ITEM_HARD != 0 && item.flags & ITEM_CARRIED == 0 {
             self.hard_lost = Some(item.hard_term.max(self.hard_lost.unwrap_or_default()));
@@ -225,6 +290,7 @@ impl GroupReplay {
             first: item.first,
             last: item.last,
             term: item.last_term,
+            named: item.last,
             sequence,
             is_hole: true,
         };
@@ -240,10 +306,11 @@ impl GroupReplay {
     fn apply(&mut self, step: &Step, sequence: Sequence) {
         match *step {
             Step::Entries { first, last, term, .. } => {
-                self.append(Piece { first, last, term, sequence, is_hole: false });
+                self.append(Piece { first, last, term, named: last, sequence, is_hole: false });
             }
             Step::Carried { first, last, term, .. } => {
-                self.place(Piece { first, last, term, sequence, is_hole: false }, false);
+                let piece = Piece { first, last, term, named: last, sequence, is_hole: false };
+                self.place(piece, false);
             }
             Step::Truncate { from, .. } => self.remove_from(from),
             Step::Hard { term, vote, commit, is_carried, .. } => {

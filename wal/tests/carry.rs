@@ -3,7 +3,7 @@
 mod disk;
 
 use disk::*;
-use ringraft_types::{GroupId, Index, Sequence, Term};
+use ringraft_types::{GroupId, Index, LogId, Sequence, Term};
 use ringraft_wal::device::memory::MemoryDevice;
 use ringraft_wal::{AppendError, LogSettings, ReadError};
 
@@ -174,6 +174,35 @@ fn carried_and_new_entries_share_a_block() {
         assert!(recovered.rot.is_empty(), "{recovered:?}");
         assert_eq!(recovered.groups[&GROUP].last, Index(21));
         bench.settle();
+    }
+}
+
+/// A carried record rots beside new entries of its group: a start doesn't use these either, and says
+/// that they are missing.
+#[test]
+fn rot_of_what_is_carried_names_the_new_entries_beside_it() {
+    for is_first in [false, true] {
+        let (mut bench, _) = written();
+        if is_first {
+            carry(&mut bench, 3, 3);
+        }
+        bench.append_run(1, 15, 16, 2, 100);
+        if !is_first {
+            carry(&mut bench, 3, 3);
+        }
+        let sequence = bench.flush();
+        bench.settle();
+        let block = block_at(&bench.device, sequence);
+        let bytes = bench.device.content(block.file);
+        let bytes = &bytes[block.offset as usize..][..block.header.length as usize];
+        let inner = entry(1, 3, 1, 100);
+        let at = bytes.windows(inner.len()).position(|part| part == inner).expect("carried");
+        bench.device.flip_bit(block.file, (block.offset + at as u64 + 60) * 8);
+        let recovered = bench.restart();
+        let group = &recovered.groups[&GROUP];
+        assert_eq!((group.last, group.damaged), (Index(14), Some(LogId::new(Term(2), Index(16)))));
+        let outline = group.outline.as_ref().expect("what is missing is known");
+        assert_eq!(outline.holes, [(Index(15), Index(16))]);
     }
 }
 

@@ -218,6 +218,66 @@ fn entries_behind_a_hole_are_offered_as_the_tail() {
     assert_eq!(bench.read(1, 7, 7), Err(ReadError::NotHeld));
 }
 
+/// The whole log with its holes is told, with the terms of what is missing, as far as they follow
+/// from what is there (S06).
+#[test]
+fn a_log_with_holes_is_outlined() {
+    let outlined = |blocks: &[(u64, u64, u64)], lost: &[usize]| {
+        let mut bench = Bench::new(settings());
+        let mut sequences = Vec::new();
+        for &(first, last, term) in blocks {
+            sequences.push(bench.block(1, first, last, term));
+            // Of another group, so that no two headers in a row are lost.
+            bench.block(2, first, first, 1);
+        }
+        bench.settle();
+        for &at in lost {
+            flip(&mut bench.device, sequences[at], 20);
+        }
+        let recovered = bench.restart();
+        let outline = recovered.groups[&GroupId(1)].outline.clone();
+        outline.map(|it| {
+            assert_eq!(it.run.first, Index(1));
+            let terms = it.run.terms.iter().map(|&(first, term)| (first.0, term.0));
+            let holes = it.holes.iter().map(|hole| (hole.0.0, hole.1.0));
+            (it.run.last.0, terms.collect::<Vec<_>>(), holes.collect::<Vec<_>>())
+        })
+    };
+    let ones = [(1, 5, 1), (6, 9, 1), (10, 12, 2), (13, 13, 3), (14, 16, 3)];
+    assert_eq!(outlined(&ones, &[]), None, "nothing is missing");
+    let terms = vec![(1, 1), (10, 2), (13, 3)];
+    // Of one term all of them, or a single entry: there is no doubt.
+    for (lost, holes) in [
+        (&[0][..], &[(1, 5)][..]),
+        (&[1], &[(6, 9)]),
+        (&[3], &[(13, 13)]),
+        (&[1, 3, 4], &[(6, 9), (13, 13), (14, 16)]),
+        (&[0, 1], &[(1, 5), (6, 9)]),
+    ] {
+        assert_eq!(outlined(&ones, lost), Some((16, terms.clone(), holes.to_vec())), "{lost:?}");
+    }
+    // A new term begins somewhere in the hole, at its end at the latest.
+    let doubt = vec![(1, 1), (10, 0), (12, 2), (13, 3)];
+    assert_eq!(outlined(&ones, &[2]), Some((16, doubt, vec![(10, 12)])));
+    let doubt = vec![(1, 1), (10, 0), (12, 2), (13, 0), (16, 4)];
+    let fours = [ones[0], ones[1], ones[2], (13, 16, 4)];
+    assert_eq!(outlined(&fours, &[2, 3]), Some((16, doubt, vec![(10, 12), (13, 16)])));
+    // A newer leader removed a part of what is lost: of what is left only the bounds are known.
+    let cut = [(1, 5, 1), (6, 9, 2), (8, 10, 3)];
+    let doubt = vec![(1, 1), (6, 0), (8, 3)];
+    assert_eq!(outlined(&cut, &[1]), Some((10, doubt, vec![(6, 7)])));
+    // The end of the log isn't known: nothing is told of it.
+    let cut = [(1, 5, 1), (6, 9, 2)];
+    let mut bench = Bench::new(settings());
+    let sequences = cut.map(|(first, last, term)| bench.block(1, first, last, term));
+    bench.append(&record(RecordKind::Truncate, 1, 8, 3, b""));
+    bench.settle();
+    flip(&mut bench.device, sequences[1], 20);
+    let group = &bench.restart().groups[&GroupId(1)];
+    assert_eq!((group.last, &group.outline), (Index(5), &None));
+    assert!(group.damaged.is_some());
+}
+
 /// A group that is filled up again after damage goes on voting as if it held what it lost, start
 /// after start, until its log is as new (S05): what is behind the hole was promised too.
 #[test]

@@ -194,14 +194,17 @@ impl Client {
     }
 
     /// How every shard of every node is, by node and shard; an error stands for a node or shard
-    /// that didn't answer. Learns the nodes from one that answers, so one endpoint is enough.
+    /// that didn't answer. Learns the members from one that answers, so one endpoint is enough, and
+    /// asks the endpoints as well: a node that left, or that waits to be added, is no member.
     pub fn status_all(&mut self) -> Vec<Result<NodeStatus, ClientError>> {
         let mut addresses = match self.locate(self.options.group) {
             Ok(reply) => reply.members.into_iter().map(|member| member.address).collect(),
             Err(_) => Vec::new(),
         };
-        if addresses.is_empty() {
-            addresses.clone_from(&self.options.endpoints);
+        for endpoint in &self.options.endpoints {
+            if !addresses.contains(endpoint) {
+                addresses.push(endpoint.clone());
+            }
         }
         let firsts = self.statuses(addresses.iter().map(|address| (address.as_str(), None)));
         let mut others = Vec::new();
@@ -216,6 +219,11 @@ impl Client {
         all.sort_by_key(|status| match status {
             Ok(status) => (status.node.0, status.shard.0),
             Err(_) => (u32::MAX, u16::MAX),
+        });
+        // A member may be reached by an endpoint's name too.
+        all.dedup_by(|next, before| match (next, before) {
+            (Ok(next), Ok(before)) => (next.node, next.shard) == (before.node, before.shard),
+            _ => false,
         });
         all
     }

@@ -125,6 +125,14 @@ pub enum ChangeRefused {
         /// Which.
         node: NodeId,
     },
+    /// A new member was known in a life that may not be the one that is meant, as the owner knows.
+    #[error("node {node} was known as {known:016x}, and isn't linked: which life of it is meant?")]
+    WhichLife {
+        /// Which.
+        node: NodeId,
+        /// The life that was known.
+        known: u64,
+    },
     /// Of those that would vote, no majority answers and has caught up.
     #[error("only {ready} of {voters} voters answer and have caught up")]
     NoReadyMajority {

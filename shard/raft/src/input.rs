@@ -118,6 +118,18 @@ pub enum Input<'a> {
     /// its followers up to date; it votes as if all it holds were whole, and goes on taking entries
     /// (S05).
     Damaged,
+    /// The owner has put in its log again, in the places where they were, entries that the group
+    /// was started without because of rot: they follow the newest one held, as they did before.
+    /// Nothing was appended and nothing removed since the start, and all of it is in the log no
+    /// later than what this step persists.
+    Refilled {
+        /// Where each term of them starts, the first one first.
+        runs: &'a [(Index, Term)],
+        /// The last of them.
+        last: Index,
+        /// Those of them that hold configurations, ascending.
+        configurations: &'a [Configured],
+    },
     /// The owner can read back all that it holds: what [`Input::Damaged`] was about is durable
     /// again, as it was. What else the group owes, it owes still.
     Mended,

@@ -155,6 +155,18 @@ impl Log {
         self.last = Index(self.last.0 + heads.len() as u64);
     }
 
+    /// Entries behind the newest one are held again, none of them in the owner's cache.
+    pub(crate) fn refill(&mut self, runs: &[(Index, Term)], last: Index) {
+        assert!(self.cached.is_empty(), "nothing was appended since the start");
+        assert_eq!(runs.first().map(|run| run.0), Some(self.last.next()), "no gap in a log");
+        assert!(runs.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1), "runs ascend");
+        assert!(runs.last().is_some_and(|run| run.0 <= last));
+        for &(first, term) in runs {
+            self.open_run(first, term);
+        }
+        self.last = last;
+    }
+
     fn open_run(&mut self, index: Index, term: Term) {
         let newest = self.runs.last().map_or(self.base.term, |&(_, term)| term);
         assert!(newest <= term, "term {term} after term {newest}: terms in a log don't descend");
@@ -311,6 +323,34 @@ mod tests {
                 assert_eq!(rest.batch(last.previous(), 10, 1000), (2, 96));
                 assert!(rest.is_sound());
             }
+        }
+    }
+
+    /// A log that is started short and refilled is the log that it was.
+    #[test]
+    fn refilled_it_is_the_same() {
+        let whole = log();
+        for last in 0..8u64 {
+            let terms = |at: u64| whole.term_at(Index(at)).expect("held");
+            let runs = |first: u64, last: u64| {
+                let mut runs: Vec<(Index, Term)> = Vec::new();
+                for at in first..=last {
+                    if runs.last().is_none_or(|run| run.1 < terms(at)) {
+                        runs.push((Index(at), terms(at)));
+                    }
+                }
+                runs
+            };
+            let shape = LogShape { base: LogId::ZERO, runs: runs(1, last), last: Index(last) };
+            let mut rest = Log::new(shape);
+            rest.refill(&runs(last + 1, 8), Index(8));
+            assert!(rest.is_sound());
+            assert_eq!((rest.last_id(), rest.first_cached()), (whole.last_id(), Index(9)));
+            for index in (0..=9).map(Index) {
+                assert_eq!(rest.term_at(index), whole.term_at(index));
+            }
+            rest.append_run(Term(6), &[48]);
+            assert_eq!(rest.batch(Index(9), 10, 1000), (1, 48));
         }
     }
 

@@ -107,6 +107,9 @@ impl Raft {
             Input::DiskStuck(is_stuck) => self.on_disk_stuck(is_stuck, out),
             Input::Resigned(node) => self.on_resigned(node),
             Input::Damaged => self.on_damaged(out),
+            Input::Refilled { runs, last, configurations } => {
+                self.replica.refill(runs, last, configurations, out);
+            }
             Input::Mended => self.replica.mend(out),
         }
         if self.replica.membership.is_moving() {

@@ -276,6 +276,26 @@ impl Replica {
         LogId::new(term, persisted)
     }
 
+    /// Entries that this node started without are in its log again, as it held them once: whatever
+    /// it promised about them it can keep again, as soon as that is durable. What else the group
+    /// owes, it owes still.
+    pub(crate) fn refill(
+        &mut self,
+        runs: &[(Index, Term)],
+        last: Index,
+        configurations: &[Configured],
+        out: &mut Output,
+    ) {
+        assert!(self.floor.is_some(), "only who lost entries has them again (I-13)");
+        self.log.refill(runs, last);
+        assert!(self.log.last_id().term <= self.term, "V4");
+        for one in configurations {
+            self.membership.append(one.clone());
+        }
+        self.durable.cover(self.log.last(), out);
+        out.hard_state = Some(self.hard_state());
+    }
+
     /// What couldn't be read is there again. The log was never cut, so its floor is that of entries
     /// which were lost and came again: mostly it is met at once.
     pub(crate) fn mend(&mut self, out: &mut Output) {

@@ -17,6 +17,7 @@
 //! stuck 1 / moves 1           its disk
 //! resigned 2 1                2 hears that 1's disk is stuck
 //! damaged 1 / mended 1        1 finds rot in its log / has what it hit again
+//! refill 1 2,2                1, started with less, has these behind it again
 //! release 1 5                 1's snapshot covers 5, its log begins after it
 //! install 3 1 5               3 loads 1's snapshot up to 5
 //! needed 1                    what 1's owner should keep
@@ -334,6 +335,12 @@ impl Runner {
             "linkdown" => self.step(number(words[1]), Input::LinkDown(NodeId(number(words[2])))),
             "damaged" => self.step(number(words[1]), Input::Damaged),
             "mended" => self.step(number(words[1]), Input::Mended),
+            "refill" => {
+                let id = number(words[1]);
+                let terms: Vec<u64> = ids(words[2]).into_iter().map(u64::from).collect();
+                self.cluster().refill(id, &terms);
+                self.show(id);
+            }
             "stuck" => self.step(number(words[1]), Input::DiskStuck(true)),
             "moves" => self.step(number(words[1]), Input::DiskStuck(false)),
             "resigned" => self.step(number(words[1]), Input::Resigned(NodeId(number(words[2])))),

@@ -70,7 +70,8 @@ pub(super) struct Version<'a> {
 /// All keys and their versions within the window.
 #[derive(Debug)]
 pub(super) struct Store {
-    /// In chunks, so that growth never copies them.
+    /// In chunks, so that growth never copies more than one of them: the first one grows with its
+    /// keys, because there may be thousands of small machines.
     chunks: Vec<Vec<Slot>>,
     free: Vec<u32>,
     index: HashIndex,
@@ -138,7 +139,7 @@ impl Store {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.chunks.len() * CHUNK_SLOTS * size_of::<Slot>()
+        self.chunks.iter().map(Vec::capacity).sum::<usize>() * size_of::<Slot>()
             + self.index.memory_bytes()
             + self.history.memory_bytes()
             + self.order.len() * ORDER_ENTRY_BYTES
@@ -254,8 +255,12 @@ impl Store {
                 number
             }
             None => {
-                if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK_SLOTS) {
-                    self.chunks.push(Vec::with_capacity(CHUNK_SLOTS));
+                match self.chunks.last() {
+                    None => self.chunks.push(Vec::new()),
+                    Some(chunk) if chunk.len() == CHUNK_SLOTS => {
+                        self.chunks.push(Vec::with_capacity(CHUNK_SLOTS));
+                    }
+                    Some(_) => {}
                 }
                 let last = self.chunks.len() - 1;
                 self.chunks[last].push(slot);

@@ -42,7 +42,7 @@ pub struct Members {
 
 impl Members {
     /// Nobody: what a node knows of a group that it is to join.
-    pub(crate) fn none() -> Self {
+    pub fn none() -> Self {
         let configuration = Configuration::none();
         Self { index: Index::ZERO, configuration, payload: Vec::new(), lives: Vec::new() }
     }

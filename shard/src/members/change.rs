@@ -8,7 +8,7 @@ use crate::peer_frames::Carried;
 use crate::shard::Shard;
 use ringraft_raft::{Allow, Change, ChangeRefused, Input, Plan};
 use ringraft_types::record::{self, RecordKind};
-use ringraft_types::{Addresses, Configuration, ConfigurationError, Member, NodeId, Ticks, Words};
+use ringraft_types::{Addresses, Configuration, Member, NodeId, Ticks, Words};
 use ringraft_types::{GroupId, Incarnation, Index};
 use ringraft_wal::device::Device;
 
@@ -50,9 +50,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let Some(&slot) = self.slots.get(&group) else {
             return Ok(Err(ChangeRefused::NotLeader(None)));
         };
-        if !self.groups[slot].proposals.is_empty() {
-            self.propose(now, slot)?;
-        }
+        self.propose(now, slot)?;
         let unfit = self.unfit_peers();
         let (given, change) = match change {
             MemberChange::To { target, members, is_held, allow } => {
@@ -73,7 +71,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         };
         match self.next_members(slot, configuration, given) {
             Ok(members) => self.append_members(now, slot, &members).map(|()| Ok(members.index)),
-            Err(invalid) => Ok(Err(invalid.into())),
+            Err(refused) => Ok(Err(refused)),
         }
     }
 
@@ -85,31 +83,45 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     /// A configuration as the group's next entry: each member is said to be who it is known to be,
-    /// so that a node which hears of it by the entry alone takes no other life for it.
+    /// so that a node which hears of it by the entry alone takes no other life for it. Who that is of
+    /// a new one isn't guessed.
     fn next_members(
         &self,
         slot: usize,
         configuration: Configuration,
         given: &[Member<'_>],
-    ) -> Result<Members, ConfigurationError> {
+    ) -> Result<Members, ChangeRefused> {
         let group = &self.groups[slot];
         let index = group.raft.last().next();
         let own = self.settings.identity;
-        Members::new(index, configuration, |node| {
-            let given = given.iter().find(|member| member.node == node).map(|member| member.words);
-            let given = given.unwrap_or_default();
+        let newest = group.book.newest();
+        let given = |node| {
+            let given = given.iter().find(|member| member.node == node);
+            given.map(|member| member.words).unwrap_or_default()
+        };
+        for node in configuration.members().filter(|&node| newest.life(node).is_none()) {
+            let known = self.life_to_name(node);
+            if let (Incarnation(0), Err(Incarnation(known))) = (given(node).incarnation, known) {
+                return Err(ChangeRefused::WhichLife { node, known });
+            }
+        }
+        let members = Members::new(index, configuration, |node| {
+            let given = given(node);
             // Who is a member stays the life that it is.
-            let newest = group.book.newest();
             let said = newest.words(node);
             let given_life = if said.is_some() { Incarnation(0) } else { given.incarnation };
             let said = said.unwrap_or_default();
-            let met = if node == own.node { Some(own.incarnation) } else { self.life(node) };
-            let mut lives = [given_life, said.incarnation].into_iter().chain(met);
+            let known = match node == own.node {
+                true => Some(own.incarnation),
+                false => self.life_to_name(node).ok().flatten(),
+            };
+            let mut lives = [given_life, said.incarnation].into_iter().chain(known);
             let incarnation = lives.find(|&life| life != Incarnation(0)).unwrap_or_default();
             let is_given = given.addresses != Addresses::default();
             let addresses = if is_given { given.addresses } else { said.addresses };
             Words { incarnation, addresses }
-        })
+        });
+        Ok(members?)
     }
 
     fn append_members(
@@ -131,12 +143,10 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// Goes on from joint configurations that are committed.
     pub(crate) fn complete_changes(&mut self, now: Ticks) -> Result<(), ShardError> {
         for slot in std::mem::take(&mut self.completing) {
-            if !self.groups[slot].proposals.is_empty() {
-                self.propose(now, slot)?;
-            }
+            self.propose(now, slot)?;
             let Some(configuration) = self.groups[slot].raft.completion() else { continue };
             let members = self.next_members(slot, configuration, &[]);
-            self.append_members(now, slot, &members.expect("its addresses were in an entry"))?;
+            self.append_members(now, slot, &members.expect("its members were in an entry"))?;
         }
         Ok(())
     }

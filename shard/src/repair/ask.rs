@@ -1,4 +1,5 @@
-//! Having entries again that can't be read: who is asked, and what becomes of the answer.
+//! Having entries again that can't be read, or that a start found missing: who is asked, and what
+//! becomes of the answer.
 
 use crate::error::{FrameRefusal, ShardError};
 use crate::event::ShardEvent;
@@ -6,13 +7,13 @@ use crate::group::Group;
 use crate::limits::REPAIR_BYTES_MAX;
 use crate::links::Links;
 use crate::peer_frames::{Carried, scan};
-use crate::shard::Shard;
+use crate::shard::{Peer, Shard};
 use ringraft_net::wire::{self, ASK_RUNS_MAX, AnswerState, RepairAsk, RunItem};
 use ringraft_net::{Frame, Kind};
-use ringraft_raft::Input;
+use ringraft_raft::{EntryHead, Input};
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
-use ringraft_types::{Index, NodeId, Sequence, Ticks};
+use ringraft_types::{Index, NodeId, Sequence, Term, Ticks};
 use ringraft_wal::device::Device;
 use ringraft_wal::{AppendError, Log};
 
@@ -43,6 +44,9 @@ struct Asked {
 pub(crate) struct Mending {
     /// The rotten blocks: what the log still reads from them is wanted.
     blocks: Vec<Sequence>,
+    /// People hear of it when it is done: something was found unreadable while the node ran, or all
+    /// was had that a start found missing.
+    is_known: bool,
     /// The newest block that carries some of it.
     carried: Sequence,
     asked: Option<Asked>,
@@ -63,14 +67,16 @@ pub(crate) struct Mending {
 }
 
 impl Mending {
-    pub(super) fn new(now: Ticks) -> Self {
+    /// Nobody is asked before `next_at`.
+    pub(crate) fn new(next_at: Ticks) -> Self {
         Self {
             blocks: Vec::new(),
+            is_known: false,
             carried: Sequence::ZERO,
             asked: None,
             tried: Vec::new(),
             after: Index::ZERO,
-            next_at: now,
+            next_at,
             pause: PAUSE_MIN,
             is_halted: false,
             is_told: false,
@@ -83,20 +89,22 @@ impl Mending {
     pub(super) fn note(&mut self, block: Sequence) -> bool {
         let is_new = self.blocks.len() < BLOCKS_MAX && !self.blocks.contains(&block);
         if is_new {
+            self.is_known = true;
             self.blocks.push(block);
         }
         is_new
     }
 
-    /// Whether nothing is read from the rotten blocks any more.
+    /// Whether nothing is read from the rotten blocks any more, and nothing is missing.
     fn is_done(&mut self, log: &Log, group: &Group) -> bool {
         self.blocks.retain(|&block| needed(log, group, block).next().is_some());
-        self.blocks.is_empty()
+        self.blocks.is_empty() && group.holes.is_none()
     }
 
     /// The first entries that are wanted, behind those that nobody has.
     fn wanted(&self, log: &Log, group: &Group) -> Option<(Index, Index)> {
         let runs = self.blocks.iter().flat_map(|&block| needed(log, group, block));
+        let runs = runs.chain(group.holes.iter().flat_map(|holes| holes.missing()));
         let after = self.after;
         let behind = runs.filter(|(_, last)| *last > after);
         behind.map(|(first, last)| (first.max(after.next()), last)).min()
@@ -124,10 +132,22 @@ fn needed(
     group: &Group,
     block: Sequence,
 ) -> impl Iterator<Item = (Index, Index)> + use<> {
-    let (first, last) = (group.raft.base().index.next(), group.raft.last());
+    let (first, last) = (group.raft.base().index.next(), group.promised());
     let runs = log.held_in(group.id, block).into_iter();
     let runs = runs.map(move |run| (run.0.max(first), run.1.min(last)));
     runs.filter(|(first, last)| first <= last)
+}
+
+/// How many of these entries, which a peer holds, are those that the group had.
+fn agreed(group: &Group, first: Index, heads: &[EntryHead]) -> usize {
+    let raft = &group.raft;
+    if let Some(holes) = group.holes.as_ref().filter(|_| first > raft.last()) {
+        return holes.agrees(first, heads);
+    }
+    let is_same = |&(index, head): &(Index, &EntryHead)| {
+        index > raft.base().index && raft.term_at(index) == Some(head.term)
+    };
+    (first.0..).map(Index).zip(heads).take_while(is_same).count()
 }
 
 impl<D: Device, L: Links> Shard<D, L> {
@@ -177,6 +197,10 @@ impl<D: Device, L: Links> Shard<D, L> {
         let group = self.groups[slot].id;
         let (first, last) = mending.span.unwrap_or_default();
         let entries = mending.entries;
+        if !mending.is_known {
+            // A leader was there before.
+            return Ok(());
+        }
         self.events.push(ShardEvent::Mended { group, first, last, entries });
         if mending.is_halted {
             self.step(now, slot, Input::Mended, Carried::Cache)?;
@@ -210,7 +234,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         let leader = group.raft.leader();
         let all = leader.into_iter().chain(self.peers.keys().copied());
         let is_free = |node: &NodeId| {
-            !at.tried.contains(node) && self.peers.get(node).is_some_and(|peer| peer.is_up())
+            let is_believed = |peer: &Peer| peer.is_up() && !peer.is_vouched;
+            !at.tried.contains(node) && self.peers.get(node).is_some_and(is_believed)
         };
         let Some(node) = all.into_iter().find(is_free) else {
             if at.tried.is_empty() {
@@ -232,14 +257,23 @@ impl<D: Device, L: Links> Shard<D, L> {
         let at = mending.get_mut(&slot).expect("the caller saw it");
         let mut runs: Vec<RunItem> = Vec::new();
         for index in (first.0..=last.0).map(Index) {
-            let term = group.raft.term_at(index).expect("the log holds what the protocol does");
+            let term = group.term_at(index).expect("what is wanted was held");
             if runs.last().is_none_or(|run| run.term != term) {
-                if runs.len() == ASK_RUNS_MAX {
+                // There is room for one more, behind what isn't known.
+                if runs.len() == ASK_RUNS_MAX - 1 {
                     last = index.previous();
                     break;
                 }
                 runs.push(RunItem { first: index, term });
             }
+        }
+        if let Some(holes) = &group.holes
+            && runs.last().is_some_and(|run| run.term == Term::ZERO)
+        {
+            // Who holds this one holds those before it as they were here.
+            let told = holes.told_from(last);
+            runs.push(RunItem { first: told.index, term: told.term });
+            last = told.index;
         }
         let Some(outbox) = links.peer(node).filter(|outbox| !outbox.is_urgent_full()) else {
             at.tried(node);
@@ -277,6 +311,10 @@ impl<D: Device, L: Links> Shard<D, L> {
                 (at.pause, at.next_at, at.is_told) = (PAUSE_MIN, now, false);
                 at.tried.clear();
                 at.after = Index::ZERO;
+                let holes = self.groups[slot].holes.as_mut();
+                if holes.is_some_and(|holes| holes.fill(first, records)) {
+                    self.refill(now, slot)?;
+                }
                 Ok(now)
             }
             // Blocks that were made shorter since hold no record with another around it.
@@ -286,6 +324,24 @@ impl<D: Device, L: Links> Shard<D, L> {
             }
             Err(error @ AppendError::Stopped) => Err(error.into()),
         }
+    }
+
+    /// All that a start found missing is in the log again: the group's log is what it was. At once,
+    /// not when that is durable: what a leader appends meanwhile comes behind all of it, and a start
+    /// after that would find no hole, and take what it removes for something that nobody promised.
+    fn refill(&mut self, now: Ticks, slot: usize) -> Result<(), ShardError> {
+        let own = self.own();
+        let group = &mut self.groups[slot];
+        let holes = group.holes.take().expect("it was filled just now");
+        let (runs, last) = (holes.runs(), holes.last().index);
+        let mut configurations = Vec::new();
+        for members in holes.into_members() {
+            configurations.push(members.configured(own));
+            group.book.append(members);
+        }
+        self.mending.get_mut(&slot).expect("the caller saw it").is_known = true;
+        let input = Input::Refilled { runs: &runs, last, configurations: &configurations };
+        self.step(now, slot, input, Carried::Cache)
     }
 
     /// A peer answers a question.
@@ -323,14 +379,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             return Ok(Err(FrameRefusal::Record { group, what }));
         }
         // What was asked for may have been removed, or given up, meanwhile.
-        let raft = &self.groups[slot].raft;
-        let good = (asked.first.0..)
-            .map(Index)
-            .zip(&heads)
-            .take_while(|(index, head)| {
-                *index > raft.base().index && raft.term_at(*index) == Some(head.term)
-            })
-            .count();
+        let good = agreed(&self.groups[slot], asked.first, &heads);
         if good == 0 {
             at.tried(from);
             return Ok(Ok(()));

@@ -2,14 +2,14 @@
 //! promised: two entries of one index and term are one (I-05).
 
 use crate::error::FrameRefusal;
+use crate::group::Group;
 use crate::limits::REPAIR_BYTES_MAX;
 use crate::links::Links;
 use crate::peer_frames::scan;
 use crate::shard::{FetchFor, Shard};
 use ringraft_net::wire::{self, AnswerState, RepairAnswer, RunItem};
 use ringraft_net::{Frame, Kind};
-use ringraft_raft::Raft;
-use ringraft_types::{Index, NodeId, Ticks};
+use ringraft_types::{Index, NodeId, Term, Ticks};
 use ringraft_wal::ReadError;
 use ringraft_wal::device::Device;
 
@@ -18,17 +18,27 @@ const ENTRIES_MAX: u64 = 4_096;
 /// Questions whose entries are being read from the log at most; more are answered "busy".
 const LENDING_MAX: usize = 8;
 
-/// Up to where this log holds what is asked for.
-fn held(raft: &Raft, runs: &[RunItem], last: Index) -> Option<Index> {
+/// Up to where this log holds what is asked for. A term of zero: the asker doesn't know which one it
+/// was. It is the one here, if this log holds the last entry that is asked for (I-05).
+fn held(group: &Group, runs: &[RunItem], last: Index) -> Option<Index> {
     let first = runs[0].first;
-    let most = last.min(raft.last()).min(Index(first.0.saturating_add(ENTRIES_MAX - 1)));
+    if runs.iter().any(|run| run.term == Term::ZERO) {
+        let told = runs.last().map(|run| run.term).filter(|&term| term > Term::ZERO);
+        if told.is_none() || group.term_at(last) != told {
+            return None;
+        }
+    }
+    let is_missing = |index| group.holes.as_ref().is_some_and(|holes| holes.is_missing(index));
+    let most = last.min(group.promised()).min(Index(first.0.saturating_add(ENTRIES_MAX - 1)));
     let mut found = None;
     let mut run = 0;
     for index in (first.0..=most.0).map(Index) {
         while runs.get(run + 1).is_some_and(|next| next.first <= index) {
             run += 1;
         }
-        if index <= raft.base().index || raft.term_at(index) != Some(runs[run].term) {
+        let term = group.term_at(index);
+        let is_same = runs[run].term == Term::ZERO || term == Some(runs[run].term);
+        if index <= group.raft.base().index || !is_same || is_missing(index) {
             break;
         }
         found = Some(index);
@@ -49,7 +59,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let (round, first) = (ask.round, runs[0].first);
         let without = |state| RepairAnswer { round, first, count: 0, state };
         let group = &self.groups[slot];
-        let last = if group.is_muted { None } else { held(&group.raft, &runs, ask.last) };
+        let last = if group.is_muted { None } else { held(group, &runs, ask.last) };
         let Some(last) = last else {
             self.lend(slot, from, without(AnswerState::Lacks), &[]);
             return Ok(());

@@ -238,7 +238,8 @@ impl<D: Device, L: Links> Shard<D, L> {
             if group.is_muted || group.raft.commit() >= base.index {
                 continue;
             }
-            let others = self.peers.keys().copied().filter(|&node| node != source).collect();
+            let others = self.peers.keys().copied().filter(|&node| node != source);
+            let others = others.filter(|&node| self.may_lead(slot, node)).collect();
             let step = Step::Asking(None);
             let (began, heard) = (now, now);
             let install = Install { slot, base, source, others, began, heard, step };

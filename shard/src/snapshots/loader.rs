@@ -10,6 +10,7 @@ use super::LoadedState;
 use super::pieces::{Part, Pieces};
 use crate::machine::{LoadError, StateMachine};
 use crate::members::Members;
+use crate::scrub::MIXED;
 use crate::session::Sessions;
 
 /// Chunks asked for at once.
@@ -156,7 +157,7 @@ impl Loader {
     fn check(&mut self) -> Result<(), LoadFailure> {
         let error = |what| LoadError { at: 0, what };
         if self.sums.sum() != self.head.sum {
-            return Err(error("the chunks aren't those of one snapshot").into());
+            return Err(MIXED.into());
         }
         if !self.pieces.is_whole() {
             return Err(error("the end is missing").into());

@@ -46,6 +46,8 @@ pub struct GroupSnapshots {
     pub is_halted: bool,
     /// What is kept, the oldest first.
     pub kept: Vec<KeptSnapshot>,
+    /// Files that can't be read, and stay until there is another one.
+    pub unreadable: usize,
     /// What is done now.
     pub activity: SnapshotActivity,
     /// Bytes that there are of the one that is being taken.
@@ -109,6 +111,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                 applied: group.applied,
                 is_halted: group.halt.is_some(),
                 kept: kept.collect(),
+                unreadable: group.unreadable.len(),
                 activity: self.snapshot_activity(slot),
                 written: taking.map_or(0, |taking| self.log.snapshot_bytes(taking.number)),
                 install: self.install_progress().filter(|it| it.group == group.id),

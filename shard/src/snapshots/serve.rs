@@ -13,7 +13,7 @@ use ringraft_wal::device::Device;
 use ringraft_wal::snapshot::CHUNK_ROOM;
 use ringraft_wal::{ChunkDone, SnapshotHead};
 
-use super::SnapshotReason;
+use super::LoadFailure;
 use super::pace::{Pace, PaceRules};
 use crate::event::ShardEvent;
 use crate::links::Links;
@@ -106,7 +106,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     /// Nobody fetches this file any more, unless another peer does.
-    fn let_go(&mut self, number: u64) {
+    pub(crate) fn let_go(&mut self, number: u64) {
         if self.is_held(number) {
             return;
         }
@@ -124,6 +124,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let mut reads = self.serving.reads.values();
         self.serving.holds.values().any(|hold| hold.head.number == number)
             || reads.any(|wanted| wanted.ask.number == number)
+            || self.scrubbing.reads(number)
     }
 
     /// A snapshot that this node needs no more: its file goes, once no peer fetches it.
@@ -154,23 +155,22 @@ impl<D: Device, L: Links> Shard<D, L> {
     pub(super) fn chunk_read(&mut self, done: ChunkDone) {
         let wanted = self.serving.reads.remove(&done.ticket).expect("read for somebody");
         if let Err(error) = done.result {
-            let group = wanted.group;
-            let number = error.number;
-            self.replace_unreadable(group, number);
-            self.events.push(ShardEvent::SnapshotUnreadable { group, number, error: error.into() });
+            self.snapshot_unreadable(wanted.group, error.number, error.into());
         }
         self.serving.done.push_back((wanted, done));
         self.let_go(wanted.ask.number);
     }
 
-    /// A snapshot that is kept can't be read: it is offered no more, and another one is taken.
-    fn replace_unreadable(&mut self, group: GroupId, number: u64) {
+    /// A snapshot that was durable can't be read: it is offered no more, and another one is taken of
+    /// what the machine holds. Its file stays until that one is durable.
+    pub(crate) fn snapshot_unreadable(&mut self, group: GroupId, number: u64, error: LoadFailure) {
+        self.events.push(ShardEvent::SnapshotUnreadable { group, number, error });
         let Some(&slot) = self.slots.get(&group) else { return };
         let group = &mut self.groups[slot];
         if let Some(at) = group.kept.iter().position(|head| head.number == number) {
             group.kept.remove(at);
             group.unreadable.push(number);
-            self.want_snapshot(slot, SnapshotReason::Unreadable);
+            self.want_another(slot);
         }
     }
 

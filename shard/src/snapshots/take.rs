@@ -20,6 +20,7 @@ use crate::error::ShardError;
 use crate::event::ShardEvent;
 use crate::links::Links;
 use crate::peer_frames::Carried;
+use crate::scrub::Scrubbing;
 use crate::shard::Shard;
 
 /// After a snapshot failed: the time until the next attempt.
@@ -100,6 +101,8 @@ pub(crate) struct Snapshots {
     releases: VecDeque<Release>,
     /// Groups whose log keeps for others what the named snapshot covers.
     held_back: BTreeSet<usize>,
+    /// Groups of which one can't be read, and no other one was taken since.
+    lacking: BTreeSet<usize>,
     look_at: Ticks,
     retry_at: Ticks,
     piece: Vec<u8>,
@@ -129,6 +132,13 @@ impl<D: Device, L: Links> Shard<D, L> {
         is_due
     }
 
+    /// Wants another snapshot of a group in the place of one that can't be read, as soon as one can
+    /// be taken.
+    pub(super) fn want_another(&mut self, slot: usize) {
+        self.snapshots.lacking.insert(slot);
+        self.want_snapshot(slot, SnapshotReason::Unreadable);
+    }
+
     /// Whether a snapshot of a group can be taken, and has anything new to hold.
     fn is_due(&self, slot: usize) -> bool {
         let group = &self.groups[slot];
@@ -154,6 +164,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         while let Some(done) = self.log.take_chunk() {
             if Loader::is_for(done.ticket) {
                 self.chunk_to_load(done);
+            } else if Scrubbing::is_for(done.ticket) {
+                self.scrubbing.chunk_read(done);
             } else {
                 self.chunk_read(done);
             }
@@ -184,6 +196,9 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// Looks which groups are due by the rules.
     fn look_for_snapshots(&mut self, now: Ticks) -> Result<(), ShardError> {
         let rules = self.settings.snapshots;
+        for slot in self.snapshots.lacking.iter().copied().collect::<Vec<_>>() {
+            self.want_snapshot(slot, SnapshotReason::Unreadable);
+        }
         if rules.entries > 0 || rules.interval > Ticks::ZERO {
             for slot in 0..self.groups.len() {
                 let group = &self.groups[slot];
@@ -341,11 +356,18 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     /// A snapshot is durable: it is the group's newest.
     pub(super) fn keep(&mut self, slot: usize, head: SnapshotHead) {
-        let group = &mut self.groups[slot];
+        let Self { groups, scrubbing, log, device, snapshots, .. } = self;
+        let group = &mut groups[slot];
         group.kept.push(head);
-        for old in std::mem::take(&mut group.unreadable) {
-            self.log.remove_snapshot(&mut self.device, old);
-        }
+        snapshots.lacking.remove(&slot);
+        // One that is being read goes with the next.
+        group.unreadable.retain(|&old| {
+            let is_read = scrubbing.reads(old);
+            if !is_read {
+                log.remove_snapshot(device, old);
+            }
+            is_read
+        });
     }
 
     /// Another machine takes the place of the one of which a snapshot may be being taken.

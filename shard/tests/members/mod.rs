@@ -1,15 +1,18 @@
 //! Members that come and go: over the log, over snapshots, and back after starts.
 
+use crate::repair::flip;
 use crate::world::{GROUP, World};
+use ringraft_net::handshake::RefusalCode;
 use ringraft_net::status::GroupRole;
-use ringraft_net::wire::BeatReplies;
+use ringraft_net::wire::{Ballot, BallotKind, BeatItem, BeatReplies, Beats, Life, LifeItem};
 use ringraft_net::{Identity, Outbox};
 use ringraft_raft::{Allow, ChangeRefused};
 use ringraft_shard::{
     Event, Greeting, MemberChange, PeerAdmission, ShardEvent, SnapshotReason, SnapshotRules,
 };
 use ringraft_types::{
-    Addresses, Configuration, GroupId, Incarnation, Index, Member, NodeId, Status, Ticks, Words,
+    Addresses, Configuration, GroupId, Incarnation, Index, LogId, Member, Met, NodeId, Status,
+    Term, Ticks, Words,
 };
 use std::collections::BTreeSet;
 
@@ -160,6 +163,41 @@ fn a_node_is_added_and_the_leader_leaves() {
     }
     write(&mut world, next, 23);
     check_writes(&mut world, next, 23);
+}
+
+/// S06: every node lost another entry, one of them the one that says who the members are. It has that
+/// again from the others before there is a leader, and goes by it.
+#[test]
+fn s06_a_change_of_members_that_rots_comes_again() {
+    let mut world = World::new(6, 3, 1);
+    let leader = world.elect();
+    for sequence in 1..=9 {
+        write(&mut world, leader, sequence);
+    }
+    world.join(NodeId(4));
+    let leader = Ask::of(&[1, 2, 3], &[4]).soon(&mut world);
+    write(&mut world, leader, 10);
+    world.run_for(SECOND);
+    for node in world.nodes() {
+        world.kill(node, |_| true);
+    }
+    for (node, bytes) in [(1, &b"node-4:2"[..]), (2, b"v3;"), (3, b"v5;")] {
+        flip(&mut world, NodeId(node), bytes);
+    }
+    for node in ids(&[1, 2, 3]) {
+        world.start(node);
+    }
+    world.run_for(Ticks::from_millis(100));
+    assert_ne!(roles(&mut world, NodeId(1)), (ids(&[1, 2, 3]), ids(&[4])), "it doesn't know");
+    let leader = world.elect();
+    world.start(NodeId(4));
+    world.run_for(Ticks::from_millis(3_000));
+    for node in ids(&[1, 2, 3, 4]) {
+        assert!(!world.group(node).damaged);
+        assert_eq!(roles(&mut world, node), (ids(&[1, 2, 3]), ids(&[4])));
+    }
+    write(&mut world, leader, 11);
+    check_writes(&mut world, leader, 11);
 }
 
 /// Who has a log of its own is told its place: a snapshot says who the members are, also those that
@@ -482,6 +520,263 @@ fn a_removed_node_that_links_anew_is_heard() {
         BeatReplies::default().write(outbox, sender, Ticks::ZERO);
     };
     assert_eq!(world.inject(away, leader, answers), Ok(()));
+}
+
+/// A voter is away while another node is added, and that one leads in the end. Returns the two.
+fn led_by_one_unheard_of(world: &mut World) -> (NodeId, NodeId) {
+    let new = NodeId(6);
+    let leader = world.elect();
+    let away = *world.nodes().iter().find(|&&node| node != leader).expect("there are five");
+    world.join(new);
+    for node in world.nodes().into_iter().filter(|&node| node != away) {
+        world.cut(away, node);
+    }
+    Ask::of(&[1, 2, 3, 4, 5], &[6]).soon(world);
+    Ask::of(&[1, 2, 3, 4, 5, 6], &[]).soon(world);
+    have_lead(world, new, away);
+    assert_eq!(roles(world, away), (ids(&[1, 2, 3, 4, 5]), ids(&[])));
+    (away, new)
+}
+
+/// Others end until this node leads.
+fn have_lead(world: &mut World, node: NodeId, away: NodeId) {
+    let mut leads = leader_of(world, GROUP);
+    for _ in 0..100 {
+        if leads == node {
+            break;
+        }
+        world.kill(leads, |_| true);
+        let next = world.elect_among(|it| it != away);
+        world.start(std::mem::replace(&mut leads, next));
+        world.run_for(SECOND);
+    }
+    assert_eq!(leads, node);
+}
+
+/// A leader has to be let in by a voter that never heard of it, or nobody could tell that voter.
+#[test]
+fn a_leader_that_a_voter_never_heard_of_tells_it() {
+    let mut world = World::new(31, 5, 1);
+    let (away, new) = led_by_one_unheard_of(&mut world);
+    world.heal();
+    world.run_for(SECOND);
+    assert_eq!(roles(&mut world, away), (ids(&[1, 2, 3, 4, 5, 6]), ids(&[])));
+    assert_eq!(world.applied(away), world.applied(new));
+}
+
+/// The same when its log begins too late: it says where it can be asked for a snapshot, because
+/// only that snapshot would say so else.
+#[test]
+fn a_leader_that_a_voter_never_heard_of_gives_it_a_snapshot() {
+    let rules = SnapshotRules { lag_bytes: 0, log_bytes: 0, ..SnapshotRules::default() };
+    let mut world = World::with_rules(33, 5, 1, rules);
+    let (away, new) = led_by_one_unheard_of(&mut world);
+    (1..=30).for_each(|sequence| write(&mut world, new, sequence));
+    world.run_for(SECOND);
+    for node in world.nodes().into_iter().filter(|&node| node != away) {
+        assert_eq!(world.shard(node).want_snapshots(SnapshotReason::Asked), 1);
+        if node != new {
+            world.shut_bulk(away, node);
+        }
+    }
+    world.run_for(SECOND);
+    world.heal();
+    world.run_for(Ticks(10 * SECOND.0));
+    let from = world.events(away).into_iter().find_map(|event| match event {
+        ShardEvent::SnapshotInstalled { from, .. } => Some(from),
+        _ => None,
+    });
+    assert_eq!(from, Some(new));
+    assert_eq!(roles(&mut world, away), (ids(&[1, 2, 3, 4, 5, 6]), ids(&[])));
+    assert_eq!(world.applied(away), world.applied(new));
+}
+
+/// Who counts nowhere comes as whoever it is now, and is added as that; of one that isn't there it
+/// isn't guessed whether it is still who it was (M07).
+#[test]
+fn a_new_member_is_who_runs_under_its_number() {
+    let mut world = World::new(36, 3, 1);
+    let leader = world.elect();
+    let again = *world.nodes().iter().rfind(|&&node| node != leader).expect("there are three");
+    let rest: Vec<u32> = [1, 2, 3].into_iter().filter(|&id| id != again.0).collect();
+    let leader = Ask::of(&rest, &[]).soon(&mut world);
+    world.kill(again, |_| true);
+    world.run_for(SECOND);
+    let known = World::identity(again).incarnation.0;
+    let refused = Ask::of(&rest, &[again.0]).at(&mut world, leader);
+    assert_eq!(refused, Err(ChangeRefused::WhichLife { node: again, known }));
+    world.wipe(again, 900);
+    world.take_refused();
+    world.start(again);
+    world.run_for(SECOND);
+    assert_eq!(world.take_refused(), Vec::new(), "no group counts it as who it was");
+    let leader = Ask::of(&rest, &[again.0]).soon(&mut world);
+    let members = world.shard(leader).members(GROUP).expect("it is here");
+    let member = members.each().into_iter().find(|member| member.node == again);
+    assert_eq!(member.expect("it is added").words.incarnation, Incarnation(900));
+    assert_eq!(roles(&mut world, again), (ids(&rest), vec![again]));
+}
+
+/// A voter was away while another node was wiped, removed and added anew, and that one leads now.
+/// The voter counts the life before, and nobody but the leader could tell it: it lets the other life
+/// in as one that leads, because others say that it is a member, and has the news of it (A24, M07).
+#[test]
+fn a_leader_in_another_life_tells_a_voter_that_lags() {
+    for rules in [
+        SnapshotRules::default(),
+        SnapshotRules { lag_bytes: 0, log_bytes: 0, ..SnapshotRules::default() },
+    ] {
+        let mut world = World::with_rules(34, 5, 1, rules);
+        let all = [1, 2, 3, 4, 5];
+        let leader = world.elect();
+        let nodes = world.nodes();
+        let away = *nodes.iter().find(|&&node| node != leader).expect("there are five");
+        let again = *nodes.iter().rfind(|&&node| node != leader).expect("there are five");
+        for &node in nodes.iter().filter(|&&node| node != away) {
+            world.cut(away, node);
+        }
+        world.kill(again, |_| true);
+        world.wipe(again, 900);
+        let rest: Vec<u32> = all.into_iter().filter(|&id| id != again.0).collect();
+        Ask::of(&rest, &[]).soon(&mut world);
+        Ask { life: 900, ..Ask::of(&rest, &[again.0]) }.soon(&mut world);
+        world.start(again);
+        world.run_for(SECOND);
+        Ask::of(&all, &[]).soon(&mut world);
+        have_lead(&mut world, again, away);
+        (1..=30).for_each(|sequence| write(&mut world, again, sequence));
+        if rules.log_bytes == 0 {
+            // What the voter lacks is in snapshots only.
+            for &node in nodes.iter().filter(|&&node| node != away) {
+                assert_eq!(world.shard(node).want_snapshots(SnapshotReason::Asked), 1);
+            }
+            world.run_for(SECOND);
+        }
+        assert_eq!(roles(&mut world, away).0, ids(&all), "its members are who they were");
+        let term = world.group(again).term;
+        world.take_refused();
+        world.heal();
+        let known = World::identity(again).incarnation;
+        let refused = (away, again, PeerAdmission::WrongIncarnation { known });
+        assert!(world.take_refused().contains(&refused), "nobody was asked yet");
+        world.run_for(Ticks(20 * SECOND.0));
+        assert_eq!(world.applied(away), world.applied(again), "it was told");
+        assert_eq!(world.group(again).term, term, "by the leader that it refused");
+        // From now on the two count for each other.
+        let others: Vec<NodeId> =
+            nodes.iter().copied().filter(|node| ![away, again].contains(node)).collect();
+        for &node in &others[..2] {
+            world.kill(node, |_| true);
+        }
+        let leader = world.elect();
+        write(&mut world, leader, 31);
+        check_writes(&mut world, leader, 31);
+    }
+}
+
+/// Others say of which groups another life is a member: only what its leader says is heeded, and
+/// only there. A node that was wiped must not vote, acknowledge, or lead anything else.
+#[test]
+fn who_is_vouched_for_leads_and_nothing_else() {
+    let mut world = World::new(35, 3, 2);
+    let leader = world.elect();
+    let nodes = world.nodes();
+    let away = *nodes.iter().find(|&&node| node != leader).expect("there are three");
+    let again = *nodes.iter().rfind(|&&node| node != leader).expect("there are three");
+    let believed = nodes.into_iter().find(|node| ![away, again].contains(node));
+    let believed = believed.expect("there are three");
+    let life = Life { node: again, life: Incarnation(900) };
+    world.cut(away, again);
+    let greet = |world: &mut World| {
+        let from = Met { incarnation: Incarnation(900), start: world.met(again).start };
+        let now = world.now();
+        let greeting = Greeting { from, met: None };
+        world.shard(away).admit_peer(now, again, greeting).expect("no fault")
+    };
+    let known = World::identity(again).incarnation;
+    let barred = PeerAdmission::WrongIncarnation { known };
+    assert_eq!(greet(&mut world), barred);
+    // A word of what this node knows better is none, nor is one of another life.
+    let index = world.shard(away).members(GROUP).expect("it is here").index;
+    let say = |world: &mut World, life: Life, index: Index| {
+        let items = [LifeItem { group: GROUP, index }];
+        let write = |outbox: &mut Outbox, sender: Identity| life.answer(outbox, sender, &items);
+        assert_eq!(world.inject(believed, away, write), Ok(()));
+    };
+    say(&mut world, life, index);
+    say(&mut world, Life { life: Incarnation(901), ..life }, index.next());
+    assert_eq!(greet(&mut world), barred);
+    say(&mut world, life, index.next());
+    assert_eq!(greet(&mut world), PeerAdmission::Welcome);
+    let now = world.now();
+    let up = Event::PeerUp(again);
+    world.shard(away).collect(now, up).expect("no fault").expect("no frame");
+    let before: Vec<_> = world.groups(away).iter().map(|group| group.term).collect();
+    let mut term = before.iter().max().expect("there are two").next();
+    let hear = |world: &mut World, group: GroupId, kind: BallotKind, term: Term| {
+        let sender = Identity { incarnation: Incarnation(900), ..World::identity(again) };
+        let last = LogId::new(term, Index(1_000));
+        world.inject(again, away, |outbox, _| {
+            Ballot { kind, term, last, granted: true }.write(outbox, group, sender);
+        })
+    };
+    for kind in [BallotKind::PreVote, BallotKind::Vote, BallotKind::VoteReply] {
+        assert_eq!(hear(&mut world, GROUP, kind, term), Ok(()));
+    }
+    let beat = |world: &mut World, group: GroupId, term: Term| {
+        let sender = Identity { incarnation: Incarnation(900), ..World::identity(again) };
+        let write = |outbox: &mut Outbox, _| {
+            let mut beats = Beats::new();
+            beats.push(BeatItem { group, term, commit: Index::ZERO, round: 1 });
+            beats.write(outbox, sender, Ticks::ZERO);
+        };
+        world.inject(again, away, write)
+    };
+    assert_eq!(beat(&mut world, GroupId(2), term), Ok(()));
+    let terms = |world: &World| world.groups(away).iter().map(|it| it.term).collect::<Vec<_>>();
+    assert_eq!(terms(&world), before, "nothing of it was heeded");
+    assert_eq!(beat(&mut world, GROUP, term), Ok(()));
+    assert_eq!(terms(&world), [term, before[1]], "a leader of the one group is");
+    term = term.next();
+    assert_eq!(hear(&mut world, GROUP, BallotKind::Vote, term), Ok(()));
+    assert!(terms(&world)[0] < term);
+}
+
+/// Nodes that no group names are let in, so many at once; who leaves makes room, and nothing of it
+/// is kept but as whom it was met.
+#[test]
+fn guests_are_bounded() {
+    let mut world = World::new(32, 1, 1);
+    let leader = world.elect();
+    let before = world.shard(leader).links.known.len();
+    let greet = |world: &mut World, node: u32| {
+        let met = world.met(leader);
+        let from = Met { incarnation: Incarnation(u64::from(node)), start: met.start };
+        let now = world.now();
+        let shard = world.shard(leader);
+        let greeting = Greeting { from, met: None };
+        let admission = shard.admit_peer(now, NodeId(node), greeting).expect("no fault");
+        if admission == PeerAdmission::Welcome {
+            let up = Event::PeerUp(NodeId(node));
+            shard.collect(now, up).expect("no fault").expect("no frame");
+        }
+        admission
+    };
+    let (first, rest) = (100..164, 164..200);
+    assert!(first.clone().all(|node| greet(&mut world, node) == PeerAdmission::Welcome));
+    assert!(rest.clone().all(|node| greet(&mut world, node) == PeerAdmission::Full));
+    assert_eq!(PeerAdmission::Full.refusal(), Some((RefusalCode::Busy, None)));
+    world.run_for(SECOND);
+    assert_eq!(greet(&mut world, 164), PeerAdmission::Full, "they are still there");
+    let now = world.now();
+    for node in first {
+        let down = Event::PeerDown(NodeId(node));
+        world.shard(leader).collect(now, down).expect("no fault").expect("no frame");
+    }
+    world.run_for(SECOND);
+    assert_eq!(world.shard(leader).links.known.len(), before);
+    assert_eq!(greet(&mut world, 164), PeerAdmission::Welcome);
+    assert_eq!(greet(&mut world, leader.0), PeerAdmission::Itself);
 }
 
 /// Two changes that come in one append, both known to be committed: until the second one is applied

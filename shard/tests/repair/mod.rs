@@ -3,7 +3,7 @@
 use crate::world::{GROUP, World};
 use ringraft_net::status::GroupRole;
 use ringraft_shard::{Halt, ShardEvent};
-use ringraft_types::{GroupId, Index, LogId, NodeId, Status, Ticks};
+use ringraft_types::{GroupId, Index, NodeId, Status, Ticks};
 use ringraft_wal::device::FileId;
 
 /// Writes of each test.
@@ -30,20 +30,50 @@ fn written(seed: u64, groups: u64) -> (World, Vec<Index>) {
 
 /// A bit of what a node that doesn't run wrote with this write flips.
 fn rot(world: &mut World, node: NodeId, number: u64) {
+    flip(world, node, &value(number));
+}
+
+/// That bit flips back.
+fn unrot(world: &mut World, node: NodeId, number: u64) {
+    let mut value = value(number);
+    value[0] ^= 1;
+    flip(world, node, &value);
+}
+
+/// A bit of these bytes, which are in one place on a node that doesn't run, flips.
+pub(crate) fn flip(world: &mut World, node: NodeId, bytes: &[u8]) {
     let (mut device, starts) = world.copy(node);
-    let value = value(number);
     let places: Vec<(FileId, usize)> = device
         .files()
         .into_iter()
         .filter_map(|(file, _)| {
             let content = device.content(file);
-            let at = content.windows(value.len()).position(|part| part == &value[..])?;
+            let at = content.windows(bytes.len()).position(|part| part == bytes)?;
             Some((file, at))
         })
         .collect();
-    let &[(file, at)] = &places[..] else { panic!("write {number} is at {places:?}") };
+    let &[(file, at)] = &places[..] else { panic!("{bytes:?} is at {places:?}") };
     device.flip_bit(file, at as u64 * 8);
     world.put_back(node, (device, starts));
+}
+
+fn stop_all(world: &mut World) {
+    for node in world.nodes() {
+        world.kill(node, |_| true);
+    }
+}
+
+/// Power fails on every node: of what isn't durable every second piece is there.
+fn stop_all_at_once(world: &mut World, odd: u64) {
+    for node in world.nodes() {
+        world.kill(node, |at| (at as u64 + odd).is_multiple_of(2));
+    }
+}
+
+fn start_all(world: &mut World) {
+    for node in world.nodes() {
+        world.start(node);
+    }
 }
 
 fn is_lost(event: &ShardEvent) -> bool {
@@ -182,15 +212,11 @@ fn s06_rot_on_two_of_three_is_repaired_by_the_third() {
     for seed in 0..4 {
         let (mut world, entries) = written(seed, 1);
         let nodes = world.nodes();
-        for &node in &nodes {
-            world.kill(node, |_| true);
-        }
+        stop_all(&mut world);
         for (at, number) in [(0, 5), (1, 11)] {
             rot(&mut world, nodes[at], number);
         }
-        for &node in &nodes {
-            world.start(node);
-        }
+        start_all(&mut world);
         world.elect();
         world.run_for(Ticks::from_millis(2_000));
         for (at, number) in [(0, 5), (1, 11)] {
@@ -200,34 +226,130 @@ fn s06_rot_on_two_of_three_is_repaired_by_the_third() {
     }
 }
 
-/// S06, what is still open, and S07: rot of different entries, or of the same one, on every node:
-/// the group halts and says which entries it lacks; no entry is made up, and the other groups of
-/// the same logs go on.
+/// S06: different entries are rotten on every node, each is intact somewhere: nobody may stand at
+/// first, and all are whole again without a hand.
+#[test]
+fn s06_different_entries_rot_on_every_node() {
+    for (seed, numbers) in [
+        [vec![3], vec![9], vec![15]],
+        [vec![7], vec![8], vec![9]],
+        [vec![WRITES], vec![WRITES - 1], vec![1]],
+        [vec![2, 12, 20], vec![3, 13, 21], vec![1, 11, 19, WRITES]],
+        // The helix: every entry is rotten on one of them.
+        [0, 1, 2].map(|node| (1..=WRITES).filter(|number| number % 3 == node).collect()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let seed = seed as u64;
+        let (mut world, entries) = written(seed, 3);
+        let nodes = world.nodes();
+        stop_all(&mut world);
+        for (&node, numbers) in nodes.iter().zip(&numbers) {
+            numbers.iter().for_each(|&number| rot(&mut world, node, number));
+        }
+        start_all(&mut world);
+        world.elect();
+        world.run_for(Ticks::from_millis(5_000));
+        for (&node, numbers) in nodes.iter().zip(&numbers) {
+            assert_cured(&world.events(node), entries[numbers[0] as usize]);
+        }
+        let lent: u64 = nodes.iter().map(|&node| world.shard(node).metrics().entries_lent).sum();
+        assert!(lent > 0, "seed {seed}: somebody had it of another one first");
+        assert_counts(&mut world, nodes[0], seed);
+    }
+}
+
+/// S06, I-13: power fails on all nodes at any moment while they repair each other. None of them says
+/// that it is whole and finds that it isn't, and in the end nothing is lost.
+#[test]
+fn s06_power_fails_while_they_repair_each_other() {
+    let (mut told, mut untold) = (0, 0);
+    for (seed, span) in (0..).zip((300_000..320_000).step_by(1_600)) {
+        let (mut world, _) = written(seed, 1);
+        let nodes = world.nodes();
+        stop_all(&mut world);
+        for (at, &node) in nodes.iter().enumerate() {
+            for number in (1 + at as u64..=WRITES).step_by(3) {
+                rot(&mut world, node, number);
+            }
+        }
+        start_all(&mut world);
+        world.run_for(Ticks(span));
+        let is_told: Vec<bool> =
+            nodes.iter().map(|&node| world.events(node).iter().any(is_repaired)).collect();
+        stop_all_at_once(&mut world, seed);
+        start_all(&mut world);
+        for (&node, is_told) in nodes.iter().zip(is_told) {
+            let is_whole = !world.events(node).iter().any(is_lost);
+            assert!(is_whole || !is_told, "seed {seed}: {node} was whole after {span} us");
+            (told, untold) = (told + u32::from(is_told), untold + u32::from(!is_whole));
+        }
+        world.elect();
+        world.run_for(Ticks::from_millis(5_000));
+        assert_counts(&mut world, nodes[0], seed);
+    }
+    assert!(told > 2 && untold > 2, "{told} were told, {untold} were interrupted");
+}
+
+/// S05: the only node that has the newest entries lost older ones, and the third is gone: it has them
+/// from the one that lags, and leads.
+#[test]
+fn s05_who_has_the_newest_is_repaired_by_who_lags() {
+    for seed in 0..3 {
+        let mut world = World::new(seed, 3, 1);
+        let leader = world.elect();
+        let others: Vec<NodeId> = world.nodes().into_iter().filter(|&id| id != leader).collect();
+        let (lags, gone) = (others[0], others[1]);
+        for number in 1..=WRITES {
+            if number == WRITES / 2 {
+                world.run_for(Ticks::from_millis(500));
+                world.kill(lags, |_| true);
+            }
+            let reply = world.put(leader, 9, number, &value(number), &value(number));
+            assert_eq!(reply.status, Status::Ok);
+        }
+        world.run_for(Ticks::from_millis(500));
+        world.kill(gone, |_| true);
+        world.kill(leader, |_| true);
+        rot(&mut world, leader, 4);
+        world.start(leader);
+        world.start(lags);
+        assert_eq!(world.elect(), leader, "seed {seed}: the other lacks what is committed");
+        world.run_for(Ticks::from_millis(500));
+        let (status, body) = world.get(leader, &value(WRITES));
+        assert!(status == Status::Ok && body.windows(12).any(|part| part == value(WRITES)));
+        world.assert_converged();
+    }
+}
+
+/// S07: the same entry is rotten on every node: that group halts, says which one it lacks, and
+/// nothing is made up; what is intact somewhere is had nevertheless, and the other groups of the same
+/// logs go on. When one of the nodes can read it again, all are whole.
 #[test]
 fn s07_rot_on_every_node_halts_that_group_only() {
-    for (seed, numbers) in [(0, [7, 7, 7]), (1, [7, 7, 7]), (2, [3, 9, 15])] {
+    for (seed, others) in [(0, [7, 7, 7]), (1, [3, 9, 15])] {
         let groups = 4;
         let (mut world, entries) = written(seed, groups);
         let nodes = world.nodes();
-        for &node in &nodes {
-            world.kill(node, |_| true);
+        stop_all(&mut world);
+        for (&node, other) in nodes.iter().zip(others) {
+            rot(&mut world, node, 7);
+            if other != 7 {
+                rot(&mut world, node, other);
+            }
         }
-        for (&node, number) in nodes.iter().zip(numbers) {
-            rot(&mut world, node, number);
-        }
-        for &node in &nodes {
-            world.start(node);
-        }
-        world.run_for(Ticks::from_millis(8_000));
-        let newest = world.group(nodes[0]).term;
-        for (&node, number) in nodes.iter().zip(numbers) {
+        start_all(&mut world);
+        world.run_for(Ticks::from_millis(12_000));
+        for (&node, other) in nodes.iter().zip(others) {
             let said = world.events(node);
             let lost: Vec<&ShardEvent> = said.iter().filter(|event| is_lost(event)).collect();
-            let &[&ShardEvent::EntriesLost { group, first, promised }] = &lost[..] else {
+            let &[&ShardEvent::EntriesLost { group, first, .. }] = &lost[..] else {
                 panic!("{said:?}")
             };
-            assert_eq!((group, first), (GROUP, entries[number as usize]));
-            assert!(promised >= LogId::new(newest, entries[WRITES as usize]), "{promised}");
+            assert_eq!((group, first), (GROUP, entries[other.min(7) as usize]));
+            let lacking = ShardEvent::NotMended { group: GROUP, first: entries[7] };
+            assert!(said.contains(&lacking), "it names the entry: {said:?}");
             assert_eq!(world.get(node, &value(1)).0, Status::Damaged);
             assert!(!said.iter().any(is_repaired), "{said:?}");
         }
@@ -238,7 +360,50 @@ fn s07_rot_on_every_node_halts_that_group_only() {
             assert_eq!(leaders, usize::from(group != GROUP), "group {group}: {all:?}");
             assert!(all.iter().all(|one| one.damaged == (group == GROUP)), "{all:?}");
         }
+        world.kill(nodes[1], |_| true);
+        unrot(&mut world, nodes[1], 7);
+        world.start(nodes[1]);
+        world.elect();
+        world.run_for(Ticks::from_millis(15_000));
+        assert_counts(&mut world, nodes[1], seed);
     }
+}
+
+/// A11: power fails on every node while writes are under way: the last blocks are torn on all of
+/// them, each in its own way. Nothing that was acknowledged is lost, no rot is seen, and all go on.
+#[test]
+fn a11_the_last_writes_are_torn_on_every_node() {
+    let mut torn = 0;
+    for seed in 0..16u64 {
+        let (mut world, _) = written(seed, 1);
+        let leader = world.elect();
+        for node in world.nodes() {
+            world.hold_disk(node, true);
+        }
+        for number in WRITES + 1..=WRITES + 8 {
+            let long = value(number).repeat(400);
+            world.send_put(leader, 9, number, &value(number), &long);
+            world.run_for(Ticks(40 + seed * 50));
+        }
+        for (at, node) in world.nodes().into_iter().enumerate() {
+            let lost = 2 + seed % 3;
+            world.kill(node, |sector| !(sector as u64 + seed + at as u64).is_multiple_of(lost));
+        }
+        start_all(&mut world);
+        for node in world.nodes() {
+            torn += world.shard(node).torn_blocks();
+            assert!(!world.events(node).iter().any(is_lost), "seed {seed}: no rot");
+        }
+        let leader = world.elect();
+        for number in 1..=WRITES {
+            let (status, body) = world.get(leader, &value(number));
+            let is_there = body.windows(12).any(|part| part == value(number));
+            assert!(status == Status::Ok && is_there, "seed {seed}: {number}");
+        }
+        world.run_for(Ticks::from_millis(500));
+        world.assert_converged();
+    }
+    assert!(torn > 16, "{torn} blocks were torn");
 }
 
 /// S32: a record of one group rots in a log that many share: only that group is repaired, and the

@@ -60,7 +60,7 @@ fn new_world(seed: u64, groups: u64, from: Vec<Salvaged>) -> World {
     let alone = alone.encode(|_| Words::default()).expect("it is short");
     let mut log = NewLog::begin(settings(first), &mut device).expect("nothing is there");
     for salvaged in from {
-        let is_held = salvaged.last > LogId::ZERO;
+        let is_held = salvaged.held.last > LogId::ZERO;
         assert_eq!(log.add(&mut device, salvaged, &alone).expect("there is room"), is_held);
     }
     // All of it is durable.
@@ -95,12 +95,15 @@ fn m13_what_a_survivor_holds_goes_on() {
         let found = salvaged(survivor, &mut disk).expect("its log is whole");
         assert_eq!(found.len(), 2);
         for (found, old) in found.iter().zip(&old) {
-            assert_eq!((found.group, found.state_hash()), (old.group, old.state_hash));
-            assert!(found.last.index >= old.applied && found.missing.is_none());
-            assert_eq!(found.snapshot.is_some(), takes_snapshot);
-            assert!(found.term >= found.last.term && found.commit >= old.applied.previous());
+            assert_eq!((found.held.group, found.state_hash()), (old.group, old.state_hash));
+            assert!(found.held.last.index >= old.applied && found.held.missing.is_none());
+            assert_eq!(found.held.snapshot.is_some(), takes_snapshot);
+            assert!(
+                found.held.term >= found.held.last.term
+                    && found.held.commit >= old.applied.previous()
+            );
         }
-        let last = found[0].last;
+        let last = found[0].held.last;
 
         let mut world = new_world(2, 2, found);
         assert_eq!(world.elect(), NodeId(1));
@@ -139,7 +142,12 @@ fn m13_what_may_have_been_acknowledged_is_kept() {
     }
     let (mut disk, _) = world.copy(leader);
     let found = salvaged(leader, &mut disk).expect("its log is whole");
-    assert!(found[0].last.index > found[0].commit, "{:?} {}", found[0].last, found[0].commit);
+    assert!(
+        found[0].held.last.index > found[0].held.commit,
+        "{:?} {}",
+        found[0].held.last,
+        found[0].held.commit
+    );
     let mut world = new_world(4, 1, found);
     world.elect();
     assert!(holds(&mut world, NodeId(1), 6, "value-6;"));
@@ -157,10 +165,10 @@ fn m13_rot_in_the_survivor_is_told() {
     world.kill(leader, |_| true);
     let (mut disk, _) = world.copy(leader);
     let found = salvaged(leader, &mut disk).expect("what is there can be read");
-    let missing = found[0].missing.expect("something is missing");
-    assert!(found[0].last.index < applied && missing.index >= applied, "{missing}");
+    let missing = found[0].held.missing.expect("something is missing");
+    assert!(found[0].held.last.index < applied && missing.index >= applied, "{missing}");
     assert_ne!(found[0].state_hash(), hash);
-    let last = found[0].last;
+    let last = found[0].held.last;
     let mut world = new_world(6, 1, found);
     world.elect();
     assert!(world.applied(NodeId(1)) > last.index);
@@ -173,14 +181,8 @@ fn an_unknown_entry_is_refused() {
     let mut device = MemoryDevice::new(4096);
     let loaded = load(settings(node), &mut device, &mut machine).expect("an empty log");
     assert!(salvage(loaded, &mut device, &mut machine).expect("nothing").is_empty());
-    let mut recovery = ringraft_wal::Recovery::new(settings(node));
-    let mut log = loop {
-        match recovery.turn(Ticks::ZERO, &mut device) {
-            ringraft_wal::RecoveryStep::Working => {}
-            ringraft_wal::RecoveryStep::Done(done) => break done.0,
-            ringraft_wal::RecoveryStep::Failed(error) => panic!("{error}"),
-        }
-    };
+    let recovered = ringraft_wal::Recovery::run(settings(node), &mut device);
+    let (mut log, _) = recovered.expect("an empty log");
     let mut record = Vec::new();
     let (kind, payload) = (RecordKind::Command, [b"what nobody knows".as_slice(), b""]);
     encode(&mut record, kind, GROUP, Index(1), Term(1), payload);

@@ -19,7 +19,7 @@ use ringraft_types::{
 };
 use ringraft_wal::device::FileId;
 use ringraft_wal::device::memory::MemoryDevice;
-use ringraft_wal::{LogSettings, Recovery, RecoveryStep};
+use ringraft_wal::{LogSettings, Recovery};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
@@ -52,6 +52,10 @@ impl Links for TestLinks {
         self.known.remove(&node);
     }
 
+    fn part(&mut self, _: Ticks, node: NodeId) {
+        self.known.remove(&node);
+    }
+
     fn peer(&mut self, node: NodeId) -> Option<&mut Outbox> {
         if !self.up.contains(&node) {
             return None;
@@ -60,14 +64,15 @@ impl Links for TestLinks {
     }
 
     fn pull(&mut self, node: NodeId) -> Option<&mut Outbox> {
+        let is_known = self.known.get(&node).is_some_and(|address| !address.is_empty());
+        if is_known { self.serve(node) } else { None }
+    }
+
+    fn serve(&mut self, node: NodeId) -> Option<&mut Outbox> {
         if !self.up.contains(&node) || self.shut.contains(&node) {
             return None;
         }
         Some(self.bulk.entry(node).or_insert_with(|| Outbox::new(1 << 20)))
-    }
-
-    fn serve(&mut self, node: NodeId) -> Option<&mut Outbox> {
-        self.pull(node)
     }
 
     fn client(&mut self, connection: ConnectionId) -> Option<&mut Outbox> {
@@ -300,15 +305,9 @@ impl World {
         let mut settings = LogSettings::new(CLUSTER, id, identity.incarnation, 1);
         settings.segment_bytes = 8 << 20;
         settings.unsubmitted_bytes_max = 32 << 20;
-        let mut recovery = Recovery::new(settings);
         let groups: Vec<GroupId> = (1..=self.groups).map(GroupId).collect();
-        let (log, recovered) = loop {
-            match recovery.turn(now, &mut device) {
-                RecoveryStep::Working => {}
-                RecoveryStep::Done(done) => break *done,
-                RecoveryStep::Failed(error) => panic!("node {id} can't recover: {error}"),
-            }
-        };
+        let (log, recovered) = Recovery::run(settings, &mut device)
+            .unwrap_or_else(|error| panic!("node {id} can't recover: {error}"));
         let settings = ShardSettings {
             identity,
             starts: node.starts.clone(),

@@ -273,6 +273,10 @@ fn told(error: ChangeError) -> Failure {
                         refusal.cure()
                     ))
                 }
+                Refusal::WhichLife => failure.cure(format!(
+                    "{}: --incarnation, with what `ringraft format` showed",
+                    refusal.cure()
+                )),
                 _ => failure.cure(refusal.cure()),
             }
         }

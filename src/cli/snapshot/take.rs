@@ -347,6 +347,7 @@ mod tests {
                 age_ms,
                 named: true,
             }],
+            unreadable: 0,
         }
     }
 

@@ -30,6 +30,7 @@ fn row(group: u64, activity: &str) -> GroupReport {
         attempts: 3,
         end: None,
         kept: vec![kept(7_777_777, false), kept(8_765_432, true)],
+        unreadable: 0,
     }
 }
 

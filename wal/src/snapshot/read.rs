@@ -1,7 +1,7 @@
 //! Reading snapshots back, chunk by chunk: to load one, or to send it. A chunk is verified before a
 //! byte of it leaves (V13).
 
-use super::{CHUNK_HEAD_BYTES, SnapshotHead, decode_chunk};
+use super::{CHUNK_HEAD_BYTES, HEAD_BYTES, SnapshotHead, decode_chunk};
 use crate::buffer::Buffer;
 use crate::device::{Completion, Device, Operation};
 use crate::log::{ATTEMPTS_MAX, Log, Purpose};
@@ -10,16 +10,23 @@ use std::collections::VecDeque;
 /// Chunks in flight at once, of all snapshots of the log.
 const IN_FLIGHT_MAX: usize = 4;
 
+/// Stands for the head of a snapshot, where a chunk is asked for.
+const HEAD: u32 = u32::MAX;
+
 /// Why a chunk could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("chunk {chunk} of snapshot {number} can't be read (errno {errno})")]
+#[error("{} of snapshot {number} can't be read (errno {errno})", name(*chunk))]
 pub struct ChunkError {
     /// The file's number.
     pub number: u64,
-    /// The chunk.
+    /// The chunk; the largest number: the head.
     pub chunk: u32,
     /// As the kernel says; zero: the read went well, the bytes are wrong.
     pub errno: i32,
+}
+
+fn name(chunk: u32) -> String {
+    if chunk == HEAD { "the head".to_owned() } else { format!("chunk {chunk}") }
 }
 
 /// A chunk that was asked for.
@@ -27,7 +34,7 @@ pub struct ChunkError {
 pub struct ChunkDone {
     /// As asked.
     pub ticket: u64,
-    /// Its bytes, verified, and its checksum.
+    /// Its bytes, verified, and its checksum; of a head neither.
     pub result: Result<(Buffer, u32), ChunkError>,
 }
 
@@ -82,6 +89,19 @@ impl Log {
     /// If the ticket is in use, or the snapshot has no such chunk.
     pub fn read_chunk(&mut self, ticket: u64, head: &SnapshotHead, chunk: u32) {
         assert!(chunk < head.chunks, "snapshot {} has {} chunks", head.number, head.chunks);
+        self.read_part(ticket, head, chunk);
+    }
+
+    /// Asks whether the head of a snapshot is on the disk as it is known here; the answer comes as
+    /// that for a chunk does.
+    ///
+    /// # Panics
+    /// If the ticket is in use.
+    pub fn read_head(&mut self, ticket: u64, head: &SnapshotHead) {
+        self.read_part(ticket, head, HEAD);
+    }
+
+    fn read_part(&mut self, ticket: u64, head: &SnapshotHead, chunk: u32) {
         let jobs = &mut self.snapshots.reads.jobs;
         assert!(jobs.iter().all(|job| job.ticket != ticket), "a ticket is used once at a time");
         jobs.push(Job {
@@ -138,7 +158,7 @@ impl Log {
             job.is_in_flight = true;
             flying += 1;
             if snapshots.open.contains(&number) {
-                let (offset, length) = job.head.place(job.chunk);
+                let (offset, length) = place(&job.head, job.chunk);
                 let length = crate::format::round_up(length, self.align);
                 let buffer = Buffer::zeroed(length, self.align);
                 let purpose = Purpose::Chunk(ChunkRead::Chunk(ticket));
@@ -165,7 +185,7 @@ impl Log {
             snapshots.open.insert(head.number);
             return;
         }
-        let (_, length) = head.place(chunk);
+        let (_, length) = place(&head, chunk);
         let is_cut = errno == 0 && (completion.result as usize) < length;
         if (is_cut || matches!(errno, libc::EAGAIN | libc::EINTR)) && job.attempts < ATTEMPTS_MAX {
             // Says nothing of what lies on the disk (S19).
@@ -174,6 +194,11 @@ impl Log {
         }
         let found = completion.buffer.filter(|_| errno == 0 && !is_cut);
         let found = found.and_then(|mut buffer| {
+            if chunk == HEAD {
+                let found = SnapshotHead::decode(&buffer, head.file(), head.length);
+                buffer.set_window(0);
+                return (found == Ok(head)).then_some((buffer, 0));
+            }
             let checksum = decode_chunk(&buffer, &head, chunk)?;
             buffer.set_window(CHUNK_HEAD_BYTES + head.chunk_room(chunk));
             buffer.advance(CHUNK_HEAD_BYTES);
@@ -188,4 +213,9 @@ impl Log {
         snapshots.reads.jobs.remove(at);
         snapshots.reads.done.push_back(ChunkDone { ticket, result });
     }
+}
+
+/// Where a part of a snapshot lies in its file, and how long it is there.
+fn place(head: &SnapshotHead, chunk: u32) -> (u64, usize) {
+    if chunk == HEAD { (0, HEAD_BYTES) } else { head.place(chunk) }
 }

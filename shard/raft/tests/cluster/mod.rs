@@ -222,6 +222,23 @@ impl Cluster {
         assert_eq!(node.log[..through as usize], node.snapshot, "the snapshot is what it holds");
     }
 
+    /// Entries of these terms are in a node's log again, behind those that it started with.
+    pub(crate) fn refill(&mut self, id: u32, terms: &[u64]) {
+        let node = self.nodes.get_mut(&id).expect("booted");
+        let first = Index(node.log.len() as u64 + 1);
+        node.log.extend(heads(terms));
+        let last = Index(node.log.len() as u64);
+        let mut runs: Vec<(Index, Term)> = Vec::new();
+        for (index, &term) in (first.0..).map(Index).zip(terms) {
+            if runs.last().is_none_or(|run| run.1 < Term(term)) {
+                runs.push((index, Term(term)));
+            }
+        }
+        let configurations = self.configurations_of(first, &heads(terms));
+        let input = Input::Refilled { runs: &runs, last, configurations: &configurations };
+        self.step(id, input);
+    }
+
     pub(crate) fn raft(&self, id: u32) -> &Raft {
         &self.nodes[&id].raft
     }

@@ -121,6 +121,7 @@ fn refusals_have_cures() {
         (Refusal::NoReadyMajority, "--allow-unready"),
         (Refusal::Conflict, "read the members again"),
         (Refusal::Unfit, "repair it"),
+        (Refusal::WhichLife, "--incarnation"),
     ] {
         let failure = refused(refusal);
         assert_eq!((failure.exit, &*failure.message), (Exit::NotDone, "the leader says why"));
