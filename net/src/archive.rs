@@ -114,6 +114,41 @@ where
     access(frame, kind, bytes)
 }
 
+/// A fixed struct that a frame's body begins with, and what follows it.
+pub(crate) fn access_head<'a, T>(
+    frame: &Frame<'a>,
+    kind: Kind,
+) -> Result<(&'a T, &'a [u8]), WireError>
+where
+    T: Portable + for<'b> CheckBytes<LowValidator<'b, Failure>>,
+{
+    let length = frame.body.len();
+    let (head, rest) = frame.body.split_at_checked(size_of::<T>()).ok_or(WireError::Short {
+        kind,
+        length,
+        item: 0,
+    })?;
+    Ok((access(frame, kind, head)?, rest))
+}
+
+/// The fixed structs that the rest of a frame's body is made of.
+pub(crate) fn access_items<'a, T>(
+    frame: &Frame<'_>,
+    kind: Kind,
+    bytes: &'a [u8],
+) -> impl ExactSizeIterator<Item = Result<&'a T, WireError>>
+where
+    T: Portable + for<'b> CheckBytes<LowValidator<'b, Failure>> + 'a,
+{
+    bytes.chunks(size_of::<T>()).enumerate().map(move |(at, item)| {
+        if item.len() != size_of::<T>() {
+            let length = frame.body.len();
+            return Err(WireError::Short { kind, length, item: at as u32 });
+        }
+        access(frame, kind, item)
+    })
+}
+
 /// Positions in an archive count from where it starts in the frame's body.
 pub(crate) struct ArchiveWriter<'a, 'b> {
     frame: &'a mut FrameWriter<'b>,

@@ -6,7 +6,7 @@
 use ringraft_types::{GroupId, Index, LogId, Term};
 use rkyv::{Archive, Serialize};
 
-use crate::archive::{Travels, access_fixed, archive, fixed};
+use crate::archive::{Travels, access_fixed, access_head, archive, fixed};
 use crate::error::WireError;
 use crate::frame::{Frame, FrameWriter, Identity, Kind};
 use crate::outbox::Outbox;
@@ -140,12 +140,8 @@ pub fn chunk_ask(frame: &Frame<'_>) -> Result<ChunkAsk, WireError> {
 /// # Errors
 /// If it isn't one.
 pub fn chunk<'a>(frame: &Frame<'a>) -> Result<(ChunkHead, &'a [u8]), WireError> {
-    let (kind, length) = (Kind::Chunk, frame.body.len());
-    let (head, bytes) = frame
-        .body
-        .split_at_checked(size_of::<ArchivedChunkHeadWire>())
-        .ok_or(WireError::Short { kind, length, item: 0 })?;
-    let archived: &ArchivedChunkHeadWire = access_fixed(frame, kind, head)?;
+    let kind = Kind::Chunk;
+    let (archived, bytes): (&ArchivedChunkHeadWire, _) = access_head(frame, kind)?;
     check_bool(kind, "found", archived.found)?;
     let head = ChunkHead::from_wire(archived);
     if !head.found && !bytes.is_empty() {

@@ -10,7 +10,7 @@ use ringraft_types::limits::{ADDRESS_BYTES_MAX, FRAME_BODY_BYTES_MAX};
 use ringraft_types::{GroupId, Index, LogId, Term, Ticks};
 use rkyv::{Archive, Serialize};
 
-use crate::archive::{Serializer, Travels, access, access_fixed, archive, fixed};
+use crate::archive::{Serializer, Travels, access, access_fixed, access_head, archive, fixed};
 use crate::bulk_wire::{ChunkAsk, ChunkHead, SnapshotAsk, SnapshotOffer};
 use crate::error::WireError;
 use crate::frame::{Frame, FrameWriter, Identity, Kind};
@@ -362,12 +362,7 @@ pub fn append_replies<'a>(frame: &Frame<'a>) -> Result<AppendRepliesView<'a>, Wi
 /// # Errors
 /// If it isn't one.
 pub fn append<'a>(frame: &Frame<'a>) -> Result<(AppendHead, &'a [u8]), WireError> {
-    let length = frame.body.len();
-    let (head, records) = frame
-        .body
-        .split_at_checked(size_of::<ArchivedAppendHeadWire>())
-        .ok_or(WireError::Short { kind: Kind::Append, length, item: 0 })?;
-    let archived: &ArchivedAppendHeadWire = access_fixed(frame, Kind::Append, head)?;
+    let (archived, records): (&ArchivedAppendHeadWire, _) = access_head(frame, Kind::Append)?;
     Ok((AppendHead::from_wire(archived), records))
 }
 

@@ -4,9 +4,8 @@
 
 use crate::event::ShardEvent;
 use crate::links::Links;
-use crate::machine::LoadError;
 use crate::shard::Shard;
-use crate::snapshots::LoadFailure;
+use crate::snapshots::{LoadFailure, MIXED};
 use ringraft_types::Ticks;
 use ringraft_wal::device::Device;
 use ringraft_wal::snapshot::HEAD_BYTES;
@@ -15,9 +14,6 @@ use ringraft_wal::{ChunkDone, ChunkSums, SnapshotHead};
 /// The ticket of the chunk that the scrubber asks for; those of others are numbers, or marked by
 /// the bit above (`snapshots/loader.rs`).
 const TICKET: u64 = 1 << 62;
-/// Chunks that are sound, each by itself.
-pub(crate) const MIXED: LoadError =
-    LoadError { at: 0, what: "the chunks aren't those of one snapshot" };
 
 /// How often the log and the snapshots are read through, and how fast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +54,6 @@ struct Pass {
     is_log_read: bool,
     /// The snapshot that is being read, or was read last, with its group's place.
     reading: Option<Reading>,
-    is_reading: bool,
 }
 
 /// A snapshot, chunk by chunk.
@@ -70,6 +65,8 @@ struct Reading {
     is_head_read: bool,
     /// The chunk that is asked for, or the next one.
     chunk: u32,
+    /// It, or the head, is on its way.
+    is_asked: bool,
     sums: ChunkSums,
     done: Option<ChunkDone>,
 }
@@ -87,14 +84,12 @@ impl Scrubbing {
 
     /// Whether this file is being read.
     pub(crate) fn reads(&self, number: u64) -> bool {
-        let pass = self.pass.as_ref().filter(|pass| pass.is_reading);
-        let reading = pass.and_then(|pass| pass.reading.as_ref());
-        reading.is_some_and(|reading| reading.head.number == number)
+        let reading = self.pass.as_ref().and_then(|pass| pass.reading.as_ref());
+        reading.is_some_and(|reading| reading.is_asked && reading.head.number == number)
     }
 
     fn reading_mut(&mut self) -> Option<&mut Reading> {
-        let pass = self.pass.as_mut().filter(|pass| pass.is_reading)?;
-        pass.reading.as_mut()
+        self.pass.as_mut()?.reading.as_mut().filter(|reading| reading.is_asked)
     }
 
     /// So much was read: the next is due when that would have taken as long as it may.
@@ -158,6 +153,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     fn take_scrubbed_chunk(&mut self, now: Ticks, rules: ScrubRules) {
         let Some(reading) = self.scrubbing.reading_mut() else { return };
         let Some(done) = reading.done.take() else { return };
+        reading.is_asked = false;
         let Reading { slot, head, ref mut is_head_read, ref mut chunk, ref mut sums, .. } =
             *reading;
         let is_of_head = !std::mem::replace(is_head_read, true);
@@ -172,13 +168,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         };
         let bytes = if is_of_head { HEAD_BYTES } else { head.used(*chunk).1 } as u64;
         *chunk += u32::from(!is_of_head);
-        let pass = self.scrubbing.pass.as_mut().expect("it is read in a pass");
-        pass.is_reading = false;
         self.metrics.scrubbed_bytes += bytes;
-        let Some(why) = rot else { return self.scrubbing.spend(now, bytes, rules) };
-        pass.rotten_snapshots += 1;
-        self.metrics.scrubbed_rotten_snapshots += 1;
         self.scrubbing.spend(now, bytes, rules);
+        let Some(why) = rot else { return };
+        self.scrubbing.pass.as_mut().expect("it is read in a pass").rotten_snapshots += 1;
+        self.metrics.scrubbed_rotten_snapshots += 1;
         let group = self.groups[slot].id;
         self.snapshot_unreadable(group, head.number, why);
     }
@@ -191,10 +185,10 @@ impl<D: Device, L: Links> Shard<D, L> {
             |slot: usize, number: u64| groups[slot].kept.iter().any(|head| head.number == number);
         let mut last = None;
         if let Some(reading) = &mut pass.reading {
-            let Reading { slot, head, chunk, .. } = reading;
+            let Reading { slot, head, chunk, is_asked, .. } = reading;
             if *chunk < head.chunks && is_kept(*slot, head.number) {
                 log.read_chunk(TICKET, head, *chunk);
-                pass.is_reading = true;
+                *is_asked = true;
                 return true;
             }
             last = Some((*slot, head.number));
@@ -208,10 +202,9 @@ impl<D: Device, L: Links> Shard<D, L> {
         pass.reading = next.map(|(slot, head)| {
             log.read_head(TICKET, &head);
             let sums = ChunkSums::default();
-            Reading { slot, head, is_head_read: false, chunk: 0, sums, done: None }
+            Reading { slot, head, is_head_read: false, chunk: 0, is_asked: true, sums, done: None }
         });
-        pass.is_reading = pass.reading.is_some();
-        let is_there = pass.is_reading;
+        let is_there = pass.reading.is_some();
         if let Some((_, number)) = last {
             self.let_go(number);
         }
@@ -228,7 +221,6 @@ impl Pass {
             rotten_snapshots: 0,
             is_log_read: false,
             reading: None,
-            is_reading: false,
         }
     }
 }

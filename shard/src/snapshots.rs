@@ -19,6 +19,7 @@ pub(crate) use fetch::Fetching;
 pub use fetch::{InstallFailure, InstallProgress};
 pub(crate) use load::LoadedState;
 pub use load::{LoadFailure, LoadStep, Loaded, LoadedGroup, Loading};
+pub(crate) use loader::MIXED;
 pub(crate) use pieces::{Part, SLICE_BYTES, end_piece, members_piece};
 pub use report::{GroupSnapshots, KeptSnapshot, SnapshotAsked, SnapshotEnd};
 pub(crate) use serve::Serving;

@@ -9,10 +9,11 @@ use ringraft_types::limits::FRAME_BODY_BYTES_MAX;
 use ringraft_types::{GroupId, Incarnation, Index, NodeId};
 use rkyv::{Archive, Serialize};
 
-use crate::archive::{Travels, access, access_fixed, archive, fixed};
+use crate::archive::{Travels, access_fixed, access_head, access_items, archive, fixed};
 use crate::error::WireError;
 use crate::frame::{Frame, FrameWriter, Identity, Kind};
 use crate::outbox::Outbox;
+use crate::wire::write_archive;
 
 const HEAD_BYTES: usize = 12;
 const ITEM_BYTES: usize = 16;
@@ -46,9 +47,7 @@ pub(super) const LAYOUTS: [&str; 2] = [Life::LAYOUT, LifeItem::LAYOUT];
 impl Life {
     /// Asks about it, in one frame.
     pub fn ask(&self, out: &mut Outbox, sender: Identity) {
-        let mut writer = FrameWriter::begin(out, Kind::LifeAsk, GroupId::ZERO, sender);
-        archive(&mut writer, &self.to_wire());
-        writer.finish();
+        write_archive(out, Kind::LifeAsk, GroupId::ZERO, sender, &self.to_wire());
     }
 
     /// Says in one frame which groups mean it.
@@ -80,20 +79,9 @@ pub fn life_ask(frame: &Frame<'_>) -> Result<Life, WireError> {
 /// # Errors
 /// If it isn't one.
 pub fn life_answer(frame: &Frame<'_>) -> Result<(Life, Vec<LifeItem>), WireError> {
-    let (kind, length) = (Kind::LifeAnswer, frame.body.len());
-    let (head, items) = frame.body.split_at_checked(HEAD_BYTES).ok_or(WireError::Short {
-        kind,
-        length,
-        item: 0,
-    })?;
-    let head: &ArchivedLifeWire = access(frame, kind, head)?;
-    let mut groups = Vec::with_capacity(items.len() / ITEM_BYTES);
-    for (at, item) in items.chunks(ITEM_BYTES).enumerate() {
-        if item.len() != ITEM_BYTES {
-            return Err(WireError::Short { kind, length, item: at as u32 });
-        }
-        let item: &ArchivedLifeItemWire = access(frame, kind, item)?;
-        groups.push(LifeItem::from_wire(item));
-    }
-    Ok((Life::from_wire(head), groups))
+    let kind = Kind::LifeAnswer;
+    let (head, items): (&ArchivedLifeWire, _) = access_head(frame, kind)?;
+    let items = access_items::<ArchivedLifeItemWire>(frame, kind, items);
+    let groups: Result<_, _> = items.map(|item| item.map(LifeItem::from_wire)).collect();
+    Ok((Life::from_wire(head), groups?))
 }

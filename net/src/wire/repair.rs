@@ -9,7 +9,7 @@ use ringraft_types::{GroupId, Index, Term};
 use rkyv::rend::unaligned::u32_ule;
 use rkyv::{Archive, Serialize};
 
-use crate::archive::{Travels, access, archive, fixed};
+use crate::archive::{Travels, access_head, access_items, archive, fixed};
 use crate::error::WireError;
 use crate::frame::{Frame, FrameWriter, Identity, Kind};
 use crate::outbox::Outbox;
@@ -19,7 +19,6 @@ pub const ASK_RUNS_MAX: usize = 64;
 
 const HEAD_BYTES: usize = 16;
 const RUN_BYTES: usize = 16;
-const ANSWER_BYTES: usize = 24;
 
 const _: () = assert!(HEAD_BYTES + ASK_RUNS_MAX * RUN_BYTES <= Kind::RepairAsk.body_bytes_max());
 
@@ -120,26 +119,17 @@ impl RepairAnswer {
 /// # Errors
 /// If it isn't one.
 pub fn repair_ask(frame: &Frame<'_>) -> Result<(RepairAsk, Vec<RunItem>), WireError> {
-    let (kind, length) = (Kind::RepairAsk, frame.body.len());
-    let (head, items) = frame.body.split_at_checked(HEAD_BYTES).ok_or(WireError::Short {
-        kind,
-        length,
-        item: 0,
-    })?;
-    let head: &ArchivedRepairAskWire = access(frame, kind, head)?;
+    let kind = Kind::RepairAsk;
+    let (head, items): (&ArchivedRepairAskWire, _) = access_head(frame, kind)?;
     let ask = RepairAsk::from_wire(head);
-    let items = items.chunks(RUN_BYTES);
+    let items = access_items::<ArchivedRunItemWire>(frame, kind, items);
     if items.len() == 0 || items.len() > ASK_RUNS_MAX {
         let value = items.len() as u64;
         return Err(WireError::Field { kind, field: "runs", value });
     }
     let mut runs: Vec<RunItem> = Vec::with_capacity(items.len());
-    for (at, item) in items.enumerate() {
-        if item.len() != RUN_BYTES {
-            return Err(WireError::Short { kind, length, item: at as u32 });
-        }
-        let item: &ArchivedRunItemWire = access(frame, kind, item)?;
-        let run = RunItem::from_wire(item);
+    for item in items {
+        let run = RunItem::from_wire(item?);
         let before = runs.last().map_or(Index::ZERO, |before| before.first);
         if run.first <= before || run.first > ask.last {
             return Err(WireError::Field { kind, field: "first", value: run.first.0 });
@@ -155,13 +145,8 @@ pub fn repair_ask(frame: &Frame<'_>) -> Result<(RepairAsk, Vec<RunItem>), WireEr
 /// # Errors
 /// If it isn't one.
 pub fn repair_answer<'a>(frame: &Frame<'a>) -> Result<(RepairAnswer, &'a [u8]), WireError> {
-    let (kind, length) = (Kind::RepairAnswer, frame.body.len());
-    let (head, records) = frame.body.split_at_checked(ANSWER_BYTES).ok_or(WireError::Short {
-        kind,
-        length,
-        item: 0,
-    })?;
-    let head: &ArchivedRepairAnswerWire = access(frame, kind, head)?;
+    let kind = Kind::RepairAnswer;
+    let (head, records): (&ArchivedRepairAnswerWire, _) = access_head(frame, kind)?;
     let state = head.state.to_native();
     if !(1..=3).contains(&state) {
         return Err(WireError::Field { kind, field: "state", value: u64::from(state) });

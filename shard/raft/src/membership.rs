@@ -164,9 +164,10 @@ impl Membership {
         self.all().any(|one| one.configuration.is_member(node))
     }
 
-    /// Whether this node may stand for election, by a configuration that means this life of it. One that the configuration in force leaves out
-    /// may as long as it doesn't know that this is committed: it may be the only one that has the
-    /// entry, and whom it names can't be elected without it (thesis 4.2.2).
+    /// Whether this node may stand for election, by a configuration that means this life of it.
+    /// One that the configuration in force leaves out may as long as it doesn't know that this is
+    /// committed: it may be the only one that has the entry, and whom it names can't be elected
+    /// without it (thesis 4.2.2).
     pub(crate) fn may_stand(&self, node: NodeId) -> bool {
         self.all().any(|one| one.configuration.is_voter(node) && !one.is_of_another)
     }

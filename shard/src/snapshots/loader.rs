@@ -10,7 +10,6 @@ use super::LoadedState;
 use super::pieces::{Part, Pieces};
 use crate::machine::{LoadError, StateMachine};
 use crate::members::Members;
-use crate::scrub::MIXED;
 use crate::session::Sessions;
 
 /// Chunks asked for at once.
@@ -18,6 +17,10 @@ const CHUNKS_AHEAD: u32 = 4;
 /// Marks the tickets of chunks that are read to be loaded: the rest of one is the chunk's place.
 /// A log loads one snapshot at a time.
 const LOAD_TICKETS: u64 = 1 << 63;
+
+/// Chunks that are sound, each by itself.
+pub(crate) const MIXED: LoadError =
+    LoadError { at: 0, what: "the chunks aren't those of one snapshot" };
 
 /// How far a step got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

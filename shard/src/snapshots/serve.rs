@@ -54,7 +54,8 @@ pub(crate) struct Serving {
     done: VecDeque<(Wanted, ChunkDone)>,
     /// Snapshots that are kept for peers only.
     old: Vec<SnapshotHead>,
-    /// Of all chunks together; since one was asked for.
+    /// Of all chunks together, since somebody was last offered a snapshot: what the log has grown
+    /// by before hurries nobody.
     pace: Option<Pace>,
 }
 
@@ -79,6 +80,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             (offer.term, offer.index) = (head.last.term, head.last.index);
             (offer.bytes, offer.chunks) = (head.bytes, head.chunks);
             self.hold(from, head, now);
+            self.serving.pace = None;
         }
         if let Some(outbox) = self.links.serve(from).filter(|outbox| !outbox.is_full()) {
             offer.write(outbox, group, self.settings.identity);
