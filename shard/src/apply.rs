@@ -76,7 +76,7 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     /// Applies one group's entries. Returns whether its budget ran out before its entries did.
     fn apply_group(&mut self, now: Ticks, slot: usize) -> bool {
-        let Self { groups, cache, metrics, answers, scratch, leaving, .. } = self;
+        let Self { groups, cache, metrics, answers, scratch, leaving, log, .. } = self;
         let group = &mut groups[slot];
         let start = group.applied;
         let mut budget = APPLY_ENTRIES_PER_TURN;
@@ -114,6 +114,10 @@ impl<D: Device, L: Links> Shard<D, L> {
             budget -= 1;
         }
         let group = &mut groups[slot];
+        let is_spent = |(records, at): &mut (Vec<u8>, usize)| wants_fetch || *at == records.len();
+        if let Some((records, _)) = group.apply_stock.take_if(is_spent) {
+            log.give_read(records);
+        }
         assert!(group.applied <= group.committed, "only what is committed is applied (I-01)");
         metrics.entries_applied += group.applied.0 - start.0;
         group.note_applied(metrics, now, leaving);
@@ -122,7 +126,6 @@ impl<D: Device, L: Links> Shard<D, L> {
         let group = &mut self.groups[slot];
         if wants_fetch {
             group.apply_fetch = true;
-            group.apply_stock = None;
             let (first, last) = (group.applied.next(), group.committed);
             let part = APPLY_FETCH_BYTES_MAX / self.groups.len() as u64;
             let bytes_max = part.clamp(APPLY_FETCH_BYTES_MIN, FETCH_BYTES_MAX);

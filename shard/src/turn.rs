@@ -460,6 +460,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                         Err(ReadError::NotHeld) => Vec::new(),
                     };
                     self.fetched(now, slot, peer, first, &records)?;
+                    self.log.give_read(records);
                 }
                 FetchFor::Lend { .. } => self.lend_read(now, what, done.result),
             }

@@ -22,6 +22,13 @@ pub(crate) const READS_IN_FLIGHT_MAX: usize = 4;
 /// for a new one.
 const FOR_LONGEST: u64 = 4;
 
+/// Bytes of answers that were used up and wait to be written into again, as long as anything is
+/// read: memory that was just given back is the dearest there is.
+const SPARE_BYTES_MAX: usize = 64 << 20;
+
+/// Room that an answer has from the beginning, bytes; one that may be longer grows.
+const ROOM_BYTES_MAX: usize = 1 << 20;
+
 /// Entries wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadRequest {
@@ -82,12 +89,25 @@ pub(crate) struct Reads {
     waiting: BTreeMap<Sequence, Vec<u64>>,
     flights: Vec<Flight>,
     done: VecDeque<ReadDone>,
+    spare: Vec<Vec<u8>>,
+    spare_bytes: usize,
 }
 
 impl Reads {
     fn answer(&mut self, number: u64, result: Result<Vec<u8>, ReadError>) {
         let job = self.jobs.remove(&number).expect("a job is answered once");
         self.done.push_back(ReadDone { ticket: job.request.ticket, result });
+    }
+
+    /// Room for an answer of so many bytes.
+    fn room(&mut self, bytes: usize) -> Vec<u8> {
+        match self.spare.pop() {
+            Some(spare) => {
+                self.spare_bytes -= spare.capacity();
+                spare
+            }
+            None => Vec::with_capacity(bytes.min(ROOM_BYTES_MAX)),
+        }
     }
 
     fn is_flying(&self, sequence: Sequence) -> bool {
@@ -107,7 +127,7 @@ impl Log {
         let job = Job {
             request,
             next: request.first,
-            out: Vec::new(),
+            out: self.reads.room(request.bytes_max),
             removals,
             block: None,
             near: 0,
@@ -128,8 +148,21 @@ impl Log {
         self.reads.done.pop_front()
     }
 
+    /// What an answer brought is used up: another one may be written in its place.
+    pub fn give_read(&mut self, mut records: Vec<u8>) {
+        let reads = &mut self.reads;
+        if reads.spare_bytes + records.capacity() <= SPARE_BYTES_MAX {
+            records.clear();
+            reads.spare_bytes += records.capacity();
+            reads.spare.push(records);
+        }
+    }
+
     /// Answers what can be answered and submits reads.
     pub(crate) fn step_reads<D: Device>(&mut self, device: &mut D) {
+        if self.reads.jobs.is_empty() && !self.reads.spare.is_empty() {
+            (self.reads.spare, self.reads.spare_bytes) = (Vec::new(), 0);
+        }
         for number in std::mem::take(&mut self.reads.unplaced) {
             self.place_read(number);
         }
