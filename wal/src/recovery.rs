@@ -763,7 +763,7 @@ impl Recovery {
         recovered.snapshots_lost = std::mem::take(&mut self.snapshots_lost);
         recovered.snapshots = self.heads.values().filter_map(|head| head.ok()).collect();
         let next_snapshot = self.heads.keys().next_back().map_or(1, |newest| newest + 1);
-        let log = Log::start(Start {
+        let mut log = Log::start(Start {
             settings: self.settings.clone(),
             align,
             last,
@@ -780,6 +780,9 @@ impl Recovery {
             next_operation: self.operations.next(),
             next_snapshot,
         });
+        // What the former life didn't come to remove: nobody asks for that again. What may be evidence
+        // of rot can wait for the next who does.
+        log.purge_asked = recovered.rot.is_empty();
         Box::new((log, recovered))
     }
 }

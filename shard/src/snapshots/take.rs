@@ -392,8 +392,15 @@ impl<D: Device, L: Links> Shard<D, L> {
     pub(super) fn name(&mut self, slot: usize, head: SnapshotHead) -> Result<(), ShardError> {
         let SnapshotHead { last, number, group: id, .. } = head;
         let named = NamedSnapshot { last, number };
+        if self.groups[slot].named == Some(named) {
+            if self.groups[slot].named_durable == last.index {
+                // What was to go behind it may be there still: the power failed in between.
+                self.give_up_older(slot, named);
+            }
+            return Ok(());
+        }
         // What a newer one that was named held, the group may have promised.
-        if self.groups[slot].named.is_some_and(|it| it == named || it.last.index > last.index) {
+        if self.groups[slot].named.is_some_and(|it| it.last.index > last.index) {
             return Ok(());
         }
         self.groups[slot].named = Some(named);
@@ -410,18 +417,23 @@ impl<D: Device, L: Links> Shard<D, L> {
         while let Some(release) = self.snapshots.releases.pop_front_if(|it| it.sequence <= durable)
         {
             let Release { slot, named, .. } = release;
-            let group = &mut self.groups[slot];
-            group.named_durable = named.last.index;
-            let newest = (named.last.index, named.number);
-            let is_old = |head: &&SnapshotHead| (head.last.index, head.number) < newest;
-            let old = group.kept.iter().take_while(is_old).count();
-            let old: Vec<SnapshotHead> = group.kept.drain(..old).collect();
-            for head in old {
-                self.give_up_snapshot(head);
-            }
+            self.groups[slot].named_durable = named.last.index;
+            self.give_up_older(slot, named);
             self.release_log(now, slot)?;
         }
         Ok(())
+    }
+
+    /// Gives up the snapshots of a group that are older than one that a durable record names.
+    fn give_up_older(&mut self, slot: usize, named: NamedSnapshot) {
+        let newest = (named.last.index, named.number);
+        let is_old = |head: &&SnapshotHead| (head.last.index, head.number) < newest;
+        let group = &mut self.groups[slot];
+        let old = group.kept.iter().take_while(is_old).count();
+        let old: Vec<SnapshotHead> = group.kept.drain(..old).collect();
+        for head in old {
+            self.give_up_snapshot(head);
+        }
     }
 
     /// Gives up what the named snapshot covers of a group's log, but for what other nodes need of
