@@ -4,6 +4,7 @@
 mod disk;
 
 use disk::*;
+use ringraft_types::record::RecordKind;
 use ringraft_types::{GroupId, Index, LogId, Sequence, Term, Ticks};
 use ringraft_wal::device::memory::{MemoryDevice, SECTOR_BYTES, Unflushed};
 use ringraft_wal::device::{Device, Durability, FileId, Geometry, Operation};
@@ -391,4 +392,89 @@ fn what_is_moved_is_durable_before_its_old_place_is_given_up() {
         let found = recovered.groups.get(&GroupId(9)).and_then(|group| group.hard);
         assert_eq!(found, Some((Term(5), 1, Index(0))), "after {finished} operations");
     }
+}
+
+/// S34: what is alive in the oldest segments is moved, so that they can go: terms and votes, the names
+/// of snapshots, entries of a group that is idle. Power fails after each operation of it, done in any
+/// order, with nothing, everything or a part of the rest kept: every group is as it was, all of what is
+/// needed can be read, and no group comes from nowhere. The next life goes on with it.
+#[test]
+fn s34_a_crash_at_any_step_of_moving_live_records() {
+    let idle = GroupId(30);
+    let mut seed = Seed(34);
+    let (mut gone, mut there) = (0, 0);
+    for durability in [Durability::Dsync, Durability::LinkedSync] {
+        let settings = LogSettings { inflight_max: 2, durability, ..settings() };
+        for steps in 0..40usize {
+            for style in 0..3 {
+                let mut bench = Bench::new(settings.clone());
+                for group in 2..=20 {
+                    bench.append(&hard(group, 5 + group, 1, 0));
+                }
+                bench.append(&record(RecordKind::Snapshot, 21, 40, 3, &7u64.to_le_bytes()));
+                bench.append(&hard(30, 2, 1, 3));
+                bench.append_run(30, 1, 3, 2, 900);
+                let mut index = 1;
+                while bench.log.segments() < 4 {
+                    bench.block(1, index, index + 9, 1);
+                    index += 10;
+                }
+                bench.settle();
+                bench.device.hold(true);
+                let idle_run = run(30, 1, 3, 2, 900);
+                bench.log.carry_run(idle, Index(1), &idle_run).expect("there is room");
+                bench.log.release(GroupId(1), Index(index - 11));
+                // New entries of other groups share the blocks.
+                bench.append_run(1, index, index + 4, 1, 1_300);
+                let last = index + 4;
+                for _ in 0..steps {
+                    bench.turn();
+                    let held = bench.device.held().len() as u64;
+                    if held > 0 {
+                        bench.device.finish(seed.below(held) as usize);
+                    }
+                    bench.turn();
+                }
+                let is_durable = bench.log.is_idle();
+                gone += u32::from(bench.device.files().iter().all(|(file, _)| file.number > 1));
+                let mut bits = seed.next();
+                bench.device.power_cut(|_| {
+                    bits = bits.rotate_left(1);
+                    style == 1 || (style == 2 && bits & 1 == 1)
+                });
+                bench.device.hold(false);
+                let what = format!("{steps} steps, style {style}, {durability:?}");
+                for life in 0..2 {
+                    let (log, recovered) = try_recover(settings.clone(), &mut bench.device)
+                        .unwrap_or_else(|error| panic!("{what}, life {life}: {error}"));
+                    bench.log = log;
+                    assert!(recovered.rot.is_empty() && !recovered.unknown_damage, "{what}");
+                    let known: Vec<u64> = recovered.groups.keys().map(|group| group.0).collect();
+                    let expected: Vec<u64> = (1..=21).chain([30]).collect();
+                    assert_eq!(known, expected, "{what}: none is lost, none is made up");
+                    for group in 2..=20 {
+                        let found = recovered.groups[&GroupId(group)].hard;
+                        assert_eq!(found, Some((Term(5 + group), 1, Index(0))), "{what}: {group}");
+                    }
+                    let named = recovered.groups[&GroupId(21)].named;
+                    assert_eq!(named.map(|named| named.number), Some(7), "{what}");
+                    let found = &recovered.groups[&idle];
+                    assert_eq!((found.first, found.last), (Index(1), Index(3)), "{what}");
+                    assert_eq!((found.damaged, found.hard_lost), (None, None), "{what}");
+                    let found = &recovered.groups[&GroupId(1)];
+                    assert_eq!(found.damaged, None, "{what}");
+                    let newest = found.last.0;
+                    assert!((index - 1..=last).contains(&newest), "{what}: {newest}");
+                    assert!(newest == last || !is_durable, "{what}: it was durable");
+                    there += u32::from(newest == last);
+                    assert!(bench.read(30, 1, 3).expect("held") == idle_run, "{what}");
+                    let records = bench.read(1, index - 10, index - 1).expect("held");
+                    assert!(records == run(1, index - 10, index - 1, 1, 100), "{what}");
+                    bench.settle();
+                    bench.device.power_cut(|_| false);
+                }
+            }
+        }
+    }
+    assert!(gone > 20 && there > 20, "{gone} times the segment was gone, {there} all was there");
 }

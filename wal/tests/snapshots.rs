@@ -3,13 +3,13 @@
 
 mod disk;
 
-use disk::{Bench, record, recover, settings};
+use disk::{Bench, record, recover, settings, try_recover};
 use ringraft_types::record::RecordKind;
-use ringraft_types::{GroupId, Index, LogId, Term};
-use ringraft_wal::device::memory::{Effect, Fault, OperationKind, Unflushed};
+use ringraft_types::{ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Term};
+use ringraft_wal::device::memory::{Effect, Fault, MemoryDevice, OperationKind, Unflushed};
 use ringraft_wal::device::{FileId, FileKind};
 use ringraft_wal::snapshot::{CHUNK_BYTES, CHUNK_HEAD_BYTES, HEAD_BYTES};
-use ringraft_wal::{SnapshotError, SnapshotHead, SnapshotWritten};
+use ringraft_wal::{LogSettings, SnapshotError, SnapshotHead, SnapshotWritten, WalError};
 
 const GROUP: GroupId = GroupId(7);
 const ROOM: usize = CHUNK_BYTES - CHUNK_HEAD_BYTES;
@@ -285,6 +285,62 @@ fn rot_is_noticed() {
         assert_eq!(recovered.snapshots_lost, if named { vec![1] } else { vec![] });
         let is_there = bench.device.files().iter().any(|(it, _)| *it == file(1));
         assert_eq!(is_there, named, "what was never finished is removed");
+    }
+}
+
+/// A file that is cut anywhere, another snapshot's file under its name, or a chunk of another place is
+/// no snapshot: its head is refused, or the chunk is; one of another cluster, node or life stops the
+/// start (S30).
+#[test]
+fn s30_a_file_of_another_place_is_no_snapshot() {
+    let mut bench = Bench::new(settings());
+    let (first, second) = (bytes(ROOM + 5_000, 1), bytes(ROOM + 5_000, 2));
+    let heads = [write(&mut bench, 9, &first).head, write(&mut bench, 12, &second).head];
+    bench.settle();
+    let whole = bench.device.content(file(1));
+    let start = |device: &mut MemoryDevice| {
+        device.kill();
+        try_recover(settings(), device).map(|(_, recovered)| recovered.snapshots)
+    };
+    for length in (0..whole.len()).step_by(512) {
+        let mut device = bench.device.clone();
+        device.set_length(file(1), length as u64);
+        assert_eq!(start(&mut device), Ok(vec![heads[1]]), "cut at {length}");
+    }
+    let mut device = bench.device.clone();
+    device.corrupt(file(1), 0, &bench.device.content(file(2)));
+    assert_eq!(start(&mut device), Ok(vec![heads[1]]), "the second under the first one's name");
+    // Whole chunks in the wrong place: of the same file, of another file, of another node's.
+    let chunk = |content: &[u8], at: u32| {
+        let start = HEAD_BYTES + at as usize * CHUNK_BYTES;
+        content[start..content.len().min(start + CHUNK_BYTES)].to_vec()
+    };
+    let other_node = LogSettings { node: NodeId(9), ..settings() };
+    let mut other = Bench::new(other_node);
+    write(&mut other, 9, &first);
+    let of_others = [
+        chunk(&whole, 1),
+        chunk(&bench.device.content(file(2)), 0),
+        chunk(&other.device.content(file(1)), 0),
+    ];
+    for (case, chunk) in of_others.iter().enumerate() {
+        let before = bench.device.clone();
+        bench.device.corrupt(file(1), HEAD_BYTES as u64, chunk);
+        assert_eq!(read(&mut bench, &heads[0]), Err(0), "case {case}");
+        bench.device = before;
+    }
+    assert!(read(&mut bench, &heads[0]) == Ok(first.clone()), "it is as it was");
+    for foreign in [
+        LogSettings { cluster: ClusterId(0xBAD), ..settings() },
+        LogSettings { node: NodeId(9), ..settings() },
+        LogSettings { incarnation: Incarnation(0xBAD), ..settings() },
+    ] {
+        let mut other = Bench::new(foreign);
+        write(&mut other, 9, &first);
+        let mut device = bench.device.clone();
+        device.corrupt(file(1), 0, &other.device.content(file(1)));
+        let refused = start(&mut device);
+        assert!(matches!(refused, Err(WalError::Foreign { .. })), "{refused:?}");
     }
 }
 

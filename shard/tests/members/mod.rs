@@ -1,5 +1,8 @@
 //! Members that come and go: over the log, over snapshots, and back after starts.
 
+mod crashes;
+mod load;
+
 use crate::repair::flip;
 use crate::world::{GROUP, World};
 use ringraft_net::handshake::RefusalCode;
@@ -391,6 +394,8 @@ fn a_removed_node_comes_back() {
         (1..=5).for_each(|sequence| write(&mut world, leader, sequence));
         let away = *world.nodes().iter().find(|&&node| node != leader).expect("there are three");
         let rest: Vec<u32> = [1, 2, 3].into_iter().filter(|&id| id != away.0).collect();
+        world.run_for(SECOND);
+        let held = world.applied(away);
         world.kill(away, |_| true);
         Ask::of(&rest, &[]).soon(&mut world);
         world.run_for(Ticks::from_millis(5_000));
@@ -403,6 +408,7 @@ fn a_removed_node_comes_back() {
         world.cut(away, leader);
         world.run_for(Ticks::from_millis(5_000));
         assert_eq!(world.elections(), elections, "it doesn't stand");
+        assert!(world.applied(away) >= held, "it deletes nothing by itself");
         write(&mut world, leader, 6);
     }
 }

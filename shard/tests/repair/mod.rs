@@ -406,6 +406,44 @@ fn a11_the_last_writes_are_torn_on_every_node() {
     assert!(torn > 16, "{torn} blocks were torn");
 }
 
+/// A11: what a majority acknowledged lies behind the last whole record of the third node, whose writes
+/// were under way when the power failed on all: it recovers up to there, and has the rest of the others.
+#[test]
+fn a11_what_is_torn_on_one_is_had_of_the_others() {
+    let mut behind = 0;
+    for seed in 0..8u64 {
+        let (mut world, _) = written(seed, 1);
+        let leader = world.elect();
+        let slow = *world.nodes().iter().find(|&&node| node != leader).expect("there are three");
+        world.hold_disk(slow, true);
+        for number in WRITES + 1..=WRITES + 8 {
+            let long = value(number).repeat(400);
+            assert_eq!(world.put(leader, 9, number, &value(number), &long).status, Status::Ok);
+        }
+        let newest = world.group(leader).last;
+        for node in world.nodes() {
+            world.kill(node, |sector| (sector as u64 + seed).is_multiple_of(2 + seed % 3));
+        }
+        start_all(&mut world);
+        behind += u32::from(world.group(slow).last < newest);
+        for node in world.nodes() {
+            assert!(!world.events(node).iter().any(is_lost), "seed {seed}: no rot");
+        }
+        world.elect();
+        world.run_for(Ticks::from_millis(1_000));
+        assert!(world.group(slow).last > newest);
+        world.assert_converged();
+        let away = *world.nodes().iter().find(|&&node| node != slow).expect("there are three");
+        world.kill(away, |_| false);
+        let leader = world.elect();
+        for number in WRITES + 1..=WRITES + 8 {
+            let (status, body) = world.get(leader, &value(number));
+            assert!(status == Status::Ok && body.len() > 4_000, "seed {seed}: {number}");
+        }
+    }
+    assert!(behind > 4, "{behind} were torn");
+}
+
 /// S32: a record of one group rots in a log that many share: only that group is repaired, and the
 /// others lost nothing.
 #[test]

@@ -1,6 +1,6 @@
 //! A node whose data directory was put back from an older copy.
 
-use crate::world::World;
+use crate::world::{GROUP, World};
 use ringraft_shard::{Halt, PeerAdmission, ShardEvent};
 use ringraft_types::{GroupId, Met, NodeId, Start, Starts, Status, Ticks};
 use ringraft_wal::block::Block;
@@ -8,6 +8,8 @@ use ringraft_wal::device::FileId;
 use ringraft_wal::device::memory::MemoryDevice;
 
 type Disk = (MemoryDevice, Starts);
+/// A node, with an older disk and its newest one.
+type TwoDisks = (NodeId, [Disk; 2]);
 
 /// Three nodes that all met each other, and one of them, which doesn't lead and doesn't run.
 fn one_is_down(seed: u64) -> (World, NodeId) {
@@ -217,6 +219,96 @@ fn only_the_newest_record_of_the_node_counts() {
             assert_eq!(is_silent, is_newest, "start {round}");
             world.kill(node, |_| true);
         }
+    }
+}
+
+/// A cluster of so many nodes; a majority of them, with their disks of before the newest write and of
+/// now; and the others. Nobody of the majority runs.
+fn majority_is_down(seed: u64, nodes: u32) -> (World, Vec<TwoDisks>, Vec<NodeId>) {
+    let mut world = World::new(seed, nodes, 1);
+    let leader = world.elect();
+    assert_eq!(world.put(leader, 9, 1, b"a", b"1").status, Status::Ok);
+    world.run_for(Ticks::from_millis(1_000));
+    let (many, few) = {
+        let all = world.nodes();
+        let (many, few) = all.split_at(all.len() / 2 + 1);
+        (many.to_vec(), few.to_vec())
+    };
+    many.iter().for_each(|&node| world.kill(node, |_| true));
+    let before: Vec<Disk> = many.iter().map(|&node| world.copy(node)).collect();
+    many.iter().for_each(|&node| world.start(node));
+    let leader = world.elect();
+    assert_eq!(world.put(leader, 9, 2, b"b", b"2").status, Status::Ok);
+    world.run_for(Ticks::from_millis(1_000));
+    assert_eq!(world.take_refused(), []);
+    many.iter().for_each(|&node| world.kill(node, |_| true));
+    let disks = many.iter().zip(before).map(|(&node, before)| (node, [before, world.copy(node)]));
+    let disks = disks.collect();
+    (world, disks, few)
+}
+
+/// All of these are silent, and say so; nobody leads.
+#[track_caller]
+fn assert_halted(world: &mut World, copies: &[NodeId]) {
+    world.run_for(Ticks::from_millis(3_000));
+    for &node in copies {
+        let said = world.events(node);
+        let told = |event: &ShardEvent| matches!(event, ShardEvent::RolledBack { .. });
+        assert!(said.iter().any(told), "node {node}: {said:?}");
+        assert_eq!(world.get(node, b"a").0, Status::Damaged, "its clients are told");
+    }
+    let leads = |node: &NodeId| world.leads(*node, GROUP);
+    assert!(!world.running().iter().any(leads), "nobody leads");
+}
+
+/// Goal: most directories are put back to an older copy, and somebody who met the later starts is
+/// there: the copies fall silent, nothing is decided without the others, and nothing is lost: with the
+/// newest directories the cluster goes on (S37).
+#[test]
+fn s37_older_copies_on_a_majority_halt_the_cluster() {
+    for nodes in [3, 5] {
+        let (mut world, disks, few) = majority_is_down(28, nodes);
+        let many: Vec<NodeId> = disks.iter().map(|(node, _)| *node).collect();
+        for (node, [before, _]) in &disks {
+            world.put_back(*node, before.clone());
+            world.start(*node);
+        }
+        assert_halted(&mut world, &many);
+        for &node in &few {
+            assert_ne!(world.get(node, b"b").0, Status::Ok, "it can't know");
+        }
+        many.iter().for_each(|&node| world.kill(node, |_| true));
+        for (node, [_, newest]) in disks {
+            world.put_back(node, newest);
+            world.start(node);
+        }
+        let leader = world.elect();
+        let (status, body) = world.get(leader, b"b");
+        assert!(status == Status::Ok && body.windows(1).any(|part| part == b"2"));
+        world.run_for(Ticks::from_millis(1_000));
+        world.assert_converged();
+    }
+}
+
+/// Goal: the limit, as `docs/ASSUMPTIONS.md` tells it: as long as nobody is there who met the later
+/// starts, older copies on a majority are a cluster like any other. With the first one who did they
+/// fall silent, before anything of theirs comes to it (S37).
+#[test]
+fn s37_a_majority_of_older_copies_halts_when_somebody_remembers() {
+    for nodes in [3, 5] {
+        let (mut world, disks, few) = majority_is_down(29, nodes);
+        let last = world.group(few[0]).last;
+        few.iter().for_each(|&node| world.kill(node, |_| true));
+        for (node, [before, _]) in &disks {
+            world.put_back(*node, before.clone());
+        }
+        let many: Vec<NodeId> = disks.iter().map(|(node, _)| *node).collect();
+        many.iter().for_each(|&node| world.start(node));
+        let leader = world.elect();
+        assert_eq!(world.put(leader, 8, 1, b"c", b"3").status, Status::Ok, "nobody knows better");
+        world.start(few[0]);
+        assert_halted(&mut world, &many);
+        assert_eq!(world.group(few[0]).last, last, "it takes nothing of theirs");
     }
 }
 

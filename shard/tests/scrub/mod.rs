@@ -160,6 +160,96 @@ fn a_rotten_snapshot_is_replaced_before_it_is_needed() {
     world.assert_converged();
 }
 
+/// Sectors of old segments can't be read any more, on each node other ones, and one of a snapshot: one
+/// pass finds all of it, nobody stops serving, and everything is in a place where it can be read, also
+/// after the next start, though the old places are as they were (S39).
+#[test]
+fn s39_latent_errors_are_found_in_one_pass() {
+    let segment = 8 << 20;
+    let value = |number: u64| value(number).repeat(20_000);
+    let mut world = World::new(3, 3, 2);
+    let leader = world.elect();
+    // Three segments, of which the last is written to.
+    for number in 1..=80 {
+        let reply = world.put(leader, 9, number, format!("k{number}").as_bytes(), &value(number));
+        assert_eq!(reply.status, Status::Ok);
+    }
+    world.run_for(Ticks::from_millis(500));
+    let period = Ticks(3 * EVERY.0);
+    world.scrub(ScrubRules { interval: period, bytes_per_second: 32 << 20 });
+    for node in world.nodes() {
+        world.kill(node, |_| true);
+        world.start(node);
+    }
+    let leader = world.elect();
+    for node in world.nodes() {
+        world.events(node);
+        for number in [5, 20, 40].map(|number| number + u64::from(node.0)) {
+            let pattern = value(number);
+            let device = &mut world.shard(node).device;
+            let place = |(file, _): (FileId, u64)| {
+                let content = device.content(file);
+                let at = content.windows(40).position(|part| part == &pattern[..40])?;
+                Some((file, at as u64))
+            };
+            let (file, at) = device.files().into_iter().find_map(place).expect("it was written");
+            assert!(at < segment);
+            device.spoil(file, at + 100_000, 4096);
+        }
+    }
+    // And the time that reading takes.
+    world.run_for(period);
+    world.run_for(EVERY);
+    for node in world.nodes() {
+        let said = world.events(node);
+        let count = |is: fn(&ShardEvent) -> bool| said.iter().filter(|&one| is(one)).count();
+        let found = |one: &ShardEvent| matches!(one, ShardEvent::Scrubbed { rotten: 3, .. });
+        assert_eq!(count(found), 1, "node {node}, all in the first pass: {said:?}");
+        assert!(count(|one| matches!(one, ShardEvent::Mended { .. })) > 0, "{said:?}");
+        assert_eq!(count(|one| matches!(one, ShardEvent::Halted { .. })), 0, "{said:?}");
+        assert_eq!(world.shard(node).repairs_under_way(), 0);
+    }
+    assert_eq!(world.put(leader, 9, 81, b"after", b"x").status, Status::Ok);
+    world.run_for(Ticks::from_millis(500));
+    for node in world.nodes() {
+        world.kill(node, |_| false);
+        world.start(node);
+        let said = world.events(node);
+        assert!(!said.iter().any(|one| matches!(one, ShardEvent::EntriesLost { .. })), "{said:?}");
+    }
+    world.elect();
+    world.run_for(Ticks::from_millis(500));
+    world.assert_converged();
+}
+
+/// A sector of the one snapshot that a node keeps can't be read: a pass finds it, and another one is
+/// taken in its place (S39).
+#[test]
+fn s39_a_latent_error_in_a_snapshot_is_found_in_one_pass() {
+    let rules = SnapshotRules { log_bytes: 0, lag_bytes: 0, ..SnapshotRules::default() };
+    let (mut world, leader) = written_by(4, rules);
+    assert_eq!(world.shard(leader).want_snapshots(SnapshotReason::Asked), 2);
+    world.run_for(Ticks::from_millis(200));
+    world.events(leader);
+    let bad = snapshots(&world, leader)[0];
+    let length = world.content(leader, bad).len() as u64;
+    world.shard(leader).device.spoil(bad, length - 4096, 4096);
+    world.run_for(EVERY);
+    world.run_for(EVERY);
+    let said = world.events(leader);
+    let is_told = |one: &ShardEvent| matches!(one, ShardEvent::SnapshotUnreadable { number, .. } if *number == bad.number);
+    assert!(said.iter().any(is_told), "{said:?}");
+    let kept = snapshots(&world, leader);
+    assert!(kept.len() == 2 && !kept.contains(&bad), "{kept:?}");
+    world.kill(leader, |_| false);
+    world.start(leader);
+    let said = world.events(leader);
+    assert!(!said.iter().any(|one| matches!(one, ShardEvent::EntriesLost { .. })), "{said:?}");
+    world.elect();
+    world.run_for(Ticks::from_millis(500));
+    world.assert_converged();
+}
+
 /// A pass begins an interval after the start and reads no faster than it may; off is off.
 #[test]
 fn the_scrubber_keeps_its_pace() {

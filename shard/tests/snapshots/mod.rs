@@ -1,5 +1,9 @@
 //! Groups that are saved while they serve, and start from what was saved.
 
+mod crashes;
+mod rot;
+mod succession;
+
 use crate::world::{GROUP, World};
 use ringraft_net::bulk_wire::ChunkHead;
 use ringraft_net::status::SnapshotActivity;
@@ -544,6 +548,7 @@ fn what_came_and_cant_be_read_back_is_not_installed() {
         }
         assert_eq!(world.shard(away).metrics().snapshots_installed, 0);
     };
+    assert_ne!(world.get(away, b"key-1").0, Status::Ok, "it answers no reads meanwhile");
     let is_told = matches!(
         said,
         ShardEvent::InstallFailed { error: InstallFailure::Load(LoadFailure::Chunk(_)), .. }

@@ -4,7 +4,7 @@ use ringraft_net::client_wire::{self, BatchWriter};
 use ringraft_net::handshake::{Host, Role, Welcome};
 use ringraft_net::members_wire::{self, ChangeAsk, MembersReply};
 use ringraft_net::status::GroupStatus;
-use ringraft_net::{Frame, Identity, Inbox, Kind, Outbox};
+use ringraft_net::{Frame, FrameError, Identity, Inbox, Kind, Outbox};
 use ringraft_raft::Settings;
 use ringraft_shard::limits::Limits;
 use ringraft_shard::machine::KvMachine;
@@ -115,6 +115,8 @@ struct Flight {
     to: NodeId,
     lane: Lane,
     bytes: Vec<u8>,
+    /// Not what was sent.
+    is_garbled: bool,
 }
 
 /// A cluster.
@@ -148,6 +150,8 @@ pub(crate) struct World {
     lives: BTreeMap<NodeId, Incarnation>,
     /// When nodes dial whom they know again; only in worlds where members change.
     dial_at: Ticks,
+    /// What changed on the way and came.
+    garbled: u32,
 }
 
 /// What a system with little room takes of an outbox.
@@ -158,17 +162,26 @@ fn piece(outbox: &mut Outbox) -> Vec<u8> {
     bytes
 }
 
-fn feed(inbox: &mut Inbox, mut bytes: &[u8], mut frame: impl FnMut(&Frame<'_>)) {
+fn feed(inbox: &mut Inbox, bytes: &[u8], frame: impl FnMut(&Frame<'_>)) {
+    try_feed(inbox, bytes, frame).expect("the shard writes sound frames");
+}
+
+fn try_feed(
+    inbox: &mut Inbox,
+    mut bytes: &[u8],
+    mut frame: impl FnMut(&Frame<'_>),
+) -> Result<(), FrameError> {
     while !bytes.is_empty() {
         let space = inbox.space();
         let count = space.len().min(bytes.len());
         space[..count].copy_from_slice(&bytes[..count]);
         inbox.filled(count);
         bytes = &bytes[count..];
-        while let Some(next) = inbox.next_frame().expect("the shard writes sound frames") {
+        while let Some(next) = inbox.next_frame()? {
             frame(&next);
         }
     }
+    Ok(())
 }
 
 impl World {
@@ -209,6 +222,7 @@ impl World {
             voters,
             lives: BTreeMap::new(),
             dial_at: Ticks::NEVER,
+            garbled: 0,
         };
         for node in world.nodes() {
             world.start(node);
@@ -459,19 +473,62 @@ impl World {
         to: NodeId,
         write: impl FnOnce(&mut Outbox, Identity),
     ) {
+        let taken = self.inject_bulk_as(from, to, Self::identity(from), write);
+        assert_eq!(taken, Ok(()), "a sound frame");
+    }
+
+    /// The same of a frame that names this sender.
+    pub(crate) fn inject_bulk_as(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        sender: Identity,
+        write: impl FnOnce(&mut Outbox, Identity),
+    ) -> Result<(), FrameRefusal> {
         let mut outbox = Outbox::new(1 << 20);
-        write(&mut outbox, Self::identity(from));
+        write(&mut outbox, sender);
         let (now, bytes) = (self.now, outbox.take_all());
         let shard = self.shard(to);
+        let mut taken = Ok(());
         feed(&mut Inbox::opened(), &bytes, |frame| {
             let event = Event::BulkFrame { from, frame: *frame };
-            shard.collect(now, event).expect("no fault").expect("a sound frame");
+            taken = shard.collect(now, event).expect("no fault");
         });
+        taken
+    }
+
+    /// A bit of the longest part of snapshots that is on its way flips. Returns whether there is
+    /// such a part, of at least so many bytes.
+    pub(crate) fn garble_bulk(&mut self, bytes_min: usize) -> bool {
+        let parts = self.wire.iter_mut().filter(|it| it.lane == Lane::Bulk && !it.is_garbled);
+        let Some(part) = parts.max_by_key(|it| it.bytes.len()) else { return false };
+        let is_long = part.bytes.len() >= bytes_min;
+        if is_long {
+            let at = part.bytes.len() / 2;
+            part.bytes[at] ^= 1 << (at % 8);
+            part.is_garbled = true;
+        }
+        is_long
+    }
+
+    /// Parts of snapshots that changed on the way and came.
+    pub(crate) fn garbled(&self) -> u32 {
+        self.garbled
     }
 
     /// Nothing can be fetched any more by a node from another.
     pub(crate) fn shut_bulk(&mut self, from: NodeId, source: NodeId) {
         self.shard(from).links.shut.insert(source);
+    }
+
+    /// What [`World::shut_bulk`] forbade a node is possible again.
+    pub(crate) fn open_bulk(&mut self, from: NodeId) {
+        self.shard(from).links.shut.clear();
+    }
+
+    /// From their next start on nodes take their snapshots by these rules.
+    pub(crate) fn save_by(&mut self, rules: SnapshotRules) {
+        self.snapshots = rules;
     }
 
     /// Breaks the connections for snapshots between two nodes: what was on its way is lost. They
@@ -648,12 +705,12 @@ impl World {
 
     fn deliver(&mut self, flight: &Flight) {
         let now = self.now;
-        let &Flight { from, to, lane, ref bytes, .. } = flight;
+        let &Flight { from, to, lane, ref bytes, is_garbled, .. } = flight;
         let Some(inbox) = self.inboxes.get_mut(&(from, to, lane)) else { return };
         let node = self.nodes.get_mut(&to).expect("a node");
         let Some(shard) = node.shard.as_mut() else { return };
         let mut is_stranger = false;
-        feed(inbox, bytes, |frame| {
+        let fed = try_feed(inbox, bytes, |frame| {
             let event = match lane {
                 Lane::Peer => Event::PeerFrame { from, frame: *frame },
                 Lane::Bulk => Event::BulkFrame { from, frame: *frame },
@@ -663,6 +720,12 @@ impl World {
             assert!(is_stranger || taken.is_ok(), "a sound frame: {taken:?}");
         });
         node.wake = now;
+        assert_eq!(fed.is_err(), is_garbled, "whatever changes on the way is noticed: {fed:?}");
+        if is_garbled {
+            assert_eq!(lane, Lane::Bulk);
+            self.garbled += 1;
+            self.break_bulk(from, to);
+        }
         if is_stranger {
             assert!(self.dial_at < Ticks::NEVER, "nobody else takes its place");
             self.disconnect(from, to);
@@ -742,11 +805,13 @@ impl World {
         for (peer, bytes) in out {
             *self.sent.entry(id).or_default() += bytes.len();
             let at = now.after(DELAY);
-            self.wire.push_back(Flight { at, from: id, to: peer, lane: Lane::Peer, bytes });
+            let (to, lane) = (peer, Lane::Peer);
+            self.wire.push_back(Flight { at, from: id, to, lane, bytes, is_garbled: false });
         }
         for (to, bytes) in bulk.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
             let at = now.after(DELAY);
-            self.wire.push_back(Flight { at, from: id, to, lane: Lane::Bulk, bytes });
+            let lane = Lane::Bulk;
+            self.wire.push_back(Flight { at, from: id, to, lane, bytes, is_garbled: false });
         }
         for bytes in replies {
             let answers = &mut self.answers;

@@ -3,6 +3,7 @@
 use super::model::{Model, check_all_revisions, random_command};
 use super::*;
 use crate::machine::LoadError;
+use ringraft_types::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
 /// A snapshot under way: its pieces so far, what it must come to, and the commands since.
 struct Taking {
@@ -180,6 +181,60 @@ fn what_is_no_snapshot_is_refused() {
     let mut longer = pieces.clone();
     longer.push(vec![9; ITEM]);
     assert_eq!(load(&longer).err().map(|error| error.at), Some(0));
+}
+
+/// The longest key with the longest value is saved in one piece and comes back, also when it is
+/// overwritten while the snapshot is taken (A21).
+#[test]
+fn a21_the_largest_key_and_value() {
+    let mut runner = Runner::new();
+    let keys: Vec<Vec<u8>> = (0..3).map(|number| vec![number; KEY_BYTES_MAX]).collect();
+    for key in &keys {
+        runner.put(key, &vec![key[0]; VALUE_BYTES_MAX]);
+    }
+    let hash = runner.machine.state_hash();
+    runner.machine.begin_snapshot();
+    let mut pieces = Vec::new();
+    loop {
+        let mut piece = Vec::new();
+        let is_last = runner.machine.snapshot(1, &mut piece);
+        assert!(piece.len() < KEY_BYTES_MAX + VALUE_BYTES_MAX + 1_000, "{} bytes", piece.len());
+        pieces.push(piece);
+        runner.put(&keys[2], &vec![9; VALUE_BYTES_MAX]);
+        if is_last {
+            break;
+        }
+    }
+    runner.machine.end_snapshot();
+    let mut loaded = load(&pieces).expect("whole");
+    assert_eq!(loaded.machine.state_hash(), hash);
+    for key in &keys {
+        let found = loaded.read(Keys::One(key), 0).expect("the newest");
+        assert!(found == [(key.clone(), vec![key[0]; VALUE_BYTES_MAX])], "key {}", key[0]);
+    }
+}
+
+/// While a snapshot is taken and everything is overwritten, again and again, a machine keeps at most
+/// its state once more (A21).
+#[test]
+fn a21_what_writers_save_is_bounded() {
+    let mut runner = Runner::new();
+    runner.apply(Command::SetHistory { revisions: 0 });
+    let overwrite = |runner: &mut Runner, byte: u8| {
+        for number in 0..500u64 {
+            runner.put(&number.to_be_bytes(), &[byte; 4_000]);
+        }
+    };
+    (0..2).for_each(|byte| overwrite(&mut runner, byte));
+    let before = runner.machine.memory_bytes();
+    runner.machine.begin_snapshot();
+    for byte in 2..6 {
+        overwrite(&mut runner, byte);
+        let now = runner.machine.memory_bytes();
+        assert!(now < before * 2 + before / 4, "{before} bytes before, {now} now");
+    }
+    runner.machine.end_snapshot();
+    assert!(runner.machine.memory_bytes() < before + before / 4, "it is let go");
 }
 
 /// Bytes of an item without key and value.
