@@ -77,13 +77,14 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// Applies one group's entries. Returns whether its budget ran out before its entries did.
     fn apply_group(&mut self, now: Ticks, slot: usize) -> bool {
         let Self { groups, cache, metrics, answers, scratch, leaving, log, .. } = self;
+        let is_sweeping = self.is_sweeping;
         let group = &mut groups[slot];
         let start = group.applied;
         let mut budget = APPLY_ENTRIES_PER_TURN;
         let bodies = &mut scratch.reply;
         bodies.clear();
         answers.clear();
-        let mut wants_fetch = false;
+        let mut is_elsewhere = false;
         #[cfg(ringraft_plant)]
         if planted(Plant::ClockInApply) && now.0 % 1_000_000 < 20_000 {
             group.sessions = Sessions::new();
@@ -96,25 +97,18 @@ impl<D: Device, L: Links> Shard<D, L> {
             let index = group.applied.next();
             if let Some((from, to)) = group.stocked(index) {
                 let (records, _) = group.apply_stock.take().expect("it was just found");
-                #[cfg(ringraft_plant)]
-                if planted(Plant::ReplayTwice)
-                    && let Ok(record) = record::decode(&records[from..to])
-                    && let Ok((_, command)) = Envelope::decode(record.payload)
-                {
-                    let _ = group.machine.apply(index, command, &mut Vec::new());
-                }
-                apply_entry(group, index, &records[from..to], answers, bodies);
+                apply_logged(group, index, &records[from..to], answers, bodies);
                 group.apply_stock = Some((records, to));
             } else if let Some(record) = cache.get(slot, index) {
                 apply_entry(group, index, record, answers, bodies);
             } else {
-                wants_fetch = !group.apply_fetch;
+                is_elsewhere = true;
                 break;
             }
             budget -= 1;
         }
         let group = &mut groups[slot];
-        let is_spent = |(records, at): &mut (Vec<u8>, usize)| wants_fetch || *at == records.len();
+        let is_spent = |(records, at): &mut (Vec<u8>, usize)| is_elsewhere || *at == records.len();
         if let Some((records, _)) = group.apply_stock.take_if(is_spent) {
             log.give_read(records);
         }
@@ -124,15 +118,16 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.answer(slot);
         self.tell_halt(slot);
         let group = &mut self.groups[slot];
-        if wants_fetch {
+        let is_left = group.applied < group.committed && group.halt.is_none() && !group.apply_fetch;
+        // What a sweep leaves is fetched when it has ended.
+        if is_elsewhere && !group.apply_fetch && !is_sweeping {
             group.apply_fetch = true;
             let (first, last) = (group.applied.next(), group.committed);
             let part = APPLY_FETCH_BYTES_MAX / self.groups.len() as u64;
             let bytes_max = part.clamp(APPLY_FETCH_BYTES_MIN, FETCH_BYTES_MAX);
             self.fetch(slot, FetchFor::Apply { slot, first }, first, last, bytes_max);
-            return false;
         }
-        group.applied < group.committed && group.halt.is_none() && !group.apply_fetch
+        is_left && !is_elsewhere
     }
 
     /// A read of the log brought entries for apply.
@@ -361,6 +356,24 @@ fn write_answers(
         batch.finish();
         rest = &rest[taken..];
     }
+}
+
+/// Applies one entry that the log brought back.
+pub(crate) fn apply_logged(
+    group: &mut Group,
+    index: Index,
+    bytes: &[u8],
+    answers: &mut Vec<Answer>,
+    bodies: &mut Vec<u8>,
+) {
+    #[cfg(ringraft_plant)]
+    if planted(Plant::ReplayTwice)
+        && let Ok(record) = record::decode(bytes)
+        && let Ok((_, command)) = Envelope::decode(record.payload)
+    {
+        let _ = group.machine.apply(index, command, &mut Vec::new());
+    }
+    apply_entry(group, index, bytes, answers, bodies);
 }
 
 /// Applies one entry and notes the answer, if somebody here waits for it.

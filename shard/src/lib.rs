@@ -35,6 +35,7 @@ pub mod shard;
 pub mod snapshots;
 mod stages;
 mod start;
+mod sweep;
 mod turn;
 mod watch;
 

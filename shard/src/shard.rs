@@ -162,6 +162,8 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) fetches: BTreeMap<u64, FetchFor>,
     /// The log was asked for entries since it last had its turn.
     pub(crate) fetch_asked: bool,
+    /// The log is read through for apply: nothing is fetched for that meanwhile.
+    pub(crate) is_sweeping: bool,
     pub(crate) next_ticket: u64,
     /// No group wants a tick before this.
     pub(crate) next_tick: Ticks,
@@ -263,6 +265,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             to_apply: Vec::new(),
             fetches: BTreeMap::new(),
             fetch_asked: false,
+            is_sweeping: false,
             next_ticket: 1,
             next_tick: Ticks::ZERO,
             metrics: Metrics::default(),
@@ -315,6 +318,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             shard.check_lives(now, slot)?;
         }
         shard.look_for_seeds(now);
+        shard.begin_sweep();
         Ok(shard)
     }
 

@@ -113,6 +113,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.note_disk();
         let look_at = self.watch_disk(now)?;
         self.open_gates(now)?;
+        self.sweep_on();
         self.apply_all(now)?;
         self.trim(now)?;
         let mend_at = self.mend_all(now)?;

@@ -92,6 +92,44 @@ fn acknowledged_writes_survive_a_power_cut_of_all() {
     }
 }
 
+/// Goal: a node applies at its start what it knows as committed, before anybody leads, in one
+/// reading of its log: each block once, and nothing is fetched for a group by itself.
+#[test]
+fn a_start_applies_in_one_reading() {
+    let mut world = World::new(5, 3, 3);
+    let leader = world.elect();
+    let value = vec![7u8; 200 << 10];
+    for number in 1..=120 {
+        let key = format!("key-{number}");
+        let reply = world.put(leader, 9, number, key.as_bytes(), &value);
+        assert_eq!(reply.status, Status::Ok);
+    }
+    world.run_for(Ticks::from_millis(500));
+    let (node, before) = (leader, world.applied(leader));
+    for node in world.nodes() {
+        world.kill(node, |_| false);
+    }
+    world.start(node);
+    world.run_for(Ticks::from_millis(100));
+    let applied = world.applied(node);
+    assert!(applied.0 > before.0 / 2 && applied < before, "{applied} of {before}");
+    let stats = world.shard(node).log().stats().clone();
+    assert_eq!(stats.reads, 0, "a sweep brings all of it");
+    let once = stats.blocks_read;
+    assert!(once > 0);
+    for node in world.nodes() {
+        if !world.running().contains(&node) {
+            world.start(node);
+        }
+    }
+    world.elect();
+    world.run_for(Ticks::from_millis(500));
+    assert!(world.applied(node) >= before);
+    world.assert_converged();
+    let stats = world.shard(node).log().stats();
+    assert!(stats.blocks_read < 2 * once, "{} blocks, of {once}", stats.blocks_read);
+}
+
 /// A16: the disks of all nodes are full: writes are refused as "no space", reads go on; with room again
 /// the same processes take writes, and nothing acknowledged is lost.
 #[test]

@@ -193,6 +193,19 @@ impl BlockHeader {
         BLOCK_HEADER_BYTES + self.repeated as usize * ITEM_BYTES
     }
 
+    /// Whether this is the block that a log has at a place.
+    pub(crate) fn is_at(
+        &self,
+        identity: Identity,
+        segment: u64,
+        offset: u64,
+        sequence: Sequence,
+    ) -> bool {
+        self.identity == identity
+            && (self.segment, self.offset) == (segment, offset)
+            && self.sequence == sequence
+    }
+
     /// Where the directory ends: bytes used.
     pub fn used(&self) -> usize {
         self.directory_at as usize + self.items as usize * ITEM_BYTES

@@ -34,6 +34,7 @@ mod segment;
 pub mod settings;
 pub mod snapshot;
 pub mod stats;
+mod sweep;
 mod unreadable;
 
 pub use error::{AppendError, ReadError, RotKind, RotReport, WalError, WalFatal};
@@ -45,3 +46,4 @@ pub use snapshot::{
     ChunkDone, ChunkError, ChunkSums, SnapshotError, SnapshotHead, SnapshotWritten,
 };
 pub use stats::LogStats;
+pub use sweep::Swept;

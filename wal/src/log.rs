@@ -27,6 +27,7 @@ use crate::segment::{Segment, Segments};
 use crate::settings::LogSettings;
 use crate::snapshot::{ChunkRead, Snapshots, Written};
 use crate::stats::LogStats;
+use crate::sweep::Sweep;
 pub(crate) use purge::Locals;
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, Index, Sequence, Term, Ticks};
@@ -67,6 +68,8 @@ pub(crate) enum Purpose {
     Make,
     /// A read of a block with old entries.
     Read(Sequence),
+    /// A read of a block in its turn, with entries of any group.
+    Sweep(Sequence),
     /// A read of a block that nobody waits for.
     Scrub,
     /// The removal of a file that nothing needs any more.
@@ -136,6 +139,8 @@ pub struct Log {
     pub(crate) index: GroupIndex,
     pub(crate) reads: Reads,
     pub(crate) scrub: Scrub,
+    /// The sweep that is under way.
+    pub(crate) sweep: Option<Sweep>,
     pub(crate) locals: Locals,
     pub(crate) leftovers: Vec<FileId>,
     pub(crate) snapshots: Snapshots,
@@ -202,6 +207,7 @@ impl Log {
             index: start.index,
             reads: Reads::default(),
             scrub: Scrub::default(),
+            sweep: None,
             locals: start.locals,
             leftovers: start.leftovers,
             snapshots: Snapshots::new(settings.log_id, start.next_snapshot),
@@ -416,6 +422,7 @@ impl Log {
                     }
                     Purpose::Make => self.make_completed(now, device, completion)?,
                     Purpose::Read(sequence) => self.read_completed(sequence, completion),
+                    Purpose::Sweep(sequence) => self.sweep_completed(sequence, completion),
                     Purpose::Scrub => self.scrub_completed(completion),
                     Purpose::Remove => self.stats.segments_removed += 1,
                     Purpose::Snapshot(what) => self.snapshot_completed(device, what, completion),
@@ -430,6 +437,7 @@ impl Log {
             self.make(now, device);
             self.write(now, device);
             self.step_reads(device);
+            self.step_sweep(device);
             self.step_scrub(device);
             self.write_snapshots(device);
             self.step_chunks(device);

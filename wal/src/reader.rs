@@ -187,7 +187,7 @@ impl Log {
     }
 
     /// A buffer for a block: one of those that blocks are written from, unless it is longer.
-    fn read_buffer(&mut self, bytes: usize) -> Buffer {
+    pub(crate) fn read_buffer(&mut self, bytes: usize) -> Buffer {
         if bytes > self.settings().block_bytes_max {
             return Buffer::zeroed(bytes, self.align);
         }
@@ -285,6 +285,11 @@ impl Log {
                 self.reads.answer(number, Ok(out));
             }
         }
+        self.give_buffer(buffer);
+    }
+
+    /// Takes a buffer back that [`Log::read_buffer`] gave.
+    pub(crate) fn give_buffer(&mut self, buffer: Buffer) {
         if buffer.capacity() == self.settings().block_bytes_max {
             self.pool.give(buffer);
         }
@@ -329,11 +334,7 @@ fn extract(
     found: &mut BTreeMap<GroupId, Held>,
 ) -> bool {
     let Ok(block) = Block::parse(bytes) else { return false };
-    let header = &block.header;
-    if header.identity != identity
-        || (header.segment, header.offset) != (flight.segment, flight.offset)
-        || header.sequence != flight.sequence
-    {
+    if !block.header.is_at(identity, flight.segment, flight.offset, flight.sequence) {
         return false;
     }
     let place = |bytes_of: &[u8]| {

@@ -7,7 +7,6 @@ use crate::device::{Completion, Device, Operation};
 use crate::error::ReadError;
 use crate::format::Directory;
 use crate::log::{ATTEMPTS_MAX, Log, Purpose};
-use crate::segment::Place;
 use ringraft_types::{GroupId, Sequence};
 
 /// A block that was looked at.
@@ -53,19 +52,13 @@ impl Log {
         let scrub = &self.scrub;
         assert!(scrub.job.is_none() && scrub.done.is_none(), "one block at a time");
         let (last, durable) = (scrub.last, self.durable);
-        let mut segments = self.segments.used.iter();
-        let is_behind = |place: &Place| place.sequence > last;
-        let found = segments.find_map(|segment| {
-            let at = segment.places.partition_point(|place| !is_behind(place));
-            segment.places.get(at).map(|place| (segment.number, *place))
-        });
-        let found = found.filter(|(_, place)| place.sequence <= durable);
+        let found = self.segments.after(last).filter(|(_, place)| place.sequence <= durable);
         self.scrub.last = found.map_or(Sequence::ZERO, |(_, place)| place.sequence);
         self.scrub.job = found.map(|(segment, place)| Job {
             sequence: place.sequence,
             segment,
-            offset: u64::from(place.offset_units) * 4096,
-            length: place.length_units as usize * 4096,
+            offset: place.offset(),
+            length: place.length(),
             is_in_flight: false,
             is_second_try: false,
             attempts: 0,
@@ -139,10 +132,7 @@ impl Log {
     /// block that was written at all.
     fn judge(&self, bytes: &[u8], job: &Job) -> Option<Vec<GroupId>> {
         let block = Block::parse(bytes).ok()?;
-        let header = &block.header;
-        let is_ours = header.identity == self.identity
-            && (header.segment, header.offset) == (job.segment, job.offset)
-            && header.sequence == job.sequence;
+        let is_ours = block.header.is_at(self.identity, job.segment, job.offset, job.sequence);
         let walked = is_ours.then(|| walk(&block, &mut Directory::default(), |_, _| {}))?;
         Some(walked.damaged.iter().map(|item| item.group).collect())
     }

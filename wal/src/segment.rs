@@ -26,6 +26,18 @@ pub(crate) struct Place {
     pub(crate) length_units: u32,
 }
 
+impl Place {
+    /// Bytes from the beginning of the segment.
+    pub(crate) fn offset(&self) -> u64 {
+        u64::from(self.offset_units) * 4096
+    }
+
+    /// Bytes.
+    pub(crate) fn length(&self) -> usize {
+        self.length_units as usize * 4096
+    }
+}
+
 /// A segment with blocks in it.
 #[derive(Clone, Debug)]
 pub(crate) struct Segment {
@@ -120,11 +132,15 @@ impl Segments {
         let segment = self.used.get(at)?;
         let at = segment.places.binary_search_by_key(&sequence, |place| place.sequence).ok()?;
         let place = segment.places[at];
-        Some((
-            segment.number,
-            u64::from(place.offset_units) * 4096,
-            place.length_units as usize * 4096,
-        ))
+        Some((segment.number, place.offset(), place.length()))
+    }
+
+    /// The oldest block behind this one: its segment and place.
+    pub(crate) fn after(&self, sequence: Sequence) -> Option<(u64, Place)> {
+        self.used.iter().find_map(|segment| {
+            let at = segment.places.partition_point(|place| place.sequence <= sequence);
+            segment.places.get(at).map(|place| (segment.number, *place))
+        })
     }
 
     /// Whether the log waits, or will soon wait, for the next segment.

@@ -412,3 +412,59 @@ fn one_pass_serves_all_groups() {
     let blocks = bench.log.stats().blocks_read - before;
     assert!((BLOCKS..2 * BLOCKS).contains(&blocks), "{blocks} blocks were read");
 }
+
+/// Goal: a sweep reads every block once, from the oldest that is wanted to the newest that was
+/// durable when it began, in order, with the entries of all groups; a block that can't be read is
+/// left out, and so is a record that isn't intact, with what follows it.
+#[test]
+fn a_sweep_reads_every_block_once() {
+    const GROUPS: u64 = 5;
+    const BLOCKS: u64 = 12;
+    let mut bench = Bench::new(settings());
+    let mut sequences = Vec::new();
+    for index in 1..=BLOCKS {
+        for group in 1..=GROUPS {
+            bench.append(&entry(group, index, 1, 300));
+        }
+        sequences.push(bench.flush());
+    }
+    let sweep = |bench: &mut Bench, from: u64| {
+        let before = bench.log.stats().blocks_read;
+        bench.log.sweep((1..=GROUPS).map(|group| (GroupId(group), Index(from + group))));
+        // Written meanwhile: not of this sweep.
+        bench.append(&entry(9, 1, 2, 100));
+        bench.flush();
+        let (mut found, mut turns) = (Vec::new(), 0);
+        while bench.log.is_sweeping() {
+            bench.turn();
+            while let Some(swept) = bench.log.take_swept() {
+                swept.entries(|it| found.push((it.header.index.0, it.header.group.0)));
+                bench.log.give_swept(swept);
+            }
+            turns += 1;
+            assert!(turns < 1_000, "it ends");
+        }
+        (found, bench.log.stats().blocks_read - before)
+    };
+    let all = |from: u64| -> Vec<(u64, u64)> {
+        (from..=BLOCKS).flat_map(|index| (1..=GROUPS).map(move |group| (index, group))).collect()
+    };
+    // The oldest entry that is wanted lies in the fifth block.
+    assert_eq!(sweep(&mut bench, 4).0[..], all(5)[..]);
+    let begun = BLOCKS - 4 + 1;
+    let (found, blocks) = sweep(&mut bench, 4);
+    assert_eq!((found.len() as u64, blocks), ((BLOCKS - 4) * GROUPS + 1, begun));
+
+    let (sixth, eighth) =
+        (block_at(&bench.device, sequences[5]), block_at(&bench.device, sequences[7]));
+    bench.device.spoil(segment(sixth.header.segment), sixth.header.offset, 4096);
+    let third = eighth.header.offset + u64::from(eighth.header.length) / 2;
+    bench.device.flip_bit(segment(eighth.header.segment), third * 8);
+    let (found, _) = sweep(&mut bench, 4);
+    let of = |index| found.iter().filter(|(at, _)| *at == index).count() as u64;
+    assert_eq!((of(6), of(7), of(9)), (0, GROUPS, GROUPS));
+    assert!((1..GROUPS).contains(&of(8)), "those before the rotten one: {}", of(8));
+    // Nothing of which any block holds an entry: nothing is read.
+    bench.log.sweep([(GroupId(77), Index(1))].into_iter());
+    assert!(!bench.log.is_sweeping());
+}
