@@ -25,6 +25,8 @@ struct Hit {
     first: Index,
     last: Index,
     file: FileId,
+    /// Of the block in its file.
+    block: usize,
     offset: u64,
     bytes: usize,
 }
@@ -58,14 +60,17 @@ impl World {
                 let mut hits = hits(&self.nodes[node].disk(lane).flushed());
                 random.shuffle(&mut hits);
                 let most = random.between(1, HITS_MAX) as usize;
-                let mut struck = 0;
+                let mut struck = BTreeSet::new();
                 for hit in hits {
                     let taken = taken.entry(hit.group).or_default();
                     let range = hit.first..=hit.last;
                     let is_free = taken.range(range.clone()).next().is_none();
-                    if struck == most || !is_free || !is_everywhere(&found, &hit) {
+                    // Behind the second rotten record of a block nothing of it is believed.
+                    let is_full = struck.len() == most || struck.contains(&(hit.file, hit.block));
+                    if is_full || !is_free || !is_everywhere(&found, &hit) {
                         continue;
                     }
+                    struck.insert((hit.file, hit.block));
                     taken.extend((range.start().0..=range.end().0).map(Index));
                     // Neither the length, which says where the next record is, nor a bit outside.
                     let bit = (hit.offset + 8) * 8 + random.below((hit.bytes as u64 - 8) * 8);
@@ -73,7 +78,6 @@ impl World {
                     disk.memory_mut().flip_bit(hit.file, bit);
                     disk.is_damaged = true;
                     disk.damages += 1;
-                    struck += 1;
                     let Hit { group, first, last, .. } = hit;
                     self.damaged.insert(node);
                     self.repairs.mending.insert(node);
@@ -151,6 +155,7 @@ fn hits(flushed: &MemoryDevice) -> Vec<Hit> {
                         first: index,
                         last: index,
                         file: *file,
+                        block: at,
                         offset: place,
                         bytes,
                     });
