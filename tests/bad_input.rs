@@ -318,6 +318,7 @@ fn wrong_frames_close_their_connection() {
         Kind::RepairAnswer,
         Kind::LifeAsk,
         Kind::LifeAnswer,
+        Kind::SaveAt,
         Kind::SnapshotAsk,
         Kind::SnapshotOffer,
         Kind::ChunkAsk,

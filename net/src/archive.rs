@@ -1,7 +1,9 @@
 //! How numbers and fixed structs go into archives and come out: the one place that knows rkyv's
 //! writers and validators. What is written is decided in `wire.rs`.
 
-use ringraft_types::{GroupId, Incarnation, Index, NodeId, Sequence, Term, Ticks};
+use ringraft_types::{
+    GroupId, Incarnation, Index, NodeId, STRANDS, Sequence, StrandBytes, Term, Ticks,
+};
 use rkyv::api::low::{LowSerializer, LowValidator};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::Failure;
@@ -70,6 +72,16 @@ impl Travels for u32 {
     }
     fn from_wire(wire: u32_ule) -> Self {
         wire.to_native()
+    }
+}
+
+impl Travels for StrandBytes {
+    type Wire = [u64; STRANDS];
+    fn to_wire(self) -> [u64; STRANDS] {
+        self
+    }
+    fn from_wire(wire: [u64_ule; STRANDS]) -> Self {
+        wire.map(u64_ule::to_native)
     }
 }
 

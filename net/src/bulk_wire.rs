@@ -3,7 +3,7 @@
 //! snapshot of a group it keeps, and chunk after chunk of it, in any order. Nothing is pushed: the
 //! asking end bounds what is on its way, and goes on asking where it stopped after a break.
 
-use ringraft_types::{GroupId, Index, LogId, Term};
+use ringraft_types::{GroupId, Index, LogId, StrandBytes, Term};
 use rkyv::{Archive, Serialize};
 
 use crate::archive::{Travels, access_fixed, access_head, archive, fixed};
@@ -26,7 +26,7 @@ fixed! {
 fixed! {
     /// The answer: the newest snapshot kept of the group in the frame's header. All zeros: none
     /// that covers what was asked for.
-    SnapshotOffer, SnapshotOfferWire, ArchivedSnapshotOfferWire, 36 {
+    SnapshotOffer, SnapshotOfferWire, ArchivedSnapshotOfferWire, 100 {
         /// The file's number at the answering node; never used twice there.
         number: u64,
         /// The term of the newest entry in it.
@@ -37,6 +37,9 @@ fixed! {
         bytes: u64,
         /// How many chunks.
         chunks: u32,
+        /// Of the bytes in each strand: the same at every node that keeps one of this entry. Their
+        /// chunks come first, in their order.
+        strands: StrandBytes,
     }
 }
 

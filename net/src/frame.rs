@@ -56,6 +56,8 @@ pub enum Kind {
     LifeAsk = 9,
     /// Where it is: a head (`wire::Life`), then groups.
     LifeAnswer = 10,
+    /// A leader saves a group at an entry; its members may too (`wire::SaveAt`).
+    SaveAt = 11,
     /// A client's writes to one group (`client_wire::Writes`).
     Writes = 16,
     /// A client's reads of one group (`client_wire::Reads`).
@@ -102,6 +104,7 @@ impl Kind {
             8 => Self::RepairAnswer,
             9 => Self::LifeAsk,
             10 => Self::LifeAnswer,
+            11 => Self::SaveAt,
             16 => Self::Writes,
             17 => Self::Reads,
             18 => Self::Replies,
@@ -133,6 +136,7 @@ impl Kind {
                 | Self::Install
                 | Self::RepairAsk
                 | Self::LifeAsk
+                | Self::SaveAt
         )
     }
 
@@ -150,11 +154,8 @@ impl Kind {
             | Self::Replies
             | Self::StatusReply => FRAME_BODY_BYTES_MAX,
             Self::Install => 36 + ADDRESS_BYTES_MAX,
-            Self::Ballot
-            | Self::LifeAsk
-            | Self::SnapshotAsk
-            | Self::SnapshotOffer
-            | Self::ChunkAsk => 64,
+            Self::Ballot | Self::LifeAsk | Self::SaveAt | Self::SnapshotAsk | Self::ChunkAsk => 64,
+            Self::SnapshotOffer => 128,
             Self::Chunk => 512 << 10,
             Self::RepairAsk => 2 << 10,
             Self::Locate | Self::Status => 0,

@@ -117,6 +117,15 @@ fixed! {
     }
 }
 
+fixed! {
+    /// "I save this group at this entry": whoever saves it there too can give the same snapshot. The
+    /// group is in the frame's header.
+    SaveAt, SaveAtWire, ArchivedSaveAtWire, 8 {
+        /// The entry; it is committed.
+        index: Index,
+    }
+}
+
 mod lives;
 mod repair;
 
@@ -280,6 +289,13 @@ impl Ballot {
     }
 }
 
+impl SaveAt {
+    /// Writes it as one frame.
+    pub fn write(&self, out: &mut Outbox, group: GroupId, sender: Identity) {
+        write_archive(out, Kind::SaveAt, group, sender, &self.to_wire());
+    }
+}
+
 impl InstallItem {
     /// Writes it as one frame, with the address at which the sender's peers reach it, or none: its
     /// length is put into the item.
@@ -408,6 +424,15 @@ pub fn install<'a>(frame: &Frame<'a>) -> Result<(InstallItem, &'a [u8]), WireErr
     Ok((item, address))
 }
 
+/// Opens the body of a `SaveAt` frame.
+///
+/// # Errors
+/// If it isn't one.
+pub fn save_at(frame: &Frame<'_>) -> Result<SaveAt, WireError> {
+    let archived: &ArchivedSaveAtWire = access_fixed(frame, Kind::SaveAt, frame.body)?;
+    Ok(SaveAt::from_wire(archived))
+}
+
 /// Names the layout of everything above: two builds with different hashes don't talk.
 pub const fn layout_hash() -> u64 {
     let layouts = [
@@ -417,6 +442,7 @@ pub const fn layout_hash() -> u64 {
         AppendReplyItem::LAYOUT,
         BallotItem::LAYOUT,
         InstallItem::LAYOUT,
+        SaveAt::LAYOUT,
         repair::LAYOUTS[0],
         repair::LAYOUTS[1],
         repair::LAYOUTS[2],

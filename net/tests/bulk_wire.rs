@@ -54,13 +54,19 @@ fn fixed_frames_arrive() {
         },
     );
 
-    let offer =
-        SnapshotOffer { number: 1, term: Term(2), index: Index(3), bytes: 4 << 20, chunks: 17 };
+    let offer = SnapshotOffer {
+        number: 1,
+        term: Term(2),
+        index: Index(3),
+        bytes: 4 << 20,
+        chunks: 17,
+        strands: [9, 0, 0, 0, 0, 0, 0, 7],
+    };
     travelled(
         |out| offer.write(out, GROUP, sender),
         |frame| {
             assert_eq!(bulk_wire::snapshot_offer(frame), Ok(offer));
-            assert_eq!(frame.body.len(), 36);
+            assert_eq!((frame.body.len(), frame.body[36], frame.body[92]), (100, 9, 7));
         },
     );
 
@@ -100,13 +106,13 @@ fn chunks_arrive() {
 proptest! {
     /// Bodies of another length are refused, whatever they say.
     #[test]
-    fn other_lengths_are_refused(body in proptest::collection::vec(any::<u8>(), 0..80)) {
+    fn other_lengths_are_refused(body in proptest::collection::vec(any::<u8>(), 0..110)) {
         let length = body.len();
         prop_assert_eq!(
             bulk_wire::snapshot_ask(&frame_of(Kind::SnapshotAsk, &body)).is_ok(), length == 16
         );
         prop_assert_eq!(
-            bulk_wire::snapshot_offer(&frame_of(Kind::SnapshotOffer, &body)).is_ok(), length == 36
+            bulk_wire::snapshot_offer(&frame_of(Kind::SnapshotOffer, &body)).is_ok(), length == 100
         );
         prop_assert_eq!(bulk_wire::chunk_ask(&frame_of(Kind::ChunkAsk, &body)).is_ok(), length == 12);
         if let Ok((head, bytes)) = bulk_wire::chunk(&frame_of(Kind::Chunk, &body)) {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use ringraft_net::frame::FrameHeader;
 use ringraft_net::wire::{self, AppendHead, AppendReplyItem, Ballot, BallotKind, InstallItem};
-use ringraft_net::wire::{AnswerState, Life, LifeItem, RepairAnswer, RepairAsk, RunItem};
+use ringraft_net::wire::{AnswerState, Life, LifeItem, RepairAnswer, RepairAsk, RunItem, SaveAt};
 use ringraft_net::wire::{AppendReplies, BeatItem, BeatReplies, BeatReplyItem, Beats};
 use ringraft_net::{Frame, Identity, Inbox, Kind, Outbox, WireError};
 use ringraft_types::{ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Term, Ticks};
@@ -183,6 +183,7 @@ fn golden_bytes() {
     answer(AnswerState::Here, 1).write(&mut outbox, GroupId(1), SENDER, b"r");
     LIFE.ask(&mut outbox, SENDER);
     LIFE.answer(&mut outbox, SENDER, &LIFE_ITEMS);
+    SaveAt { index: Index(9) }.write(&mut outbox, GroupId(1), SENDER);
     let mut inbox = carry(&mut outbox);
     let mut next = || hex(inbox.next_frame().expect("intact").expect("whole").body);
     assert_eq!(
@@ -213,7 +214,8 @@ fn golden_bytes() {
          0300000000000000010000000000000005000000000000000200000000000000"
     );
     assert_eq!(next(), life);
-    assert_eq!(wire::layout_hash(), 18_306_457_868_376_308_817);
+    assert_eq!(next(), "0900000000000000");
+    assert_eq!(wire::layout_hash(), 6_679_653_619_241_660_646);
 }
 
 /// Bodies that are no archives are refused with the kind, whatever their length.
@@ -229,6 +231,7 @@ fn wrong_bodies_are_refused() {
         assert_eq!(wire::repair_ask(&frame_of(Kind::RepairAsk, &body)).is_ok(), length == 32);
         assert!(wire::repair_answer(&frame_of(Kind::RepairAnswer, &body)).is_err());
         assert_eq!(wire::life_ask(&frame_of(Kind::LifeAsk, &body)).is_ok(), length == 12);
+        assert_eq!(wire::save_at(&frame_of(Kind::SaveAt, &body)).is_ok(), length == 8);
         let is_answer = length % 16 == 12;
         assert_eq!(wire::life_answer(&frame_of(Kind::LifeAnswer, &body)).is_ok(), is_answer);
         if length < 40 {
@@ -335,6 +338,7 @@ proptest! {
         let _ = wire::repair_answer(&frame_of(Kind::RepairAnswer, &body));
         let _ = wire::life_ask(&frame_of(Kind::LifeAsk, &body));
         let _ = wire::life_answer(&frame_of(Kind::LifeAnswer, &body));
+        let _ = wire::save_at(&frame_of(Kind::SaveAt, &body));
         let _ = wire::append(&frame_of(Kind::Append, &body));
     }
 }

@@ -64,6 +64,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             if self.groups[slot].members_applied {
                 self.members_applied(now, slot)?;
             }
+            self.save_if_due(now, slot);
             if entries_left || reads_left {
                 self.list_for_apply(slot);
             }
@@ -89,7 +90,9 @@ impl<D: Device, L: Links> Shard<D, L> {
         if planted(Plant::ClockInApply) && now.0 % 1_000_000 < 20_000 {
             group.sessions = Sessions::new();
         }
-        while group.applied < group.committed
+        // A snapshot begins between two entries, also between two that are committed.
+        let save_at = group.save_at.map_or(Index(u64::MAX), |(at, _)| at.max(group.applied));
+        while group.applied < group.committed.min(save_at)
             && group.halt.is_none()
             && budget > 0
             && bodies.len() < REPLY_BYTES_PER_TURN

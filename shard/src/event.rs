@@ -186,8 +186,10 @@ pub enum ShardEvent {
     SnapshotInstalled {
         /// The group.
         group: GroupId,
-        /// Who gave it.
+        /// Who gave it, or a part of it.
         from: NodeId,
+        /// How many nodes gave a part of it.
+        sources: usize,
         /// The newest entry in it.
         last: Index,
         /// The file, bytes.

@@ -5,6 +5,7 @@ use crate::machine::StateMachine;
 use crate::members::Book;
 use crate::repair::Holes;
 use crate::session::Sessions;
+use crate::snapshots::SnapshotReason;
 use ringraft_raft::{Raft, RoleKind, output::Gated};
 use ringraft_types::{GroupId, Index, LogId, NodeId, Sequence, Term, Ticks};
 use ringraft_wal::{NamedSnapshot, SnapshotHead};
@@ -116,6 +117,8 @@ pub(crate) struct Group {
     pub(crate) released: Index,
     /// When the last one was taken; the start, if none was.
     pub(crate) snapshot_at: Ticks,
+    /// The entry at which a snapshot is to be taken, and why: nothing behind it is applied before.
+    pub(crate) save_at: Option<(Index, SnapshotReason)>,
     /// Set while the group is in the shard's list of groups to apply.
     pub(crate) apply_listed: bool,
     /// Set while the group is in the shard's list of groups touched in this turn.
@@ -164,6 +167,7 @@ impl Group {
             named_durable: Index::ZERO,
             released: Index::ZERO,
             snapshot_at: Ticks::ZERO,
+            save_at: None,
             apply_listed: false,
             touched: false,
         }

@@ -199,6 +199,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             Kind::Append => return self.append_frame(now, from, frame),
             Kind::RepairAsk => return Ok(self.repair_ask(from, frame)),
             Kind::RepairAnswer => return self.repair_answer(now, from, frame),
+            Kind::SaveAt => return Ok(self.save_at(from, frame)),
             Kind::LifeAsk => return Ok(self.life_ask(from, frame)),
             Kind::LifeAnswer => return Ok(self.life_answer(frame)),
             kind => return Ok(Err(FrameRefusal::WrongPort { kind })),

@@ -17,7 +17,7 @@ use crate::snapshots::{
 use crate::start;
 use ringraft_types::limits::RECORD_HEADER_BYTES;
 use ringraft_types::record::{self, RecordKind};
-use ringraft_types::{ConfigurationError, GroupId, Index, LogId, Term, Ticks};
+use ringraft_types::{ConfigurationError, GroupId, Index, LogId, STRANDS, Term, Ticks};
 use ringraft_wal::device::Device;
 use ringraft_wal::{
     Log, LogSettings, ReadRequest, Recovered, RecoveredGroup, Recovery, SnapshotError, WalError,
@@ -309,7 +309,7 @@ impl NewLog {
         let Salvaged { held, mut machine, mut sessions } = salvaged;
         let Held { group, last, .. } = held;
         let failed = |error| SalvageError::Snapshot { group, error };
-        let number = self.log.begin_snapshot(group, last);
+        let number = self.log.begin_snapshot(group, last, [0; STRANDS]);
         self.log.add_to_snapshot(number, &members_piece(Index::ZERO, configuration));
         machine.begin_snapshot();
         sessions.begin_snapshot();
@@ -322,7 +322,7 @@ impl NewLog {
                     return Err(failed(error));
                 }
             }
-            part = part.cut(SLICE_BYTES, &mut *machine, &mut sessions, &mut piece);
+            part = part.cut(SLICE_BYTES, &mut *machine, &mut sessions, &mut piece, None);
             self.log.add_to_snapshot(number, &piece);
         }
         self.log.add_to_snapshot(number, &end_piece());

@@ -6,6 +6,7 @@
 //! than a piece of it. One is taken at a time per shard, a slice per turn, while writes go on.
 //! A node whose log ends before the leader's begins fetches one from its peers.
 
+mod appoint;
 mod fetch;
 mod load;
 mod loader;
@@ -14,6 +15,7 @@ mod pieces;
 mod report;
 mod serve;
 mod take;
+mod transfer;
 
 pub(crate) use fetch::Fetching;
 pub use fetch::{InstallFailure, InstallProgress};
@@ -26,6 +28,10 @@ pub(crate) use serve::Serving;
 pub(crate) use take::Snapshots;
 
 use ringraft_types::Ticks;
+
+/// What the keys of a group take at least if its snapshots are kept in strands, bytes: less comes from
+/// one node in a moment, and would be in many chunks that are nearly empty.
+pub const STRANDS_BYTES: u64 = 16 << 20;
 
 /// When snapshots are taken by themselves, and how many are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +52,9 @@ pub struct SnapshotRules {
     /// Bytes in a second of a snapshot that is taken or given to a peer, as long as the log grows
     /// slowly. Zero: as fast as it goes.
     pub bytes_per_second: u64,
+    /// Bytes of a group's keys from which on a snapshot keeps them in strands, which several nodes can
+    /// give at once. Nodes that say different things here give snapshots one by one.
+    pub strands_bytes: u64,
     /// Snapshots of a group that are kept, at least one. The log begins behind the oldest.
     pub kept: usize,
 }
@@ -61,6 +70,7 @@ impl Default for SnapshotRules {
             on_stop: false,
             lag_bytes: 512 << 20,
             bytes_per_second: 32 << 20,
+            strands_bytes: STRANDS_BYTES,
             kept: 1,
         }
     }
@@ -81,6 +91,8 @@ pub enum SnapshotReason {
     Asked,
     /// The node stops.
     Stop,
+    /// The leader takes one at the same entry.
+    Appointed,
 }
 
 impl SnapshotReason {
@@ -93,6 +105,7 @@ impl SnapshotReason {
             Self::Unreadable => "the last one can't be read",
             Self::Asked => "it was asked for",
             Self::Stop => "the node stops",
+            Self::Appointed => "the leader takes one at the same entry",
         }
     }
 }

@@ -4,11 +4,11 @@ use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringraft_shard::node_record::NodeRecord;
-use ringraft_types::bytes::u32_at;
+use ringraft_types::bytes::{u16_at, u32_at};
 use ringraft_types::command::{Command, Envelope};
 use ringraft_types::limits::RECORD_HEADER_BYTES;
 use ringraft_types::record::{self, RecordKind};
-use ringraft_types::{ClientId, GroupId, Index, Met, NodeId, Term, Ticks};
+use ringraft_types::{ClientId, GroupId, Index, Met, NodeId, STRANDS, Term, Ticks};
 use ringraft_wal::device::memory::MemoryDevice;
 use ringraft_wal::snapshot::CHUNK_HEAD_BYTES;
 use ringraft_wal::{
@@ -150,17 +150,40 @@ impl Found {
 }
 
 /// The newest snapshot of a group at this entry: the file's number, and a hash of what its owner gave
-/// it, as it lies there now.
+/// it, as it lies there now. The items of a strand have no order: nodes give the same in another one.
 pub(crate) fn saved_hash(disk: &MemoryDevice, group: GroupId, last: Index) -> Option<(u64, u64)> {
     let heads = files::snapshots(disk).into_iter();
     let newest = heads.filter(|head| (head.group, head.last.index) == (group, last));
     let newest = newest.max_by_key(|head| head.number)?;
     let content = disk.content(newest.file());
-    let chunks = (0..newest.chunks).map(|chunk| newest.used(chunk));
-    let chunks = chunks.map(|(at, bytes)| &content[at as usize..at as usize + bytes]);
-    let chunks = chunks.map(|chunk| &chunk[CHUNK_HEAD_BYTES..]);
-    let hash = chunks.fold(0, |hash, chunk| xxh3_64_with_seed(chunk, hash));
+    let held = |chunk| {
+        let (at, bytes) = newest.used(chunk);
+        &content[at as usize..at as usize + bytes][CHUNK_HEAD_BYTES..]
+    };
+    let mut hash = 0;
+    for (place, stretch) in newest.layout().stretches().enumerate() {
+        let bytes: Vec<u8> = stretch.chunks.flat_map(held).copied().collect();
+        let parts = if place < STRANDS { items(&bytes) } else { vec![&bytes[..]] };
+        hash = parts.into_iter().fold(hash, |hash, part| xxh3_64_with_seed(part, hash));
+    }
     Some((newest.number, hash))
+}
+
+/// The items of a strand, sorted. What is cut short, or isn't one, is taken as it is.
+fn items(mut bytes: &[u8]) -> Vec<&[u8]> {
+    /// Before the key and the value of each.
+    const HEAD_BYTES: usize = 40;
+    let mut items = Vec::new();
+    while !bytes.is_empty() {
+        let length = bytes.first_chunk::<HEAD_BYTES>().map_or(bytes.len(), |head| {
+            HEAD_BYTES + usize::from(u16_at(head, 2)) + u32_at(head, 4) as usize
+        });
+        let (item, rest) = bytes.split_at(length.min(bytes.len()));
+        items.push(item);
+        bytes = rest;
+    }
+    items.sort_unstable();
+    items
 }
 
 /// The records of entries that some disks ever held.

@@ -280,6 +280,7 @@ fn snapshots(random: &mut Random, segment_bytes: u64) -> SnapshotRules {
         on_stop: random.coin(),
         lag_bytes: segment_bytes * random.pick(&[0, 2, 8]),
         bytes_per_second: 0,
+        strands_bytes: u64::MAX,
         kept: random.pick(&[1, 1, 2, 3]) as usize,
     };
     // Hangs on what was drawn: a draw of its own would change every run there is.
@@ -288,7 +289,9 @@ fn snapshots(random: &mut Random, segment_bytes: u64) -> SnapshotRules {
         (false, 1) => 1 << 20,
         _ => 8 << 20,
     };
-    SnapshotRules { bytes_per_second, ..rules }
+    // States are small here: they are kept in strands all the same, or never.
+    let strands_bytes = if rules.kept == 1 { 1 } else { u64::MAX };
+    SnapshotRules { bytes_per_second, strands_bytes, ..rules }
 }
 
 /// Most runs read their logs through all the time, some never.

@@ -8,10 +8,10 @@ use std::rc::Rc;
 use ringraft_net::wire::{self, BallotKind};
 use ringraft_net::{Frame, FrameHeader, Kind};
 use ringraft_shard::machine::{
-    Applied, ApplyError, CommandKind, KvMachine, LoadError, StateMachine,
+    Applied, ApplyError, CommandKind, KvMachine, LoadError, StateMachine, StrandPieces,
 };
 use ringraft_types::limits::FRAME_HEADER_BYTES;
-use ringraft_types::{GroupId, Index, NodeId, Revision, Status, Term, record};
+use ringraft_types::{GroupId, Index, NodeId, Revision, Status, StrandBytes, Term, record};
 use ringraft_wal::Recovered;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -195,8 +195,29 @@ impl StateMachine for Witness {
         self.machine.begin_snapshot();
     }
 
+    fn strands(&self) -> StrandBytes {
+        self.machine.strands()
+    }
+
+    fn keep_strands(&mut self) {
+        self.machine.keep_strands();
+    }
+
     fn snapshot(&mut self, bytes: usize, piece: &mut Vec<u8>) -> bool {
         self.machine.snapshot(bytes, piece)
+    }
+
+    fn snapshot_strands(
+        &mut self,
+        bytes: usize,
+        piece: &mut Vec<u8>,
+        strands: &mut StrandPieces,
+    ) -> bool {
+        self.machine.snapshot_strands(bytes, piece, strands)
+    }
+
+    fn load_strand(&mut self, bytes: &[u8]) -> Result<usize, LoadError> {
+        self.machine.load_strand(bytes)
     }
 
     fn end_snapshot(&mut self) {

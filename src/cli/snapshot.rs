@@ -72,6 +72,7 @@ struct GroupReport {
 #[derive(Clone, Debug, Deserialize)]
 struct InstallReport {
     from: u32,
+    sources: usize,
     chunks_fetched: u32,
     chunks_loaded: u32,
     chunks: u32,
@@ -270,10 +271,15 @@ fn now(row: &GroupReport) -> String {
 fn installed(install: Option<&InstallReport>) -> String {
     match install {
         None | Some(InstallReport { chunks: 0, .. }) => "asks for one".to_owned(),
-        Some(InstallReport { from, chunks_fetched: fetched, chunks_loaded: loaded, chunks }) => {
+        Some(report) => {
+            let InstallReport { from, sources, chunks_fetched, chunks_loaded, chunks } = report;
             // It is fetched, then loaded: each is half of the way.
-            let percent = u64::from(fetched + loaded) * 50 / u64::from(*chunks);
-            format!("being installed from {from}, {percent} %")
+            let percent = u64::from(chunks_fetched + chunks_loaded) * 50 / u64::from(*chunks);
+            let others = match sources.saturating_sub(1) {
+                0 => String::new(),
+                others => format!(" and {others} more"),
+            };
+            format!("being installed from {from}{others}, {percent} %")
         }
     }
 }

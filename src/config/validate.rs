@@ -6,6 +6,7 @@ use super::{
     Raft, SyncMethod, Wal,
 };
 use ringraft_shard::limits::ENTRY_CACHE_BYTES_MIN;
+use ringraft_shard::snapshots::STRANDS_BYTES;
 use ringraft_shard::{ScrubRules, SnapshotRules};
 use ringraft_types::limits::{
     BLOCK_ALIGN_MIN, BLOCK_BYTES_MAX, FRAME_BODY_BYTES_MAX, NODES_MAX, RECORD_BYTES_MAX, SHARDS_MAX,
@@ -503,6 +504,7 @@ fn snapshot(layers: &Layers, wal: &Wal) -> Result<SnapshotRules, ConfigError> {
         on_stop: on_stop.value,
         lag_bytes: lag.value,
         bytes_per_second,
+        strands_bytes: STRANDS_BYTES,
         kept: kept.within(1, 16)?,
     })
 }

@@ -360,9 +360,11 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
                  older one and the log, or the group refuses to serve"
             );
         }
-        ShardEvent::SnapshotInstalled { group, from, last, bytes, took } => {
+        ShardEvent::SnapshotInstalled { group, from, sources, last, bytes, took } => {
             let took_us = took.get();
-            tracing::info!(%shard, %group, %last, %from, bytes, took_us, "snapshot installed");
+            tracing::info!(
+                %shard, %group, %last, %from, sources, bytes, took_us, "snapshot installed"
+            );
         }
         ShardEvent::InstallFailed { group, error } => {
             tracing::error!(
@@ -517,11 +519,13 @@ mod tests {
                 ShardEvent::SnapshotInstalled {
                     group,
                     from: NodeId(3),
+                    sources: 2,
                     last: Index(9),
                     bytes: 8192,
                     took: Ticks(1500),
                 },
-                "INFO snapshot installed shard=2 group=7 last=9 from=3 bytes=8192 took_us=1500",
+                "INFO snapshot installed shard=2 group=7 last=9 from=3 sources=2 bytes=8192 \
+                 took_us=1500",
             ),
             (
                 ShardEvent::MembersChanged {

@@ -133,6 +133,7 @@ fn groups(shard: &ShardSnapshots, ages: &BTreeMap<FileId, Duration>) -> Vec<Valu
 fn install(progress: &InstallProgress) -> Value {
     json!({
         "from": progress.from.get(),
+        "sources": progress.sources,
         "chunks_fetched": progress.fetched,
         "chunks_loaded": progress.loaded,
         "chunks": progress.chunks,

@@ -129,6 +129,7 @@ fn decode(frame: &Frame<'_>) {
         }
         Kind::LifeAsk => drop(black_box(wire::life_ask(frame))),
         Kind::LifeAnswer => drop(black_box(wire::life_answer(frame))),
+        Kind::SaveAt => drop(black_box(wire::save_at(frame))),
         Kind::SnapshotAsk => drop(black_box(bulk_wire::snapshot_ask(frame))),
         Kind::SnapshotOffer => drop(black_box(bulk_wire::snapshot_offer(frame))),
         Kind::ChunkAsk => drop(black_box(bulk_wire::chunk_ask(frame))),

@@ -13,6 +13,7 @@
 //! is removed, and the owner is told why.
 
 mod format;
+mod layout;
 mod read;
 mod write;
 
@@ -21,6 +22,7 @@ pub use format::{
     CHUNK_BYTES, CHUNK_HEAD_BYTES, CHUNK_ROOM, HEAD_BYTES, SnapshotHead, SnapshotHeadError,
 };
 pub(crate) use format::{decode_chunk, first_offset};
+pub use layout::{Layout, Stretch};
 pub use read::{ChunkDone, ChunkError, ChunkSums};
 pub(crate) use read::{ChunkRead, Reads};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -31,7 +31,11 @@ fn written(directory: &Path) -> SnapshotHead {
         log.append_run(GroupId(group), Index(1), Index(60), Term(2), &records).expect("room");
     }
     log.append(&hard(1, 2, 1, 60)).expect("room");
-    let number = log.begin_snapshot(GroupId(2), ringraft_types::LogId::new(Term(2), Index(60)));
+    let number = log.begin_snapshot(
+        GroupId(2),
+        ringraft_types::LogId::new(Term(2), Index(60)),
+        [0; ringraft_types::STRANDS],
+    );
     log.add_to_snapshot(number, &[7; 300_000]);
     log.end_snapshot(number);
     settle(&mut log, &mut device);
@@ -94,7 +98,11 @@ fn who_looks_changes_nothing() {
     log.append(&record(RecordKind::Home, 0, 7, 0, b"")).expect("it takes it");
     settle_looking(&mut log, &mut device);
     assert!(log.space_exhausted(), "it would make a segment for later");
-    log.begin_snapshot(GroupId(1), ringraft_types::LogId::new(Term(2), Index(60)));
+    log.begin_snapshot(
+        GroupId(1),
+        ringraft_types::LogId::new(Term(2), Index(60)),
+        [0; ringraft_types::STRANDS],
+    );
     settle_looking(&mut log, &mut device);
     assert!(log.take_snapshot_written().expect("it came to its end").result.is_err());
     let file = FileId::segment(3, 1);

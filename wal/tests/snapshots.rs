@@ -5,7 +5,9 @@ mod disk;
 
 use disk::{Bench, record, recover, settings, try_recover};
 use ringraft_types::record::RecordKind;
-use ringraft_types::{ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Term};
+use ringraft_types::{
+    ClusterId, GroupId, Incarnation, Index, LogId, NodeId, STRANDS, StrandBytes, Term,
+};
 use ringraft_wal::device::memory::{Effect, Fault, MemoryDevice, OperationKind, Unflushed};
 use ringraft_wal::device::{FileId, FileKind};
 use ringraft_wal::snapshot::{CHUNK_BYTES, CHUNK_HEAD_BYTES, HEAD_BYTES};
@@ -13,6 +15,7 @@ use ringraft_wal::{LogSettings, SnapshotError, SnapshotHead, SnapshotWritten, Wa
 
 const GROUP: GroupId = GroupId(7);
 const ROOM: usize = CHUNK_BYTES - CHUNK_HEAD_BYTES;
+const NO_STRANDS: StrandBytes = [0; STRANDS];
 
 fn last(index: u64) -> LogId {
     LogId::new(Term(2), Index(index))
@@ -49,7 +52,7 @@ fn give(bench: &mut Bench, number: u64, content: &[u8], piece: usize) {
 }
 
 fn write(bench: &mut Bench, index: u64, content: &[u8]) -> SnapshotWritten {
-    let number = bench.log.begin_snapshot(GROUP, last(index));
+    let number = bench.log.begin_snapshot(GROUP, last(index), NO_STRANDS);
     give(bench, number, content, 10_000);
     let written = written(bench);
     assert_eq!(written.head.number, number);
@@ -104,7 +107,63 @@ fn what_was_given_comes_back() {
     for (seed, head) in found.iter().enumerate() {
         assert!(read(&mut bench, head) == Ok(bytes(lengths[seed], seed)));
     }
-    assert_eq!(bench.log.begin_snapshot(GROUP, last(99)), 8, "numbers go on");
+    assert_eq!(bench.log.begin_snapshot(GROUP, last(99), NO_STRANDS), 8, "numbers go on");
+}
+
+/// Strands come back as they were given, each in chunks of its own, before the rest; so do chunks that
+/// are put where another node has them, in any order, one in the place of another.
+#[test]
+fn strands_come_back() {
+    let mut bench = Bench::new(settings());
+    let lengths = [ROOM + 5, 0, 1, 2 * ROOM, 0, 0, 300, ROOM];
+    let held: Vec<Vec<u8>> =
+        lengths.iter().enumerate().map(|(seed, &length)| bytes(length, seed)).collect();
+    let rest = bytes(ROOM + 70, 9);
+    let all = [&held.concat()[..], &rest].concat();
+    let strands: StrandBytes = lengths.map(|length| length as u64);
+    let number = bench.log.begin_snapshot(GROUP, last(10), strands);
+    // A piece of each in turn.
+    for at in (0..2 * ROOM).step_by(40_000) {
+        while !bench.log.snapshot_has_room(number) {
+            bench.turn();
+        }
+        for (strand, held) in held.iter().enumerate() {
+            let piece = &held[at.min(held.len())..(at + 40_000).min(held.len())];
+            bench.log.add_to_strand(number, strand, piece);
+        }
+        let piece = &rest[at.min(rest.len())..(at + 40_000).min(rest.len())];
+        bench.log.add_to_snapshot(number, piece);
+    }
+    bench.log.end_snapshot(number);
+    let taken = written(&mut bench);
+    assert_eq!((taken.result, taken.head.chunks), (Ok(()), 2 + 1 + 2 + 1 + 1 + 2));
+    assert!(read(&mut bench, &taken.head) == Ok(all.clone()));
+
+    let number = bench.log.begin_snapshot(GROUP, last(11), strands);
+    let layout = taken.head.layout();
+    let mut begins = vec![0];
+    for chunk in 0..layout.chunks() {
+        begins.push(begins[chunk as usize] + layout.room(chunk));
+    }
+    let order = (0..layout.chunks()).rev().chain([2, 7, 8]);
+    for (at, chunk) in order.enumerate() {
+        while !bench.log.snapshot_takes(number, chunk) {
+            bench.turn();
+        }
+        let mut held = all[begins[chunk as usize]..begins[chunk as usize + 1]].to_vec();
+        if at < layout.chunks() as usize && [2, 7, 8].contains(&chunk) {
+            held.reverse();
+        }
+        bench.log.put_chunk(number, chunk, &held);
+    }
+    bench.log.end_snapshot(number);
+    let put = written(&mut bench);
+    assert_eq!((put.result, put.head.bytes), (Ok(()), all.len() as u64));
+    assert!(read(&mut bench, &put.head) == Ok(all.clone()));
+    bench.device.power_cut(|_| false);
+    let found = start_again(&mut bench);
+    assert_eq!(found, [taken.head, put.head], "they were durable");
+    assert!(read(&mut bench, &found[1]) == Ok(all));
 }
 
 /// A snapshot is durable when it is told, and before that a cut leaves either all of it or nothing:
@@ -118,7 +177,7 @@ fn a_cut_leaves_all_or_nothing() {
             let mut bench = Bench::new(settings());
             write(&mut bench, 5, b"older");
             bench.device.hold(true);
-            let number = bench.log.begin_snapshot(GROUP, last(9));
+            let number = bench.log.begin_snapshot(GROUP, last(9), NO_STRANDS);
             bench.log.add_to_snapshot(number, &content);
             bench.log.end_snapshot(number);
             for _ in 0..finished {
@@ -172,7 +231,7 @@ fn what_fails_ends_the_snapshot_alone() {
         for after in 0..3 {
             let mut bench = Bench::new(settings());
             bench.device.inject(Fault { on, after, count: 1, effect });
-            let number = bench.log.begin_snapshot(GROUP, last(9));
+            let number = bench.log.begin_snapshot(GROUP, last(9), NO_STRANDS);
             for piece in content.chunks(100_000) {
                 bench.log.add_to_snapshot(number, piece);
             }
@@ -227,7 +286,7 @@ fn a_snapshot_is_given_up() {
     for turns in 0..12 {
         let mut bench = Bench::new(settings());
         bench.device.hold(true);
-        let number = bench.log.begin_snapshot(GROUP, last(9));
+        let number = bench.log.begin_snapshot(GROUP, last(9), NO_STRANDS);
         bench.log.add_to_snapshot(number, &bytes(ROOM + 100, 1));
         bench.log.end_snapshot(number);
         for _ in 0..turns {

@@ -7,10 +7,10 @@
 
 use ringraft_types::command::{Command, CommandError};
 use ringraft_types::reply::REPLY_BYTES_MAX;
-use ringraft_types::{Index, Revision, Status};
+use ringraft_types::{Index, Revision, Status, StrandBytes};
 
 use super::store::Store;
-use super::{Applied, ApplyError, CommandKind, LoadError, StateMachine, read, txn};
+use super::{Applied, ApplyError, CommandKind, LoadError, StateMachine, StrandPieces, read, txn};
 
 /// The key-value machine. Commands and replies are laid out in `ringraft_types`.
 #[derive(Debug)]
@@ -131,8 +131,30 @@ impl StateMachine for KvMachine {
         self.store.begin_snapshot(self.applied);
     }
 
+    fn strands(&self) -> StrandBytes {
+        self.store.strands()
+    }
+
+    fn keep_strands(&mut self) {
+        self.store.keep_strands();
+    }
+
     fn snapshot(&mut self, bytes: usize, piece: &mut Vec<u8>) -> bool {
-        self.store.snapshot_piece(bytes, piece)
+        self.store.snapshot_piece(bytes, piece, None)
+    }
+
+    fn snapshot_strands(
+        &mut self,
+        bytes: usize,
+        piece: &mut Vec<u8>,
+        strands: &mut StrandPieces,
+    ) -> bool {
+        self.store.snapshot_piece(bytes, piece, Some(strands))
+    }
+
+    fn load_strand(&mut self, bytes: &[u8]) -> Result<usize, LoadError> {
+        assert!(self.applied == Index::ZERO, "only a new machine is loaded");
+        self.store.load_strand(bytes)
     }
 
     fn end_snapshot(&mut self) {

@@ -20,7 +20,7 @@ mod txn;
 pub use kv::KvMachine;
 
 use ringraft_types::command::CommandError;
-use ringraft_types::{Index, Revision, Status};
+use ringraft_types::{Index, Revision, STRANDS, Status, StrandBytes};
 
 /// What a command came to; the reply's body travels beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,9 @@ pub struct LoadError {
     pub what: &'static str,
 }
 
+/// The next bytes of each strand of a snapshot.
+pub type StrandPieces = [Vec<u8>; STRANDS];
+
 /// A replicated state machine. Owned by one core; equal logs make equal machines.
 pub trait StateMachine {
     /// Judges a command where it enters, before it is proposed or queried. What passes here must
@@ -107,6 +110,41 @@ pub trait StateMachine {
     /// Begins a snapshot of the machine as it is now, whatever is applied from here on. One that
     /// was under way is given up. It should take little time, however large the machine is.
     fn begin_snapshot(&mut self);
+
+    /// What a snapshot that is begun now would hold of each strand, bytes: the same on every replica
+    /// that applied the same log. All zeros: it isn't kept in strands.
+    fn strands(&self) -> StrandBytes {
+        [0; STRANDS]
+    }
+
+    /// Keeps the snapshot that was just begun in strands: its pieces come by
+    /// [`StateMachine::snapshot_strands`].
+    fn keep_strands(&mut self) {}
+
+    /// Appends the next bytes of the strands of the snapshot, and the next piece of what is in none
+    /// of them, together about `bytes` long; returns whether it is the last. A strand is one stream,
+    /// which may be cut anywhere; all of it has the length that [`StateMachine::strands`] gave.
+    ///
+    /// # Panics
+    /// If none is under way that is kept in strands.
+    fn snapshot_strands(
+        &mut self,
+        _bytes: usize,
+        _piece: &mut Vec<u8>,
+        _strands: &mut StrandPieces,
+    ) -> bool {
+        unreachable!("a machine without strands keeps none")
+    }
+
+    /// Adds the next bytes of a strand to a machine to which nothing was applied. Strands come before
+    /// the first piece, one after the other. Returns how many bytes were taken; what is left comes
+    /// again, with more behind it.
+    ///
+    /// # Errors
+    /// If they are none, or of a version that this one doesn't know. The machine is of no use then.
+    fn load_strand(&mut self, _bytes: &[u8]) -> Result<usize, LoadError> {
+        Err(LoadError { at: 0, what: "this machine has no strands" })
+    }
 
     /// Appends the next piece of the snapshot, about `bytes` long; returns whether it is the last.
     /// A piece may be empty. What is in it is the machine's own affair; it is kept and sent whole.

@@ -16,13 +16,14 @@ use std::ops::Bound;
 
 use ringraft_types::command::Keys;
 use ringraft_types::limits::HISTORY_REVISIONS_DEFAULT;
+use ringraft_types::{STRANDS, StrandBytes};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::hash::{Change, fold};
 use super::history::{History, Old, Record};
 use super::index::HashIndex;
 use super::key::Key;
-use snapshot::{Head, Snapshot};
+use snapshot::{Loading, Snapshot, item_bytes};
 
 /// The revision that means "as it is now, with the running transaction's changes".
 pub(super) const NOW: u64 = u64::MAX;
@@ -94,11 +95,20 @@ pub(super) struct Store {
     spare: Box<[u8]>,
     /// Records made since the last [`Store::commit`].
     made: usize,
+    /// What a snapshot would hold of the keys of each strand, bytes.
+    strands: StrandBytes,
     /// The one that is being taken.
     snapshot: Option<Box<Snapshot>>,
     /// Of the snapshot that is being loaded.
-    loading: Option<Head>,
+    loading: Loading,
 }
+
+/// The strand of a key with this hash: by its highest bits, on every node and in every version.
+const fn strand_of(key_hash: u64) -> usize {
+    (key_hash >> (64 - STRANDS.ilog2())) as usize
+}
+
+const _: () = assert!(STRANDS.is_power_of_two() && STRANDS > 1);
 
 impl Store {
     pub(super) fn new() -> Self {
@@ -117,8 +127,9 @@ impl Store {
             key_bytes: 0,
             spare: Box::default(),
             made: 0,
+            strands: [0; STRANDS],
             snapshot: None,
-            loading: None,
+            loading: Loading::default(),
         }
     }
 
@@ -146,6 +157,10 @@ impl Store {
             + self.key_bytes
             + self.value_bytes
             + self.snapshot_bytes()
+    }
+
+    pub(super) const fn strands(&self) -> StrandBytes {
+        self.strands
     }
 
     #[inline]
@@ -190,9 +205,13 @@ impl Store {
             modified: slot.modified,
             version: slot.version,
         };
+        let strand = &mut self.strands[strand_of(key_hash)];
         if slot.version == 0 {
             slot.create = revision;
             self.live += 1;
+            *strand += item_bytes(key, value);
+        } else {
+            *strand = *strand + value.len() as u64 - old.value.len() as u64;
         }
         self.value_bytes -= old.value.len();
         slot.modified = revision;
@@ -235,6 +254,8 @@ impl Store {
             modified: slot.modified,
             version: slot.version,
         };
+        let key = slot.key.bytes();
+        self.strands[strand_of(xxh3_64(key))] -= item_bytes(key, &old.value);
         (slot.create, slot.modified, slot.version) = (0, revision, 0);
         let older = slot.newest;
         self.value_bytes -= old.value.len();

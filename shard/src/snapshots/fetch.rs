@@ -5,35 +5,30 @@
 //!              ^          |                     |
 //!              +----------+---------------------+  another source, after a pause
 //! ```
-//! One group of a shard at a time. What comes is written to a file of this node's own log; when that
+//! One group of a shard at a time. Nodes that keep a snapshot of the same entry give it together
+//! (`transfer.rs`). What comes is written to a file of this node's own log; when that
 //! is durable it is read back into a new machine, which takes the old one's place in one step with
 //! the protocol's: nobody is told of it before (A22). A snapshot is of what is committed, so whose
 //! it is doesn't matter: the leader is asked first, then the others in turn. A connection that
 //! breaks, or another leader, doesn't begin it anew: the chunks that are missing are asked for again.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use ringraft_net::bulk_wire::{ChunkAsk, ChunkHead, SnapshotAsk, SnapshotOffer};
 use ringraft_raft::{Input, NUMBER_MAX};
 use ringraft_types::{GroupId, LogId, NodeId, Ticks};
 use ringraft_wal::device::Device;
-use ringraft_wal::snapshot::CHUNK_ROOM;
 use ringraft_wal::{ChunkDone, SnapshotError, SnapshotWritten};
 
 use super::LoadedState;
 use super::loader::{Loader, Progress};
+use super::transfer::{self, ANSWER_TIME, Came, SOURCE_TIME, Transfer};
 use crate::error::ShardError;
 use crate::event::ShardEvent;
 use crate::links::Links;
 use crate::peer_frames::Carried;
 use crate::shard::Shard;
 
-/// Chunks that are asked for, or have come and wait for those before them.
-const CHUNKS_AHEAD: u32 = 4;
-/// An answer that takes longer is asked for again.
-const ANSWER_TIME: Ticks = Ticks::from_millis(2_000);
-/// A source of which nothing new comes for this long is given up for another.
-const SOURCE_TIME: Ticks = Ticks::from_millis(10_000);
 /// After something failed: the time until the next attempt.
 const RETRY_AFTER: Ticks = Ticks::from_millis(2_000);
 /// What one turn loads, bytes: about as many as one takes of a snapshot that is taken.
@@ -58,8 +53,10 @@ pub enum InstallFailure {
 pub struct InstallProgress {
     /// The group.
     pub group: GroupId,
-    /// Who gives it.
+    /// Who gives it, or gave it; of several the one that was asked first.
     pub from: NodeId,
+    /// How many nodes give it.
+    pub sources: usize,
     /// Chunks that are here.
     pub fetched: u32,
     /// Chunks that are loaded.
@@ -68,42 +65,15 @@ pub struct InstallProgress {
     pub chunks: u32,
 }
 
-/// What has come of a snapshot.
-#[derive(Debug)]
-struct Transfer {
-    offer: SnapshotOffer,
-    /// Of the file here.
-    number: u64,
-    /// Chunks in the file, in order.
-    added: u32,
-    /// When each of the next ones was asked for, or that it is there.
-    ahead: BTreeMap<u32, Ahead>,
-}
-
-impl Transfer {
-    /// The next chunk in order, if it is there.
-    fn take_next(&mut self) -> Option<Vec<u8>> {
-        let Some(Ahead::There(bytes)) = self.ahead.get_mut(&self.added) else { return None };
-        let bytes = std::mem::take(bytes);
-        self.ahead.remove(&self.added);
-        self.added += 1;
-        Some(bytes)
-    }
-}
-
-/// A chunk that isn't in the file.
-#[derive(Debug)]
-enum Ahead {
-    AskedAt(Ticks),
-    There(Vec<u8>),
-}
-
 enum Step {
     /// The source is asked what it has; since when.
     Asking(Option<Ticks>),
     Fetching(Transfer),
-    /// Everything is here; it is made durable.
-    Ending(Transfer),
+    /// Everything is in this file, of so many chunks; it is made durable.
+    Ending {
+        number: u64,
+        chunks: u32,
+    },
     Loading(Box<Loader>),
 }
 
@@ -114,8 +84,10 @@ struct Install {
     source: NodeId,
     /// Who may be asked after it.
     others: VecDeque<NodeId>,
+    /// How many nodes gave it.
+    gave: usize,
     began: Ticks,
-    /// When the source last brought it on.
+    /// When the source was asked first.
     heard: Ticks,
     step: Step,
 }
@@ -141,7 +113,11 @@ impl Fetching {
     /// Whether this file is one that is being fetched.
     pub(super) fn is_of(&self, number: u64) -> bool {
         let under = self.under.as_ref().map(|under| &under.step);
-        matches!(under, Some(Step::Fetching(it) | Step::Ending(it)) if it.number == number)
+        match under {
+            Some(Step::Fetching(transfer)) => transfer.number == number,
+            Some(Step::Ending { number: own, .. }) => *own == number,
+            _ => false,
+        }
     }
 }
 
@@ -155,16 +131,23 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// How far a snapshot is that is being fetched or loaded.
     pub fn install_progress(&self) -> Option<InstallProgress> {
         let under = self.fetching.under.as_ref()?;
+        let (mut from, mut sources) = (under.source, under.gave);
         let (fetched, loaded, chunks) = match &under.step {
             Step::Asking(_) => (0, 0, 0),
-            Step::Fetching(it) | Step::Ending(it) => (it.added, 0, it.offer.chunks),
+            Step::Fetching(transfer) => {
+                sources = transfer.sources().len();
+                from = transfer.sources().next().unwrap_or(from);
+                let (fetched, chunks) = transfer.progress();
+                (fetched, 0, chunks)
+            }
+            Step::Ending { chunks, .. } => (*chunks, 0, *chunks),
             Step::Loading(loader) => {
                 let chunks = loader.head().chunks;
                 (chunks, loader.loaded(), chunks)
             }
         };
         let group = self.groups[under.slot].id;
-        Some(InstallProgress { group, from: under.source, fetched, loaded, chunks })
+        Some(InstallProgress { group, from, sources, fetched, loaded, chunks })
     }
 
     /// Goes on with the snapshot that is being fetched. Returns when it wants another turn.
@@ -187,41 +170,44 @@ impl<D: Device, L: Links> Shard<D, L> {
                     return Ok(now);
                 }
                 // Told when it has ended; what it reads is on its way.
-                Step::Ending(_) => {}
+                Step::Ending { .. } => {}
                 Step::Loading(loader) => loader.give_up(),
             }
         }
-        let is_late = now >= under.heard.after(SOURCE_TIME);
-        if is_late && matches!(under.step, Step::Asking(_) | Step::Fetching(_)) {
-            self.next_source(now, under);
-            return Ok(now);
-        }
-        let mut at = under.heard.after(SOURCE_TIME);
-        match &mut under.step {
+        let at = match &mut under.step {
+            Step::Asking(_) if now >= under.heard.after(SOURCE_TIME) => {
+                self.next_source(now, under);
+                return Ok(now);
+            }
             Step::Asking(asked) => {
-                at = at.min(self.ask_source(now, under.slot, under.source, under.base, asked));
+                let at = self.ask_source(now, under.slot, under.source, under.base, asked);
+                at.min(under.heard.after(SOURCE_TIME))
             }
-            Step::Fetching(transfer) => {
-                at = at.min(self.fetch_on(now, under.slot, (under.source, under.heard), transfer));
-                if transfer.added == transfer.offer.chunks {
-                    self.log.end_snapshot(transfer.number);
-                    let Step::Fetching(transfer) = under.step else { unreachable!("just matched") };
-                    under.step = Step::Ending(transfer);
-                    at = now;
+            Step::Fetching(transfer) => match self.fetch_on(now, under.slot, transfer) {
+                Some(_) if transfer.is_complete() => {
+                    let (gave, source) = transfer.gave();
+                    (under.gave, under.source) = (gave, source.unwrap_or(under.source));
+                    let number = transfer.number;
+                    self.log.end_snapshot(number);
+                    under.step = Step::Ending { number, chunks: transfer.progress().1 };
+                    now
                 }
-            }
-            Step::Ending(_) => at = Ticks::NEVER,
-            Step::Loading(loader) => match loader.step(&mut self.log, LOAD_BYTES_PER_TURN) {
-                Progress::Works => at = now,
-                Progress::Waits => at = Ticks::NEVER,
-                Progress::Ended => {
-                    let Step::Loading(loader) = under.step else { unreachable!("just matched") };
-                    let (slot, source, began) = (under.slot, under.source, under.began);
-                    self.loaded(now, slot, source, began, *loader)?;
+                Some(at) => at,
+                None => {
+                    self.next_source(now, under);
                     return Ok(now);
                 }
             },
-        }
+            Step::Ending { .. } => Ticks::NEVER,
+            Step::Loading(loader) => match loader.step(&mut self.log, LOAD_BYTES_PER_TURN) {
+                Progress::Works => now,
+                Progress::Waits => Ticks::NEVER,
+                Progress::Ended => {
+                    self.loaded(now, under)?;
+                    return Ok(now);
+                }
+            },
+        };
         self.fetching.under = Some(under);
         Ok(at)
     }
@@ -242,7 +228,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             let others = others.filter(|&node| self.may_lead(slot, node)).collect();
             let step = Step::Asking(None);
             let (began, heard) = (now, now);
-            let install = Install { slot, base, source, others, began, heard, step };
+            let install = Install { slot, base, source, others, gave: 0, began, heard, step };
             self.fetching.under = Some(install);
             return;
         }
@@ -266,53 +252,49 @@ impl<D: Device, L: Links> Shard<D, L> {
         asked.map_or(Ticks::NEVER, |asked| asked.after(ANSWER_TIME))
     }
 
-    /// Adds the chunks that are there, and asks for the next ones.
-    fn fetch_on(
-        &mut self,
-        now: Ticks,
-        slot: usize,
-        (source, heard): (NodeId, Ticks),
-        transfer: &mut Transfer,
-    ) -> Ticks {
-        let mut at = Ticks::NEVER;
-        if self.log.snapshot_has_room(transfer.number)
-            && let Some(bytes) = transfer.take_next()
+    /// Adds a chunk that is there, and asks for the next ones. Returns when to come back; `None` if
+    /// nobody is left who can give what is missing.
+    fn fetch_on(&mut self, now: Ticks, slot: usize, transfer: &mut Transfer) -> Option<Ticks> {
+        while let Some(silent) = transfer.silent(now) {
+            transfer.give_up(silent);
+        }
+        if !transfer.share_out(now) {
+            return None;
+        }
+        let mut came = false;
+        let Self { log, links, groups, settings, .. } = self;
+        let number = transfer.number;
+        if let Some((chunk, bytes)) = transfer.take_next(|chunk| log.snapshot_takes(number, chunk))
         {
-            self.log.add_to_snapshot(transfer.number, &bytes);
-            at = now;
+            log.put_chunk(number, chunk, &bytes);
+            came = true;
         }
-        let end = transfer.offer.chunks.min(transfer.added + CHUNKS_AHEAD);
-        for chunk in transfer.added..end {
-            match transfer.ahead.get(&chunk) {
-                Some(Ahead::There(_)) => continue,
-                // Others come before it: it isn't late as long as they do.
-                Some(Ahead::AskedAt(asked)) if now < heard.max(*asked).after(ANSWER_TIME) => {
-                    at = at.min(heard.max(*asked).after(ANSWER_TIME));
-                    continue;
-                }
-                _ => {}
+        let (group, identity) = (groups[slot].id, settings.identity);
+        for node in transfer.to_ask(now) {
+            if let Some(outbox) = links.pull(node).filter(|outbox| !outbox.is_full()) {
+                let LogId { term: base_term, index: base_index } = transfer.last();
+                SnapshotAsk { base_term, base_index }.write(outbox, group, identity);
+                transfer.was_asked(now, node);
             }
-            let Some(outbox) = self.links.pull(source).filter(|outbox| !outbox.is_full()) else {
-                break;
-            };
-            let ask = ChunkAsk { number: transfer.offer.number, chunk };
-            ask.write(outbox, self.groups[slot].id, self.settings.identity);
-            transfer.ahead.insert(chunk, Ahead::AskedAt(now));
         }
-        at
+        let (due, at) = transfer.due(now);
+        for due in due {
+            let Some(outbox) = links.pull(due.source).filter(|outbox| !outbox.is_full()) else {
+                continue;
+            };
+            ChunkAsk { number: due.number, chunk: due.chunk }.write(outbox, group, identity);
+            transfer.chunk_asked(now, due);
+        }
+        Some(if came { now } else { at })
     }
 
     /// The connection to a source is lost: what was asked for over it is asked for again.
     pub(crate) fn pull_lost(&mut self, node: NodeId) {
-        let Some(under) = self.fetching.under.as_mut().filter(|under| under.source == node) else {
-            return;
-        };
+        let Some(under) = self.fetching.under.as_mut() else { return };
         match &mut under.step {
-            Step::Asking(asked) => *asked = None,
-            Step::Fetching(transfer) => {
-                transfer.ahead.retain(|_, ahead| matches!(ahead, Ahead::There(_)));
-            }
-            Step::Ending(_) | Step::Loading(_) => {}
+            Step::Asking(asked) if under.source == node => *asked = None,
+            Step::Fetching(transfer) => transfer.pull_lost(node),
+            _ => {}
         }
     }
 
@@ -325,16 +307,21 @@ impl<D: Device, L: Links> Shard<D, L> {
         offer: SnapshotOffer,
     ) {
         let Some(under) = self.fetching.under.as_mut() else { return };
-        let is_asked = matches!(under.step, Step::Asking(Some(_)));
-        if !is_asked || under.source != from || self.groups[under.slot].id != group {
+        if self.groups[under.slot].id != group {
+            return;
+        }
+        if let Step::Fetching(transfer) = &mut under.step {
+            transfer.offered(now, from, &offer);
+            return;
+        }
+        if under.source != from || !matches!(under.step, Step::Asking(Some(_))) {
             return;
         }
         let is_sound = offer.index.0 <= NUMBER_MAX
             && offer.term.0 <= NUMBER_MAX
-            && offer.bytes.div_ceil(CHUNK_ROOM as u64) == u64::from(offer.chunks);
+            && transfer::layout(&offer).is_some();
         let is_of_use = is_sound
             && offer.number > 0
-            && offer.chunks > 0
             && offer.index >= under.base.index
             && self.groups[under.slot].raft.may_install(offer.last());
         if !is_of_use {
@@ -342,10 +329,14 @@ impl<D: Device, L: Links> Shard<D, L> {
             self.next_source(now, under);
             return;
         }
-        under.heard = now;
-        let number = self.log.begin_snapshot(group, offer.last());
-        let ahead = BTreeMap::new();
-        under.step = Step::Fetching(Transfer { offer, number, added: 0, ahead });
+        let slot = under.slot;
+        let others = self.peers.keys().copied().filter(|&node| node != from);
+        let others = others.filter(|&node| self.may_lead(slot, node));
+        let others: Vec<NodeId> = others.collect();
+        let number = self.log.begin_snapshot(group, offer.last(), offer.strands);
+        let transfer = Transfer::new(now, number, from, offer, others.into_iter());
+        let under = self.fetching.under.as_mut().expect("just seen");
+        under.step = Step::Fetching(transfer);
     }
 
     /// A chunk came.
@@ -358,26 +349,21 @@ impl<D: Device, L: Links> Shard<D, L> {
         bytes: &[u8],
     ) {
         let Some(under) = self.fetching.under.as_mut() else { return };
+        if self.groups[under.slot].id != group {
+            return;
+        }
         let Step::Fetching(transfer) = &mut under.step else { return };
-        let is_from_there = under.source == from && self.groups[under.slot].id == group;
-        if !is_from_there || transfer.offer.number != head.number {
-            return;
+        if transfer.chunk_came(now, from, head, bytes) == Came::Wrong {
+            transfer.give_up(from);
+            if !transfer.share_out(now) {
+                let under = self.fetching.under.take().expect("just seen");
+                self.next_source(now, under);
+            }
         }
-        // What wasn't asked for, or came already, is let go.
-        let Some(ahead @ Ahead::AskedAt(_)) = transfer.ahead.get_mut(&head.chunk) else { return };
-        let before = u64::from(head.chunk) * CHUNK_ROOM as u64;
-        let length = (transfer.offer.bytes - before).min(CHUNK_ROOM as u64);
-        if !head.found || bytes.len() as u64 != length {
-            let under = self.fetching.under.take().expect("just seen");
-            self.next_source(now, under);
-            return;
-        }
-        *ahead = Ahead::There(bytes.to_vec());
-        under.heard = now;
     }
 
-    /// The source has none, or gives none: another one is asked, from the beginning, because no two
-    /// nodes keep the same file.
+    /// The source has none, and nobody else gives this one: another node is asked, from the beginning,
+    /// because it may keep one of another entry.
     fn next_source(&mut self, now: Ticks, mut under: Install) {
         self.drop_file(&under);
         match under.others.pop_front() {
@@ -430,14 +416,9 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     /// The snapshot is in a machine, or can't be loaded. If it is still of use it takes the place
     /// of all that this node has of the group.
-    fn loaded(
-        &mut self,
-        now: Ticks,
-        slot: usize,
-        from: NodeId,
-        began: Ticks,
-        loader: Loader,
-    ) -> Result<(), ShardError> {
+    fn loaded(&mut self, now: Ticks, under: Install) -> Result<(), ShardError> {
+        let Install { slot, source: from, gave: sources, began, step, .. } = under;
+        let Step::Loading(loader) = step else { unreachable!("it was being loaded") };
         let (head, result) = loader.end();
         let is_of_use = self.groups[slot].raft.may_install(head.last);
         let state = match result {
@@ -469,7 +450,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.members_applied(now, slot)?;
         self.metrics.snapshots_installed += 1;
         let last = last.index;
-        self.events.push(ShardEvent::SnapshotInstalled { group: id, from, last, bytes, took });
+        let group = id;
+        self.events.push(ShardEvent::SnapshotInstalled { group, from, sources, last, bytes, took });
         self.keep(slot, head);
         // The log doesn't lead from an older one to where it goes on.
         self.name(slot, head)

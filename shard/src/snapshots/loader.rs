@@ -46,6 +46,8 @@ pub(super) struct Loader {
     machine: Box<dyn StateMachine>,
     sessions: Sessions,
     members: Option<Members>,
+    /// What came of a strand and is no whole item yet.
+    strand: Vec<u8>,
     pieces: Pieces,
     sums: ChunkSums,
     /// Asked for up to here, loaded up to there.
@@ -64,6 +66,7 @@ impl Loader {
             machine,
             sessions: Sessions::new(),
             members: None,
+            strand: Vec::new(),
             pieces: Pieces::default(),
             sums: ChunkSums::default(),
             asked: 0,
@@ -131,10 +134,21 @@ impl Loader {
     }
 
     fn take(&mut self, bytes_max: usize) -> Result<(), LoadFailure> {
-        let Self { head, machine, sessions, members, pieces, open, .. } = self;
+        let Self { head, machine, sessions, members, strand, pieces, open, loaded, .. } = self;
         let open = open.as_mut().expect("a chunk is open");
         let (bytes, _) = open.chunk.result.as_ref().map_err(|error| *error)?;
         let end = open.taken.saturating_add(bytes_max).min(bytes.len());
+        let layout = head.layout();
+        if *loaded < layout.strand_chunks() {
+            strand.extend_from_slice(&bytes[open.taken..end]);
+            let taken = machine.load_strand(strand)?;
+            strand.drain(..taken);
+            if end == bytes.len() && layout.ends_strand(*loaded) && !strand.is_empty() {
+                return Err(LoadError { at: 0, what: "a strand is cut short" }.into());
+            }
+            open.taken = end;
+            return Ok(());
+        }
         pieces.feed(&bytes[open.taken..end], |part, piece| match part {
             Part::Machine => machine.load(piece),
             Part::Sessions => sessions.load(piece),

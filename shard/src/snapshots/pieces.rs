@@ -1,5 +1,5 @@
-//! The stream that a snapshot is: who the members are, pieces of the machine, then pieces of the
-//! sessions.
+//! The stream that a snapshot is, but for its strands: who the members are, pieces of the machine,
+//! then pieces of the sessions.
 //!
 //! ```text
 //! 0  u32  bytes of the piece     then the piece; numbers are little-endian
@@ -15,7 +15,7 @@
 use ringraft_types::Index;
 use ringraft_types::bytes::u32_at;
 
-use crate::machine::{LoadError, StateMachine};
+use crate::machine::{LoadError, StateMachine, StrandPieces};
 use crate::session::Sessions;
 
 /// The head of a piece, bytes.
@@ -44,7 +44,7 @@ impl Part {
     }
 
     /// Cuts the next slice of a snapshot that was begun, of about so many bytes; `piece` is it, head
-    /// included, or nothing.
+    /// included, or nothing. What is of strands, if the snapshot is kept in some, goes to `strands`.
     /// Returns what the slice after it is of.
     ///
     /// # Panics
@@ -55,13 +55,18 @@ impl Part {
         machine: &mut dyn StateMachine,
         sessions: &mut Sessions,
         piece: &mut Vec<u8>,
+        strands: Option<&mut StrandPieces>,
     ) -> Self {
         piece.clear();
         piece.resize(HEAD_BYTES, 0);
         let mut next = self;
         match self {
             Self::Machine => {
-                if machine.snapshot(bytes, piece) {
+                let is_last = match strands {
+                    Some(strands) => machine.snapshot_strands(bytes, piece, strands),
+                    None => machine.snapshot(bytes, piece),
+                };
+                if is_last {
                     machine.end_snapshot();
                     next = Self::Sessions;
                 }

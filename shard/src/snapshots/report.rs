@@ -128,7 +128,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             SnapshotActivity::Taking
         } else if is_told || self.fetching.is_under(slot) {
             SnapshotActivity::Installing
-        } else if snapshots.wanted.contains(slot) {
+        } else if snapshots.wanted.contains(slot) || snapshots.awaited == Some(slot) {
             SnapshotActivity::Waiting
         } else {
             SnapshotActivity::None

@@ -78,7 +78,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         if let Some(&head) = newest {
             offer.number = head.number;
             (offer.term, offer.index) = (head.last.term, head.last.index);
-            (offer.bytes, offer.chunks) = (head.bytes, head.chunks);
+            (offer.bytes, offer.chunks, offer.strands) = (head.bytes, head.chunks, head.strands);
             self.hold(from, head, now);
             self.serving.pace = None;
         }

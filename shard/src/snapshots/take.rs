@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ringraft_raft::Input;
 use ringraft_types::record::RecordKind;
-use ringraft_types::{Index, LogId, Sequence, Ticks};
+use ringraft_types::{Index, LogId, STRANDS, Sequence, Ticks};
 use ringraft_wal::device::Device;
 use ringraft_wal::{NamedSnapshot, SnapshotHead, SnapshotWritten};
 
@@ -19,6 +19,7 @@ use super::{SnapshotEnd, SnapshotReason};
 use crate::error::ShardError;
 use crate::event::ShardEvent;
 use crate::links::Links;
+use crate::machine::StrandPieces;
 use crate::peer_frames::Carried;
 use crate::scrub::Scrubbing;
 use crate::shard::Shard;
@@ -40,6 +41,8 @@ pub(super) struct Taking {
     /// What the next slice is of.
     part: Part,
     pace: Pace,
+    /// What the last slice held of each strand; `None`: there are none.
+    strands: Option<Box<StrandPieces>>,
     /// About as long as it will be.
     whole_bytes: u64,
     /// Nothing is missing but the head.
@@ -78,7 +81,7 @@ impl Wanted {
         }
     }
 
-    fn remove(&mut self, slot: usize) {
+    pub(super) fn remove(&mut self, slot: usize) {
         if self.slots.remove(&slot) {
             self.queue.retain(|&(wanted, _)| wanted != slot);
         }
@@ -96,6 +99,8 @@ impl Wanted {
 pub(crate) struct Snapshots {
     pub(super) wanted: Wanted,
     pub(super) taking: Option<Taking>,
+    /// The group whose snapshot begins at an entry that the others were told.
+    pub(super) awaited: Option<usize>,
     /// How the last attempt of each group ended, and how many there were.
     pub(super) ends: BTreeMap<usize, (u64, SnapshotEnd)>,
     releases: VecDeque<Release>,
@@ -111,7 +116,10 @@ pub(crate) struct Snapshots {
 impl Snapshots {
     /// Whether one is being taken, or waits for its turn.
     pub(crate) fn is_busy(&self) -> bool {
-        self.taking.is_some() || !self.wanted.is_empty() || !self.releases.is_empty()
+        self.taking.is_some()
+            || self.awaited.is_some()
+            || !self.wanted.is_empty()
+            || !self.releases.is_empty()
     }
 }
 
@@ -125,6 +133,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     pub(super) fn want_snapshot(&mut self, slot: usize, reason: SnapshotReason) -> bool {
         let is_due = self.is_due(slot)
             && !self.snapshots.wanted.contains(slot)
+            && self.snapshots.awaited != Some(slot)
             && self.snapshots.taking.as_ref().is_none_or(|taking| taking.slot != slot);
         if is_due {
             self.snapshots.wanted.push(slot, reason);
@@ -140,12 +149,18 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     /// Whether a snapshot of a group can be taken, and has anything new to hold.
-    fn is_due(&self, slot: usize) -> bool {
+    pub(super) fn is_due(&self, slot: usize) -> bool {
         let group = &self.groups[slot];
         let has_new = group.applied > group.snapshot_index();
         // Who fetches a snapshot must learn from it who the members are.
         let has_members = !group.book.as_of(group.applied).is_none();
         has_new && has_members && group.halt.is_none() && !self.fetching.is_under(slot)
+    }
+
+    /// Whether another snapshot may begin now: one is taken at a time.
+    pub(super) fn may_begin(&self, now: Ticks) -> bool {
+        let snapshots = &self.snapshots;
+        snapshots.taking.is_none() && snapshots.awaited.is_none() && now >= snapshots.retry_at
     }
 
     /// Goes on with the snapshots. Returns when it wants another turn.
@@ -180,10 +195,11 @@ impl<D: Device, L: Links> Shard<D, L> {
             }
         }
         let mut at = self.snapshots.look_at;
-        if self.snapshots.taking.is_none() && !self.snapshots.wanted.is_empty() {
-            if now >= self.snapshots.retry_at {
-                self.begin_snapshot(now);
-            } else {
+        self.look_for_awaited();
+        if !self.snapshots.wanted.is_empty() {
+            if self.may_begin(now) {
+                self.begin_wanted(now);
+            } else if now < self.snapshots.retry_at {
                 at = at.min(self.snapshots.retry_at);
             }
         }
@@ -203,10 +219,10 @@ impl<D: Device, L: Links> Shard<D, L> {
             for slot in 0..self.groups.len() {
                 let group = &self.groups[slot];
                 let entries = group.applied.0.saturating_sub(group.snapshot_index().0);
-                if rules.entries > 0 && entries >= rules.entries {
+                if rules.entries > 0 && entries >= self.patience(slot, rules.entries) {
                     self.want_snapshot(slot, SnapshotReason::Entries);
                 } else if rules.interval > Ticks::ZERO
-                    && now.since(group.snapshot_at) >= rules.interval
+                    && now.since(group.snapshot_at).0 >= self.patience(slot, rules.interval.0)
                 {
                     self.want_snapshot(slot, SnapshotReason::Interval);
                 }
@@ -217,6 +233,9 @@ impl<D: Device, L: Links> Shard<D, L> {
             // One round of those that keep the oldest segment; the next look sees what it brought.
             for group in self.log.oldest_pins() {
                 let Some(&slot) = self.slots.get(&group) else { continue };
+                if self.log.used_bytes() <= self.patience(slot, rules.log_bytes) {
+                    continue;
+                }
                 let newest = self.groups[slot].kept.last().copied();
                 // Another snapshot doesn't shorten what others need.
                 if self.snapshots.held_back.contains(&slot)
@@ -234,18 +253,27 @@ impl<D: Device, L: Links> Shard<D, L> {
         Ok(())
     }
 
-    fn begin_snapshot(&mut self, now: Ticks) {
+    fn begin_wanted(&mut self, now: Ticks) {
         let Some((slot, reason)) = self.snapshots.wanted.pop() else { return };
-        if !self.is_due(slot) {
-            return;
+        if self.is_due(slot) {
+            self.begin_or_appoint(now, slot, reason);
         }
+    }
+
+    /// Begins a snapshot of a group as it is now.
+    pub(super) fn begin_snapshot(&mut self, now: Ticks, slot: usize, reason: SnapshotReason) {
+        let is_in_strands = self.is_in_strands(slot);
         let group = &mut self.groups[slot];
         let term = group.raft.term_at(group.applied).expect("what is applied is held, or its base");
         let last = LogId::new(term, group.applied);
         group.machine.begin_snapshot();
+        let strands = if is_in_strands { group.machine.strands() } else { [0; STRANDS] };
+        if is_in_strands {
+            group.machine.keep_strands();
+        }
         group.sessions.begin_snapshot();
         let whole_bytes = group.machine.memory_bytes() as u64;
-        let number = self.log.begin_snapshot(group.id, last);
+        let number = self.log.begin_snapshot(group.id, last, strands);
         let members = group.book.as_of(group.applied);
         self.log.add_to_snapshot(number, &members_piece(members.index, &members.payload));
         self.snapshots.taking = Some(Taking {
@@ -256,6 +284,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             last: last.index,
             part: Part::Machine,
             pace: Pace::new(now, self.log.stats().bytes),
+            strands: is_in_strands.then(Box::default),
             whole_bytes,
             is_ended: false,
             is_given_up: false,
@@ -301,9 +330,16 @@ impl<D: Device, L: Links> Shard<D, L> {
             return at;
         }
         let bytes = if taking.pace.is_behind() { SLICE_BYTES_MAX } else { SLICE_BYTES };
-        taking.part = taking.part.cut(bytes, &mut *group.machine, &mut group.sessions, piece);
+        let strands = taking.strands.as_deref_mut();
+        taking.part =
+            taking.part.cut(bytes, &mut *group.machine, &mut group.sessions, piece, strands);
         log.add_to_snapshot(taking.number, piece);
         taking.pace.spend(piece.len());
+        for (strand, bytes) in taking.strands.iter_mut().flat_map(|it| it.iter_mut().enumerate()) {
+            log.add_to_strand(taking.number, strand, bytes);
+            taking.pace.spend(bytes.len());
+            bytes.clear();
+        }
         if taking.part == Part::End {
             log.add_to_snapshot(taking.number, &end_piece());
         }
@@ -373,6 +409,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// Another machine takes the place of the one of which a snapshot may be being taken.
     pub(super) fn stop_taking(&mut self, slot: usize) {
         self.snapshots.wanted.remove(slot);
+        self.give_up_appointed(slot);
         if let Some(taking) = self.snapshots.taking.as_mut().filter(|taking| taking.slot == slot) {
             taking.is_given_up = true;
             self.log.drop_snapshot(taking.number);

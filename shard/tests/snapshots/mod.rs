@@ -1,6 +1,7 @@
 //! Groups that are saved while they serve, and start from what was saved.
 
 mod crashes;
+mod parallel;
 mod rot;
 mod succession;
 
@@ -30,6 +31,7 @@ const BY_HAND: SnapshotRules = SnapshotRules {
     on_stop: false,
     lag_bytes: 512 << 20,
     bytes_per_second: 0,
+    strands_bytes: u64::MAX,
     kept: 1,
 };
 

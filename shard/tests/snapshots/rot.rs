@@ -135,6 +135,7 @@ fn s30_what_is_of_another_place_is_let_go() {
         index: Index(1_000),
         bytes: CHUNK_ROOM as u64,
         chunks: 1,
+        strands: [0; ringraft_types::STRANDS],
     };
     for group in [GROUP, GroupId(2), GroupId(99)] {
         world.inject_bulk(leader, away, |out, sender| offer.write(out, group, sender));

@@ -144,6 +144,8 @@ pub(crate) struct World {
     starts: u64,
     /// Bytes that left each node for its peers.
     sent: BTreeMap<NodeId, usize>,
+    /// Bytes that a node sent another over the connections for snapshots.
+    bulk_sent: BTreeMap<(NodeId, NodeId), usize>,
     /// Whom groups begin with; the others join.
     voters: Vec<NodeId>,
     /// Lives of nodes that were formatted again.
@@ -219,6 +221,7 @@ impl World {
             refused: Vec::new(),
             starts: 0,
             sent: BTreeMap::new(),
+            bulk_sent: BTreeMap::new(),
             voters,
             lives: BTreeMap::new(),
             dial_at: Ticks::NEVER,
@@ -635,6 +638,11 @@ impl World {
         self.sent.get(&id).copied().unwrap_or_default()
     }
 
+    /// Bytes that a node sent another over the connections for snapshots.
+    pub(crate) fn bulk_sent(&self, from: NodeId, to: NodeId) -> usize {
+        self.bulk_sent.get(&(from, to)).copied().unwrap_or_default()
+    }
+
     /// Another shard of a running node learned that their data directory is an older copy.
     pub(crate) fn tell_older_copy(&mut self, id: NodeId) {
         let now = self.now;
@@ -809,6 +817,7 @@ impl World {
             self.wire.push_back(Flight { at, from: id, to, lane, bytes, is_garbled: false });
         }
         for (to, bytes) in bulk.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
+            *self.bulk_sent.entry((id, to)).or_default() += bytes.len();
             let at = now.after(DELAY);
             let lane = Lane::Bulk;
             self.wire.push_back(Flight { at, from: id, to, lane, bytes, is_garbled: false });

@@ -15,6 +15,7 @@ pub mod record;
 pub mod reply;
 pub mod start;
 pub mod status;
+pub mod strands;
 pub mod tag;
 
 pub use configuration::{Addresses, Configuration, ConfigurationError, Member, Phase, Words};
@@ -24,3 +25,4 @@ pub use ids::{
 };
 pub use start::{Lacked, Met, Start, Starts};
 pub use status::Status;
+pub use strands::{STRANDS, StrandBytes};

@@ -106,10 +106,14 @@ impl World {
                     let (number, hash) = found.expect("S29: a snapshot that was taken is there");
                     self.saved.insert((node, lane, number), (group, last, hash));
                 }
-                ShardEvent::SnapshotInstalled { group, from, last, .. } => {
+                ShardEvent::SnapshotInstalled { group, from, sources, last, .. } => {
                     let text = format!("node {id} installs a snapshot of group {group} at {last}");
-                    trace::note(now, What::Text(format!("{text}, from node {from}")));
+                    let text = format!("{text}, from node {from}, {sources} in all");
+                    trace::note(now, What::Text(text));
                     self.base.count("snapshots installed");
+                    if sources > 1 {
+                        self.base.count("snapshots installed from several nodes");
+                    }
                     // What it applied before is what everybody applied before.
                     let (before, _) = self.ledger.borrow().before(group, last);
                     let made = self.made.borrow()[&(node, group)].clone();

@@ -23,6 +23,7 @@ fn row(group: u64, activity: &str) -> GroupReport {
         written_bytes: (activity == "taking").then_some(456 << 20),
         install: (activity == "installing").then_some(InstallReport {
             from: 2,
+            sources: 1,
             chunks_fetched: 20,
             chunks_loaded: 5,
             chunks: 20,
@@ -72,8 +73,11 @@ fn the_table_shows_all_that_is_kept() {
 /// Goal: a group that waits for another node's snapshot says so.
 #[test]
 fn who_asks_for_one_says_so() {
-    let asking = InstallReport { from: 2, chunks_fetched: 0, chunks_loaded: 0, chunks: 0 };
+    let asking =
+        InstallReport { from: 2, sources: 0, chunks_fetched: 0, chunks_loaded: 0, chunks: 0 };
     assert_eq!([installed(None), installed(Some(&asking))], ["asks for one", "asks for one"]);
+    let given = InstallReport { sources: 3, chunks_fetched: 5, chunks: 10, ..asking };
+    assert_eq!(installed(Some(&given)), "being installed from 2 and 2 more, 25 %");
 }
 
 /// Goal: an age is told as a person would.

@@ -1,16 +1,17 @@
 //! The disk format of snapshots, version 1. Every byte is documented here.
 //!
 //! A file, `snap-<log>-<number>.snp`, both numbers in 16 hexadecimal digits, is a head of 4096
-//! bytes, then chunks of 262,144 bytes, of which the last is shorter. The head and each chunk start
-//! and end at a multiple of the alignment that the head names, and are followed by zeros up to
-//! there. Numbers are those of the log, ascend, and are never used twice. All numbers are
-//! little-endian.
+//! bytes, then chunks of 262,144 bytes, of which the last is shorter. If there are strands, they
+//! come first, one after the other, each in chunks of its own, of which its last is shorter
+//! (`layout.rs`). The head and each chunk start and end at a multiple of the alignment that the head
+//! names, and are followed by zeros up to there. Numbers are those of the log, ascend, and are never
+//! used twice. All numbers are little-endian.
 //!
 //! ```text
 //! head (zeros up to 4096 bytes)
 //!   0  [8]   magic         "ringsnap"
-//!   8  u32   checksum      CRC-32/IEEE of bytes 0..8, then 12..128
-//!  12  u32   head          128
+//!   8  u32   checksum      CRC-32/IEEE of bytes 0..8, then 12 to the head's end
+//!  12  u32   head          128, or 192 if there are strands
 //!  16  u16   version       1
 //!  18  u16   zero
 //!  20  u32   chunks
@@ -27,11 +28,12 @@
 //! 108  u32   sum           CRC-32/IEEE of the chunks' checksums, in order
 //! 112  u32   align         of the head and the chunks, bytes
 //! 116  [12]  zero
+//! 128  [8]*8 strands       bytes in the chunks of each; zeros up to 4096 if there are none
 //!
 //! chunk
 //!   0  [8]   magic         "ringchnk"
 //!   8  u32   checksum      CRC-32/IEEE of bytes 0..8, then 12..64+bytes
-//!  12  u32   bytes         after this head; all chunks but the last are full
+//!  12  u32   bytes         after this head; all chunks but the last, and each strand's, are full
 //!  16  u64   log
 //!  24  u64   number        the file's
 //!  32  u64   group
@@ -42,6 +44,7 @@
 //!  64        the bytes, then zeros up to the alignment
 //! ```
 
+use super::layout::Layout;
 use crate::device::FileId;
 use crate::format::{Identity, VERSION, checksum, is_zero, put, round_up};
 use crate::settings::ALIGN_MAX;
@@ -49,7 +52,9 @@ use ringraft_types::bytes::{u16_at, u32_at, u64_at, u128_at};
 use ringraft_types::limits::BLOCK_ALIGN_MIN;
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
-use ringraft_types::{ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Term};
+use ringraft_types::{
+    ClusterId, GroupId, Incarnation, Index, LogId, NodeId, STRANDS, StrandBytes, Term,
+};
 
 /// A chunk in the file, its head included, bytes.
 pub const CHUNK_BYTES: usize = 256 << 10;
@@ -64,6 +69,8 @@ pub const CHUNK_ROOM: usize = CHUNK_BYTES - CHUNK_HEAD_BYTES;
 const HEAD_MAGIC: [u8; 8] = *b"ringsnap";
 const CHUNK_MAGIC: [u8; 8] = *b"ringchnk";
 const HEAD_USED: usize = 128;
+/// The same, with the strands' table.
+const STRANDS_HEAD_USED: usize = HEAD_USED + STRANDS * 8;
 
 /// Where the first chunk lies.
 pub(crate) const fn first_offset(align: usize) -> u64 {
@@ -92,6 +99,8 @@ pub struct SnapshotHead {
     pub length: u64,
     /// What the owner gave, bytes.
     pub bytes: u64,
+    /// Of that in each strand, bytes.
+    pub strands: StrandBytes,
     /// Over the chunks' checksums.
     pub sum: u32,
     /// What its parts are aligned to, bytes.
@@ -115,16 +124,23 @@ impl SnapshotHead {
         FileId::snapshot(self.identity.log_id, self.number)
     }
 
+    /// Which chunk holds what.
+    ///
+    /// # Panics
+    /// If no snapshot has this head.
+    pub fn layout(&self) -> Layout {
+        Layout::new(self.strands, self.bytes).expect("a head is judged where it is read")
+    }
+
     /// What a chunk of it holds, bytes.
     pub(crate) fn chunk_room(&self, chunk: u32) -> usize {
-        let before = u64::from(chunk) * CHUNK_ROOM as u64;
-        (self.bytes - before).min(CHUNK_ROOM as u64) as usize
+        self.layout().room(chunk)
     }
 
     /// Where a chunk lies in the file, and how many bytes it takes there.
     pub(crate) fn place(&self, chunk: u32) -> (u64, usize) {
         let align = self.align as usize;
-        let offset = first_offset(align) + u64::from(chunk) * chunk_stride(align) as u64;
+        let offset = self.layout().offset(chunk, align);
         (offset, round_up(CHUNK_HEAD_BYTES + self.chunk_room(chunk), align))
     }
 
@@ -133,11 +149,16 @@ impl SnapshotHead {
         (self.place(chunk).0, CHUNK_HEAD_BYTES + self.chunk_room(chunk))
     }
 
+    /// The head's bytes that say anything.
+    fn used_head(&self) -> usize {
+        if self.strands == [0; STRANDS] { HEAD_USED } else { STRANDS_HEAD_USED }
+    }
+
     /// Writes the head to zeroed bytes.
     pub(crate) fn encode(&self, out: &mut [u8]) {
         assert!(out.len() >= HEAD_BYTES, "a head takes a unit of its own");
         put(out, 0, &HEAD_MAGIC);
-        put(out, 12, &(HEAD_USED as u32).to_le_bytes());
+        put(out, 12, &(self.used_head() as u32).to_le_bytes());
         put(out, 16, &VERSION.to_le_bytes());
         put(out, 20, &self.chunks.to_le_bytes());
         put(out, 24, &self.length.to_le_bytes());
@@ -152,7 +173,10 @@ impl SnapshotHead {
         put(out, 104, &self.identity.node.0.to_le_bytes());
         put(out, 108, &self.sum.to_le_bytes());
         put(out, 112, &self.align.to_le_bytes());
-        let checksum = checksum(&out[..HEAD_USED]);
+        for (strand, bytes) in self.strands.iter().enumerate() {
+            put(out, HEAD_USED + strand * 8, &bytes.to_le_bytes());
+        }
+        let checksum = checksum(&out[..self.used_head()]);
         put(out, 8, &checksum.to_le_bytes());
     }
 
@@ -164,10 +188,10 @@ impl SnapshotHead {
         if is_zero(bytes) {
             return Err(SnapshotHeadError::Empty);
         }
-        let is_head = bytes.len() >= HEAD_BYTES
-            && bytes[..8] == HEAD_MAGIC
-            && u32_at(bytes, 12) as usize == HEAD_USED
-            && u32_at(bytes, 8) == checksum(&bytes[..HEAD_USED]);
+        let is_head = bytes.len() >= HEAD_BYTES && bytes[..8] == HEAD_MAGIC;
+        let used = if is_head { u32_at(bytes, 12) as usize } else { 0 };
+        let is_head = matches!(used, HEAD_USED | STRANDS_HEAD_USED)
+            && u32_at(bytes, 8) == checksum(&bytes[..used]);
         if !is_head {
             return Err(SnapshotHeadError::Bad);
         }
@@ -188,18 +212,21 @@ impl SnapshotHead {
             chunks: u32_at(bytes, 20),
             length: u64_at(bytes, 24),
             bytes: u64_at(bytes, 96),
+            strands: std::array::from_fn(|strand| u64_at(bytes, HEAD_USED + strand * 8)),
             sum: u32_at(bytes, 108),
             align: u32_at(bytes, 112),
         };
+        let layout = Layout::new(head.strands, head.bytes);
         let is_this = (head.identity.log_id, head.number) == (file.owner, file.number)
             && head.align.is_power_of_two()
             && (BLOCK_ALIGN_MIN..=ALIGN_MAX).contains(&(head.align as usize))
-            && head.bytes.div_ceil(CHUNK_ROOM as u64) == u64::from(head.chunks)
+            && layout.is_some_and(|layout| layout.chunks() == head.chunks)
+            && layout.is_some_and(|layout| layout.length(head.align as usize) == length)
             && head.chunks > 0
             && head.length == length
-            && end(head.place(head.chunks - 1)) == length
             && head.last.index > Index::ZERO
-            && is_zero(&bytes[HEAD_USED..HEAD_BYTES]);
+            && used == head.used_head()
+            && is_zero(&bytes[used..HEAD_BYTES]);
         if is_this { Ok(head) } else { Err(SnapshotHeadError::Bad) }
     }
 }
@@ -249,10 +276,6 @@ pub(crate) fn decode_chunk(chunk: &[u8], head: &SnapshotHead, place: u32) -> Opt
     is_intact.then_some(found)
 }
 
-fn end((offset, bytes): (u64, usize)) -> u64 {
-    offset + bytes as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,6 +296,7 @@ mod tests {
             chunks: 2,
             length: 4096 + CHUNK_BYTES as u64 + 4096,
             bytes: CHUNK_ROOM as u64 + 100,
+            strands: [0; STRANDS],
             sum: 0x1234_5678,
             align: 4096,
         }
@@ -293,10 +317,40 @@ mod tests {
         assert_eq!(bytes[8..12], 0x7FB7_1F8D_u32.to_le_bytes());
     }
 
+    /// A head with strands, two of which hold anything.
+    fn stranded() -> SnapshotHead {
+        let strands = [100, 0, 0, 0, 0, 0, 0, CHUNK_ROOM as u64];
+        let length = 4096 + 4096 + CHUNK_BYTES as u64 + 4096;
+        SnapshotHead { chunks: 3, length, bytes: CHUNK_ROOM as u64 + 200, strands, ..head() }
+    }
+
+    /// So are the strands of a head that has some.
+    #[test]
+    fn golden_strands() {
+        let mut bytes = vec![0; HEAD_BYTES];
+        stranded().encode(&mut bytes);
+        assert_eq!((bytes[12], bytes[20]), (192, 3));
+        assert_eq!((bytes[128], &bytes[184..192]), (100, &[0xC0, 0xFF, 3, 0, 0, 0, 0, 0][..]));
+        assert_eq!(SnapshotHead::decode(&bytes, FILE, stranded().length), Ok(stranded()));
+    }
+
     /// Every flipped bit of a head or a chunk is noticed, and so is every cut and every other place.
     #[test]
     fn every_bit_flip_is_noticed() {
+        flip(stranded());
         let (head, length) = (head(), head().length);
+        let bytes = flip(head);
+        assert!(SnapshotHead::decode(&bytes, FILE, length - 1).is_err());
+        assert!(SnapshotHead::decode(&bytes[..100], FILE, length).is_err());
+        let other = FileId { number: 8, ..FILE };
+        assert!(SnapshotHead::decode(&bytes, other, length).is_err());
+        let empty = SnapshotHead::decode(&[0; HEAD_BYTES], FILE, length);
+        assert_eq!(empty, Err(SnapshotHeadError::Empty));
+        flip_chunk(&head);
+    }
+
+    fn flip(head: SnapshotHead) -> Vec<u8> {
+        let length = head.length;
         let mut bytes = vec![0; HEAD_BYTES];
         head.encode(&mut bytes);
         for bit in 0..HEAD_BYTES * 8 {
@@ -304,25 +358,22 @@ mod tests {
             assert!(SnapshotHead::decode(&bytes, FILE, length).is_err(), "bit {bit}");
             bytes[bit / 8] ^= 1 << (bit % 8);
         }
-        assert!(SnapshotHead::decode(&bytes, FILE, length - 1).is_err());
-        assert!(SnapshotHead::decode(&bytes[..100], FILE, length).is_err());
-        let other = FileId { number: 8, ..FILE };
-        assert!(SnapshotHead::decode(&bytes, other, length).is_err());
-        let empty = SnapshotHead::decode(&[0; HEAD_BYTES], FILE, length);
-        assert_eq!(empty, Err(SnapshotHeadError::Empty));
+        bytes
+    }
 
+    fn flip_chunk(head: &SnapshotHead) {
         let mut chunk = vec![7; 4096];
-        let (checksum, length) = encode_chunk(&mut chunk, 100, 4096, &head, 1);
-        assert_eq!((length, decode_chunk(&chunk, &head, 1)), (4096, Some(checksum)));
+        let (checksum, length) = encode_chunk(&mut chunk, 100, 4096, head, 1);
+        assert_eq!((length, decode_chunk(&chunk, head, 1)), (4096, Some(checksum)));
         assert!(is_zero(&chunk[CHUNK_HEAD_BYTES + 100..]));
         for bit in 0..(CHUNK_HEAD_BYTES + 100) * 8 {
             chunk[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(decode_chunk(&chunk, &head, 1), None, "bit {bit}");
+            assert_eq!(decode_chunk(&chunk, head, 1), None, "bit {bit}");
             chunk[bit / 8] ^= 1 << (bit % 8);
         }
-        assert_eq!(decode_chunk(&chunk, &head, 0), None);
-        assert_eq!(decode_chunk(&chunk[..150], &head, 1), None);
-        let other = SnapshotHead { number: 8, ..head };
+        assert_eq!(decode_chunk(&chunk, head, 0), None);
+        assert_eq!(decode_chunk(&chunk[..150], head, 1), None);
+        let other = SnapshotHead { number: 8, ..*head };
         assert_eq!(decode_chunk(&chunk, &other, 1), None);
     }
 }

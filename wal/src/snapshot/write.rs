@@ -1,16 +1,18 @@
-//! Snapshots on their way to the disk.
+//! Snapshots on their way to the disk: taken here, as streams of bytes that are cut into chunks, or
+//! fetched, as chunks that come in any order.
 
 use super::format::{CHUNK_ROOM, chunk_stride, encode_chunk};
-use super::{CHUNK_HEAD_BYTES, ChunkSums, HEAD_BYTES, SnapshotHead, first_offset};
+use super::{CHUNK_HEAD_BYTES, ChunkSums, HEAD_BYTES, Layout, SnapshotHead, first_offset};
 use crate::buffer::Buffer;
 use crate::device::{Completion, Device, Durability, Operation};
 use crate::log::{ATTEMPTS_MAX, Log, Purpose};
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
-use ringraft_types::{GroupId, Index, LogId};
-use std::collections::VecDeque;
+use ringraft_types::{GroupId, Index, LogId, STRANDS, StrandBytes};
+use std::collections::{BTreeMap, VecDeque};
 
-/// Chunks of one snapshot that wait or are in flight; its owner waits while there are so many.
+/// Chunks of one snapshot that wait or are in flight; its owner waits while there are so many. What
+/// it adds at once may fill one more of each stretch.
 const CHUNKS_MAX: usize = 4;
 
 /// Why a snapshot was not written. Nothing of it is left.
@@ -60,17 +62,29 @@ pub(crate) struct Written {
     attempts: u32,
 }
 
+/// The chunk of a stretch that isn't full.
+#[derive(Debug, Default)]
+struct Filling {
+    buffer: Option<Buffer>,
+    filled: usize,
+    /// Its place in the stretch: those before it are complete.
+    chunk: u32,
+}
+
 /// A snapshot that is being written.
 #[derive(Debug)]
 pub(crate) struct Writing {
     head: SnapshotHead,
     step: Step,
-    filling: Option<Buffer>,
-    filled: usize,
+    /// Of each strand, and of the rest.
+    filling: [Filling; STRANDS + 1],
+    /// What the chunks of the rest hold that are complete, bytes: up to the last of them.
+    rest: u64,
     /// Complete, not submitted; each with its place in the file.
     queue: VecDeque<(u64, Buffer)>,
     in_flight: usize,
-    sums: ChunkSums,
+    /// The checksum of each chunk that is complete.
+    sums: BTreeMap<u32, u32>,
     /// Its owner gave everything.
     is_whole: bool,
     failed: Option<SnapshotError>,
@@ -81,27 +95,90 @@ impl Writing {
         self.queue.len() + self.in_flight
     }
 
-    fn seal_chunk(&mut self, align: usize) {
-        let Some(mut buffer) = self.filling.take() else { return };
-        let (bytes, place) = (self.filled, self.head.chunks);
-        let (checksum, length) = encode_chunk(&mut buffer, bytes, align, &self.head, place);
+    /// The layout with so many bytes of the rest.
+    fn layout(&self, rest: u64) -> Layout {
+        let strands = self.head.strands;
+        Layout::new(strands, strands.iter().sum::<u64>() + rest).expect("it was begun with one")
+    }
+
+    /// Adds bytes to a stretch, and queues the chunks of it that are full.
+    fn add(&mut self, stretch: usize, mut bytes: &[u8], align: usize) {
+        while !bytes.is_empty() {
+            let of_strand = self.head.strands.get(stretch);
+            let filling = &mut self.filling[stretch];
+            let room = of_strand.map_or(CHUNK_ROOM, |&whole| {
+                let before = u64::from(filling.chunk) * CHUNK_ROOM as u64;
+                whole.saturating_sub(before).min(CHUNK_ROOM as u64) as usize
+            });
+            assert!(filling.filled < room, "strand {stretch} holds more than it was begun for");
+            let buffer =
+                filling.buffer.get_or_insert_with(|| Buffer::zeroed(chunk_stride(align), align));
+            let count = bytes.len().min(room - filling.filled);
+            let at = CHUNK_HEAD_BYTES + filling.filled;
+            buffer[at..at + count].copy_from_slice(&bytes[..count]);
+            filling.filled += count;
+            bytes = &bytes[count..];
+            if filling.filled == room {
+                self.seal_filling(stretch, align);
+            }
+        }
+    }
+
+    fn seal_filling(&mut self, stretch: usize, align: usize) {
+        let filling = &mut self.filling[stretch];
+        let Some(buffer) = filling.buffer.take() else { return };
+        let (place, filled) = (filling.chunk, std::mem::take(&mut filling.filled));
+        filling.chunk += 1;
+        let layout = self.layout(0);
+        let first = layout.stretches().nth(stretch).expect("there are as many").chunks.start;
+        self.seal(first + place, buffer, filled, align);
+    }
+
+    /// Completes a chunk, and queues it.
+    fn seal(&mut self, chunk: u32, mut buffer: Buffer, bytes: usize, align: usize) {
+        let (checksum, length) = encode_chunk(&mut buffer, bytes, align, &self.head, chunk);
         buffer.set_window(length);
-        self.sums.add(checksum);
-        self.queue.push_back((self.head.length, buffer));
-        self.head.chunks += 1;
-        self.head.bytes += bytes as u64;
-        self.head.length += length as u64;
-        self.filled = 0;
+        let strand_chunks = self.layout(0).strand_chunks();
+        if let Some(place) = chunk.checked_sub(strand_chunks) {
+            let end = u64::from(place) * CHUNK_ROOM as u64 + bytes as u64;
+            self.rest = self.rest.max(end);
+        }
+        let layout = self.layout(self.rest);
+        self.queue.push_back((layout.offset(chunk, align), buffer));
+        if self.sums.insert(chunk, checksum).is_none() {
+            self.head.chunks += 1;
+            self.head.bytes += bytes as u64;
+            self.head.length += length as u64;
+        }
+    }
+
+    /// Whether a chunk was complete before: what comes in its place must not meet it on its way.
+    fn has(&self, chunk: u32) -> bool {
+        self.sums.contains_key(&chunk)
+    }
+
+    /// Everything is there: the head says so.
+    fn complete(&mut self, align: usize) {
+        let layout = self.layout(self.rest);
+        let is_whole = self.sums.len() == layout.chunks() as usize;
+        assert!(is_whole, "a snapshot is ended whose strands lack something");
+        let all = self.head.strands.iter().sum::<u64>() + self.rest;
+        (self.head.chunks, self.head.bytes) = (layout.chunks(), all);
+        self.head.length = layout.length(align);
+        self.is_whole = true;
     }
 }
 
 impl Log {
     /// Begins a snapshot of a group as it is after the entry `last`, and returns the file's number.
-    /// Whether it was written is told by [`Log::take_snapshot_written`].
+    /// Each strand will hold as many bytes as it says here. Whether it was written is told by
+    /// [`Log::take_snapshot_written`].
     ///
     /// # Panics
-    /// If `last` is no entry.
-    pub fn begin_snapshot(&mut self, group: GroupId, last: LogId) -> u64 {
+    /// If `last` is no entry, or the strands are longer than any snapshot.
+    pub fn begin_snapshot(&mut self, group: GroupId, last: LogId, strands: StrandBytes) -> u64 {
+        let all = strands.iter().fold(0u64, |all, &strand| all.saturating_add(strand));
+        assert!(Layout::new(strands, all).is_some(), "strands of {all} bytes");
         assert!(last.index > Index::ZERO, "a group without entries has no snapshot");
         let number = self.snapshots.next_number;
         self.snapshots.next_number += 1;
@@ -113,6 +190,7 @@ impl Log {
             chunks: 0,
             length: first_offset(self.align),
             bytes: 0,
+            strands,
             sum: 0,
             align: self.align as u32,
         };
@@ -121,11 +199,11 @@ impl Log {
             Writing {
                 head,
                 step: Step::Create,
-                filling: None,
-                filled: 0,
+                filling: std::array::from_fn(|_| Filling::default()),
+                rest: 0,
                 queue: VecDeque::new(),
                 in_flight: 0,
-                sums: ChunkSums::default(),
+                sums: BTreeMap::new(),
                 is_whole: false,
                 failed: None,
             },
@@ -144,46 +222,76 @@ impl Log {
     /// Bytes that were added to a snapshot that is being written; zero if none is.
     pub fn snapshot_bytes(&self, number: u64) -> u64 {
         let writing = self.snapshots.writing.get(&number);
-        writing.map_or(0, |writing| writing.head.bytes + writing.filled as u64)
+        writing.map_or(0, |writing| {
+            let filled = writing.filling.iter().map(|filling| filling.filled as u64);
+            writing.head.bytes + filled.sum::<u64>()
+        })
     }
 
-    /// Adds the next bytes of a snapshot. Bytes of one that failed are let go.
+    /// Adds the next bytes of the rest of a snapshot, which is all of it if there are no strands.
+    /// Bytes of one that failed are let go.
     ///
     /// # Panics
     /// If it was ended, or was never begun.
-    pub fn add_to_snapshot(&mut self, number: u64, mut bytes: &[u8]) {
+    pub fn add_to_snapshot(&mut self, number: u64, bytes: &[u8]) {
         let align = self.align;
+        if let Some(writing) = self.open_snapshot(number) {
+            writing.add(STRANDS, bytes, align);
+        }
+    }
+
+    /// Adds the next bytes of a strand of a snapshot. Bytes of one that failed are let go.
+    ///
+    /// # Panics
+    /// If it was ended, or was never begun; if the strand holds more then than it was begun for.
+    pub fn add_to_strand(&mut self, number: u64, strand: usize, bytes: &[u8]) {
+        let align = self.align;
+        assert!(strand < STRANDS, "there is no strand {strand}");
+        if let Some(writing) = self.open_snapshot(number) {
+            writing.add(strand, bytes, align);
+        }
+    }
+
+    /// Whether a snapshot takes this chunk now: one that takes another's place waits until that is
+    /// written.
+    pub fn snapshot_takes(&self, number: u64, chunk: u32) -> bool {
+        let is_free = |writing: &Writing| !writing.has(chunk) || writing.waiting() == 0;
+        self.snapshot_has_room(number) && self.snapshots.writing.get(&number).is_some_and(is_free)
+    }
+
+    /// Puts a chunk into a snapshot, as another node has it; it takes the place of one that was put
+    /// there before. How long it must be says the layout. Chunks of a snapshot that failed are let go.
+    ///
+    /// # Panics
+    /// If the snapshot was ended, or was never begun; if it doesn't take the chunk now.
+    pub fn put_chunk(&mut self, number: u64, chunk: u32, bytes: &[u8]) {
+        assert!(bytes.len() <= CHUNK_ROOM, "a chunk of {} bytes", bytes.len());
+        let align = self.align;
+        let Some(writing) = self.open_snapshot(number) else { return };
+        let is_free = !writing.has(chunk) || writing.waiting() == 0;
+        assert!(is_free, "chunk {chunk} is on its way to the disk");
+        let mut buffer = Buffer::zeroed(chunk_stride(align), align);
+        buffer[CHUNK_HEAD_BYTES..CHUNK_HEAD_BYTES + bytes.len()].copy_from_slice(bytes);
+        writing.seal(chunk, buffer, bytes.len(), align);
+    }
+
+    fn open_snapshot(&mut self, number: u64) -> Option<&mut Writing> {
         let Some(writing) = self.snapshots.writing.get_mut(&number) else {
             panic!("snapshot {number} isn't being written");
         };
         assert!(!writing.is_whole, "nothing is added to a snapshot that was ended");
-        if writing.failed.is_some() {
-            return;
-        }
-        while !bytes.is_empty() {
-            let buffer =
-                writing.filling.get_or_insert_with(|| Buffer::zeroed(chunk_stride(align), align));
-            let count = bytes.len().min(CHUNK_ROOM - writing.filled);
-            let at = CHUNK_HEAD_BYTES + writing.filled;
-            buffer[at..at + count].copy_from_slice(&bytes[..count]);
-            writing.filled += count;
-            bytes = &bytes[count..];
-            if writing.filled == CHUNK_ROOM {
-                writing.seal_chunk(align);
-            }
-        }
+        Some(writing).filter(|writing| writing.failed.is_none())
     }
 
     /// Nothing is added any more: what there is is made durable, and then visible.
     ///
     /// # Panics
-    /// If it was never begun.
+    /// If it was never begun, or a strand holds less than it was begun for.
     pub fn end_snapshot(&mut self, number: u64) {
         let align = self.align;
-        let writing = self.snapshots.writing.get_mut(&number);
-        let writing = writing.expect("a snapshot that is being written");
-        writing.seal_chunk(align);
-        writing.is_whole = true;
+        let Some(writing) = self.open_snapshot(number) else { return };
+        writing.seal_filling(STRANDS, align);
+        writing.complete(align);
     }
 
     /// Gives a snapshot up that isn't visible yet; its file is removed.
@@ -193,7 +301,7 @@ impl Log {
         {
             writing.failed.get_or_insert(SnapshotError::GivenUp);
             writing.queue.clear();
-            writing.filling = None;
+            writing.filling = std::array::from_fn(|_| Filling::default());
         }
     }
 
@@ -288,7 +396,9 @@ impl Log {
             Step::Create | Step::Chunks => writing.step = Step::Chunks,
             _ if is_failed => writing.step = Step::Chunks,
             Step::SyncChunks => {
-                writing.head.sum = writing.sums.sum();
+                let mut sums = ChunkSums::default();
+                writing.sums.values().for_each(|&checksum| sums.add(checksum));
+                writing.head.sum = sums.sum();
                 let mut buffer = Buffer::zeroed(HEAD_BYTES.max(align), align);
                 writing.head.encode(&mut buffer);
                 writing.step = Step::Head;

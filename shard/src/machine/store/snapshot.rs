@@ -17,19 +17,23 @@
 //! 32  u64  the version's number                 head: the state's hash
 //! 40       the key, the value                   head: keys, changes, entry applied last (u64 each)
 //! ```
-//! A change holds the version that it ended. The head comes first, changes in their order, keys in
-//! any order between them.
+//! A change holds the version that it ended. The head comes before the changes, which come in their
+//! order; keys come in any order, before, between and after them.
+//!
+//! If the snapshot is kept in strands, each key's item is in the strand that the three highest bits
+//! of its hash name (XXH3, 64 bits, no seed), the items of a strand in any order. Everything else is
+//! in none.
 
-use ringraft_types::Index;
 use ringraft_types::bytes::{u16_at, u32_at, u64_at};
 use ringraft_types::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
+use ringraft_types::{Index, STRANDS};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{CHUNK_SLOTS, Old, Record, Slot, Store};
-use crate::machine::LoadError;
+use super::{CHUNK_SLOTS, Old, Record, Slot, Store, strand_of};
 use crate::machine::items::{Saved, load_items};
+use crate::machine::{LoadError, StrandPieces};
 
 const ITEM_BYTES: usize = 40;
 const KIND_HEAD: u8 = 1;
@@ -51,13 +55,23 @@ pub(super) struct Snapshot {
     /// Records from here to the end, which is the last, aren't written.
     records_next: u64,
     records_end: u64,
-    /// Items that writers saved.
+    /// Items that writers saved: those of no strand.
     saved: Saved,
+    /// The same of each strand, if there are any.
+    saved_strands: Option<Box<[Saved; STRANDS]>>,
+}
+
+/// How far a snapshot is loaded.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Loading {
+    head: Option<Head>,
+    /// The newest revision that set a key of it.
+    newest: u64,
 }
 
 /// What the head of a snapshot says.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Head {
+struct Head {
     keys: u64,
     changes: u64,
     /// The newest entry applied.
@@ -115,6 +129,11 @@ impl Item<'_> {
     }
 }
 
+/// What a key takes in a snapshot, bytes.
+pub(super) const fn item_bytes(key: &[u8], value: &[u8]) -> u64 {
+    (ITEM_BYTES + key.len() + value.len()) as u64
+}
+
 fn key_item(slot: &Slot) -> Item<'_> {
     Item {
         kind: KIND_KEY,
@@ -157,7 +176,11 @@ impl Snapshot {
             return;
         }
         if self.lacks(number, slot) {
-            self.saved.push(|out| key_item(slot).write(out));
+            let saved = match &mut self.saved_strands {
+                Some(saved) => &mut saved[strand_of(xxh3_64(slot.key.bytes()))],
+                None => &mut self.saved,
+            };
+            saved.push(|out| key_item(slot).write(out));
         }
     }
 }
@@ -195,29 +218,59 @@ impl Store {
             records_next: first,
             records_end: newest,
             saved,
+            saved_strands: None,
         }));
     }
 
+    /// The snapshot that was just begun is kept in strands.
+    pub(in crate::machine) fn keep_strands(&mut self) {
+        let snapshot = self.snapshot.as_mut().expect("a snapshot was begun");
+        snapshot.saved_strands = Some(Box::default());
+    }
+
     /// Appends the snapshot's next piece: whole items, until it is `bytes` long or there are no
-    /// more. Returns whether this was the last.
-    pub(in crate::machine) fn snapshot_piece(&mut self, bytes: usize, piece: &mut Vec<u8>) -> bool {
-        let bytes = piece.len() + bytes;
+    /// more, those of strands to theirs. Returns whether this was the last.
+    pub(in crate::machine) fn snapshot_piece(
+        &mut self,
+        bytes: usize,
+        piece: &mut Vec<u8>,
+        mut strands: Option<&mut StrandPieces>,
+    ) -> bool {
         let mut snapshot = self.snapshot.take().expect("a snapshot was begun");
-        snapshot.saved.take(bytes, piece);
-        while piece.len() < bytes && snapshot.records_next <= snapshot.records_end {
+        assert!(strands.is_some() == snapshot.saved_strands.is_some(), "strands are kept, or not");
+        let end = piece.len() + bytes;
+        snapshot.saved.take(end, piece);
+        let mut left = end.saturating_sub(piece.len());
+        if let (Some(strands), Some(saved)) = (&mut strands, &mut snapshot.saved_strands) {
+            for (strand, saved) in strands.iter_mut().zip(saved.iter_mut()) {
+                let length = strand.len();
+                saved.take(length + left, strand);
+                left = left.saturating_sub(strand.len() - length);
+            }
+        }
+        while left > 0 && snapshot.records_next <= snapshot.records_end {
             let record = self.history.get(snapshot.records_next).expect("it would have been saved");
+            let length = piece.len();
             change_item(record, self.slot(record.slot).key.bytes()).write(piece);
+            left = left.saturating_sub(piece.len() - length);
             snapshot.records_next += 1;
         }
         let pause = snapshot.slots_next.saturating_add(SLOTS_PER_PIECE).min(snapshot.slots_end);
-        while piece.len() < bytes && snapshot.slots_next < pause {
+        while left > 0 && snapshot.slots_next < pause {
             let slot = self.slot(snapshot.slots_next);
             if snapshot.lacks(snapshot.slots_next, slot) {
-                key_item(slot).write(piece);
+                let key = slot.key.bytes();
+                key_item(slot).write(match &mut strands {
+                    Some(strands) => &mut strands[strand_of(xxh3_64(key))],
+                    None => &mut *piece,
+                });
+                left = left.saturating_sub(item_bytes(key, &slot.value) as usize);
             }
             snapshot.slots_next += 1;
         }
+        let is_empty = |saved: &[Saved; STRANDS]| saved.iter().all(Saved::is_empty);
         let is_last = snapshot.saved.is_empty()
+            && snapshot.saved_strands.as_deref().is_none_or(is_empty)
             && snapshot.records_next > snapshot.records_end
             && snapshot.slots_next == snapshot.slots_end;
         self.snapshot = Some(snapshot);
@@ -249,7 +302,10 @@ impl Store {
 
     /// Bytes that a snapshot holds for its next pieces.
     pub(super) fn snapshot_bytes(&self) -> usize {
-        self.snapshot.as_ref().map_or(0, |snapshot| snapshot.saved.memory_bytes())
+        self.snapshot.as_ref().map_or(0, |snapshot| {
+            let strands = snapshot.saved_strands.iter().flat_map(|saved| saved.iter());
+            strands.chain([&snapshot.saved]).map(Saved::memory_bytes).sum()
+        })
     }
 
     /// Adds a piece of a snapshot to a store that held nothing before its first.
@@ -257,10 +313,25 @@ impl Store {
         load_items(piece, Item::read, |item| self.load_item(&item))
     }
 
+    /// Adds keys of a strand to a store that held nothing before. Returns how many bytes are taken:
+    /// all whole items.
+    pub(in crate::machine) fn load_strand(&mut self, bytes: &[u8]) -> Result<usize, LoadError> {
+        let whole = whole_items(bytes);
+        load_items(&bytes[..whole], Item::read, |item| match item.kind {
+            KIND_KEY => self.load_key(&item),
+            _ => Err("a strand holds something else than keys"),
+        })?;
+        Ok(whole)
+    }
+
     /// The last piece is loaded: everything that the head names must be there.
     pub(in crate::machine) fn end_load(&mut self) -> Result<Index, LoadError> {
         let error = |what| LoadError { at: 0, what };
-        let head = self.loading.take().ok_or(error("there is no head"))?;
+        let Loading { head, newest } = std::mem::take(&mut self.loading);
+        let head = head.ok_or(error("there is no head"))?;
+        if newest > self.revision {
+            return Err(error("a key is newer than the head"));
+        }
         if head.keys != self.live {
             return Err(error("there are other keys than the head counts"));
         }
@@ -271,7 +342,7 @@ impl Store {
     }
 
     fn load_item(&mut self, item: &Item<'_>) -> Result<(), &'static str> {
-        match (item.kind, self.loading) {
+        match (item.kind, self.loading.head) {
             (KIND_HEAD, None) => self.load_head(item),
             (KIND_HEAD, Some(_)) => Err("a second head"),
             (_, None) => Err("there is no head"),
@@ -282,22 +353,23 @@ impl Store {
     }
 
     fn load_head(&mut self, item: &Item<'_>) -> Result<(), &'static str> {
-        assert!(self.revision == 0 && self.order.is_empty(), "only an empty store is loaded");
+        assert!(self.revision == 0, "only an empty store is loaded");
         if item.value.len() != HEAD_VALUE_BYTES || item.create > item.revision {
             return Err("the head is none");
         }
         self.revision = item.revision;
         (self.oldest, self.window, self.hash) = (item.create, item.modified, item.version);
         let [keys, changes, applied] = [0, 8, 16].map(|place| u64_at(item.value, place));
-        self.loading = Some(Head { keys, changes, applied: Index(applied) });
+        self.loading.head = Some(Head { keys, changes, applied: Index(applied) });
         Ok(())
     }
 
     fn load_key(&mut self, item: &Item<'_>) -> Result<(), &'static str> {
         let is_order = 0 < item.create && item.create <= item.modified;
-        if !is_order || item.modified > self.revision || item.version == 0 || item.key.is_empty() {
+        if !is_order || item.version == 0 || item.key.is_empty() {
             return Err("a key's revisions contradict each other");
         }
+        self.loading.newest = self.loading.newest.max(item.modified);
         let number = self.slot_of(item.key);
         self.value_bytes += item.value.len();
         self.live += 1;
@@ -307,6 +379,7 @@ impl Store {
         }
         slot.value = Box::from(item.value);
         (slot.create, slot.modified, slot.version) = (item.create, item.modified, item.version);
+        self.strands[strand_of(xxh3_64(item.key))] += item_bytes(item.key, item.value);
         Ok(())
     }
 
@@ -340,4 +413,22 @@ impl Store {
         let hash = xxh3_64(key);
         self.find(hash, key).unwrap_or_else(|| self.create(hash, key))
     }
+}
+
+/// How many of these bytes are whole items, as far as their lengths are any: what isn't an item is
+/// left to whoever reads it.
+fn whole_items(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(head) = bytes[at..].first_chunk::<ITEM_BYTES>() {
+        let (key, value) = (usize::from(u16_at(head, 2)), u32_at(head, 4) as usize);
+        if key > KEY_BYTES_MAX || value > VALUE_BYTES_MAX {
+            return bytes.len();
+        }
+        let end = at + ITEM_BYTES + key + value;
+        if end > bytes.len() {
+            break;
+        }
+        at = end;
+    }
+    at
 }

@@ -2,12 +2,15 @@
 
 use super::model::{Model, check_all_revisions, random_command};
 use super::*;
-use crate::machine::LoadError;
+use crate::machine::{LoadError, StrandPieces};
+use ringraft_types::StrandBytes;
 use ringraft_types::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
 /// A snapshot under way: its pieces so far, what it must come to, and the commands since.
 struct Taking {
     pieces: Vec<Vec<u8>>,
+    /// What came of each strand, and how long all of it is; `None`: there are none.
+    strands: Option<(StrandPieces, StrandBytes)>,
     model: Model,
     index: Index,
     hash: u64,
@@ -15,16 +18,48 @@ struct Taking {
 }
 
 impl Taking {
-    fn begin(runner: &mut Runner, model: &Model) -> Self {
+    fn begin(runner: &mut Runner, model: &Model, is_in_strands: bool) -> Self {
+        let strands = is_in_strands.then(|| (StrandPieces::default(), runner.machine.strands()));
         runner.machine.begin_snapshot();
+        if is_in_strands {
+            runner.machine.keep_strands();
+        }
         let hash = runner.machine.state_hash();
         let (model, index) = (model.clone(), runner.index);
-        Self { pieces: Vec::new(), model, index, hash, since: Vec::new() }
+        Self { pieces: Vec::new(), strands, model, index, hash, since: Vec::new() }
+    }
+
+    /// Takes the next piece; whether it was the last.
+    fn take(&mut self, runner: &mut Runner, bytes: usize) -> bool {
+        let mut piece = Vec::new();
+        let is_last = match &mut self.strands {
+            None => runner.machine.snapshot(bytes, &mut piece),
+            Some((strands, _)) => {
+                let mut pieces = StrandPieces::default();
+                let is_last = runner.machine.snapshot_strands(bytes, &mut piece, &mut pieces);
+                for (strand, piece) in strands.iter_mut().zip(pieces) {
+                    strand.extend(piece);
+                }
+                is_last
+            }
+        };
+        self.pieces.push(piece);
+        is_last
     }
 
     /// The machine that the pieces make, and then the commands since.
     fn check(&self, runner: &Runner, context: &str) {
-        let mut loaded = load(&self.pieces).unwrap_or_else(|error| panic!("{context}: {error}"));
+        let none = StrandPieces::default();
+        let strands = self.strands.as_ref().map_or(&none, |(strands, lengths)| {
+            let found = strands.each_ref().map(|strand| strand.len() as u64);
+            assert_eq!(found, *lengths, "{context}: strands are as long as was said");
+            strands
+        });
+        let loaded = load_strands(strands, &self.pieces);
+        let mut loaded = loaded.unwrap_or_else(|error| panic!("{context}: {error}"));
+        if let Some((_, lengths)) = &self.strands {
+            assert_eq!(loaded.machine.strands(), *lengths, "{context}: equal on every node");
+        }
         loaded.index = self.index;
         assert_eq!(loaded.machine.state_hash(), self.hash, "{context}");
         let (keys, oldest) = self.model.extent();
@@ -45,7 +80,21 @@ impl Taking {
 }
 
 fn load(pieces: &[Vec<u8>]) -> Result<Runner, LoadError> {
+    load_strands(&StrandPieces::default(), pieces)
+}
+
+/// Strands come in portions that end anywhere.
+fn load_strands(strands: &StrandPieces, pieces: &[Vec<u8>]) -> Result<Runner, LoadError> {
     let mut runner = Runner::new();
+    for strand in strands {
+        let mut held = Vec::new();
+        for portion in strand.chunks(77) {
+            held.extend_from_slice(portion);
+            let taken = runner.machine.load_strand(&held)?;
+            held.drain(..taken);
+        }
+        assert!(held.is_empty(), "strands hold whole items");
+    }
     for piece in pieces {
         runner.machine.load(piece)?;
     }
@@ -85,7 +134,7 @@ fn a_snapshot_is_the_machine_as_it_was() {
             runner.apply_bytes(&bytes);
             let Some(under_way) = &mut taking else {
                 if random.below(20) == 0 {
-                    taking = Some(Taking::begin(&mut runner, &model));
+                    taking = Some(Taking::begin(&mut runner, &model, taken % 2 == 1));
                 }
                 continue;
             };
@@ -93,9 +142,7 @@ fn a_snapshot_is_the_machine_as_it_was() {
             if random.below(3) > 0 {
                 continue;
             }
-            let mut piece = Vec::new();
-            let is_last = runner.machine.snapshot(random.below(400) as usize, &mut piece);
-            under_way.pieces.push(piece);
+            let is_last = under_way.take(&mut runner, random.below(400) as usize);
             if is_last {
                 runner.machine.end_snapshot();
                 under_way.check(&runner, &format!("seed {seed} step {step}"));
@@ -235,6 +282,46 @@ fn a21_what_writers_save_is_bounded() {
     }
     runner.machine.end_snapshot();
     assert!(runner.machine.memory_bytes() < before + before / 4, "it is let go");
+}
+
+/// Strands of which one is missing, comes twice, is cut or was changed are refused, or load to
+/// something, and never break anything.
+#[test]
+fn what_is_no_strand_is_refused() {
+    let mut runner = Runner::new();
+    for number in 0..40u64 {
+        runner.put(&number.to_be_bytes(), &number.to_le_bytes());
+    }
+    runner.machine.begin_snapshot();
+    runner.machine.keep_strands();
+    let (mut rest, mut strands) = (Vec::new(), StrandPieces::default());
+    assert!(runner.machine.snapshot_strands(1 << 20, &mut rest, &mut strands));
+    let rest = [rest];
+    let whole = load_strands(&strands, &rest).expect("whole");
+    assert_eq!(whole.machine.state_hash(), runner.machine.state_hash());
+    assert!(load(&rest).is_err(), "there are no keys");
+    assert!(load_strands(&strands, &[]).is_err(), "there is no head");
+    for strand in 0..strands.len() {
+        assert!(!strands[strand].is_empty(), "40 keys are in all strands");
+        let mut missing = strands.clone();
+        missing[strand].clear();
+        assert!(load_strands(&missing, &rest).is_err(), "strand {strand} is missing");
+        let mut doubled = strands.clone();
+        doubled[strand].extend_from_slice(&strands[strand]);
+        assert!(load_strands(&doubled, &rest).is_err(), "strand {strand} comes twice");
+        let mut machine = KvMachine::new();
+        let cut = &strands[strand][..strands[strand].len() - 1];
+        assert!(machine.load_strand(cut).is_ok_and(|taken| taken < cut.len()));
+        for bit in 0..strands[strand].len() * 8 {
+            let mut changed = strands[strand].clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let _ = KvMachine::new().load_strand(&changed);
+        }
+    }
+    let mut newer = strands.clone();
+    let first = newer.iter_mut().find(|strand| !strand.is_empty()).expect("there are keys");
+    first[24..32].copy_from_slice(&1_000u64.to_le_bytes());
+    assert!(load_strands(&newer, &rest).is_err(), "no key is newer than the head");
 }
 
 /// Bytes of an item without key and value.
