@@ -197,8 +197,12 @@ impl World {
         None
     }
 
-    /// The groups whose repair can be held against what a node's disk holds: by node and shard.
+    /// The groups whose repair can be held against what a node's disk holds: by node and shard. Only
+    /// of those that serve: a node that refuses to start may be trying to just now.
     pub(super) fn proven(&self) -> Vec<(usize, usize)> {
-        self.mended().filter(|&(node, lane)| self.is_as_read(node, lane)).collect()
+        let is_proven = |&(node, lane): &(usize, usize)| {
+            self.nodes[node].lane(lane).is_some() && self.is_as_read(node, lane)
+        };
+        self.mended().filter(is_proven).collect()
     }
 }
