@@ -32,7 +32,7 @@ pub(crate) fn shape(
         // What the log was freed of isn't to be had any more.
         return (LogShape::default(), Some(newest), None);
     };
-    if is_from_the_first && term_at(&run, snapshot.index) == Some(snapshot.term) {
+    if is_from_the_first && run.term_at(snapshot.index) == Some(snapshot.term) {
         return (shape_of(&run), found.damaged, None);
     }
     // Behind the last hole everything is there, if the snapshot reaches up to it.
@@ -66,15 +66,8 @@ fn shape_of(run: &EntryRun) -> LogShape {
     LogShape { base, runs: run.terms.clone(), last: run.last }
 }
 
-fn term_at(run: &EntryRun, index: Index) -> Option<Term> {
-    if index < run.first || index > run.last {
-        return None;
-    }
-    run.terms.iter().rev().find(|(first, _)| *first <= index).map(|&(_, term)| term)
-}
-
 fn last_id(run: &EntryRun) -> Option<LogId> {
-    Some(LogId::new(term_at(run, run.last)?, run.last))
+    Some(LogId::new(run.term_at(run.last)?, run.last))
 }
 
 #[cfg(test)]
@@ -106,7 +99,7 @@ mod tests {
     fn held(shape: &LogShape) -> (LogId, Vec<u64>) {
         let first = shape.base.index.next();
         let run = EntryRun { first, last: shape.last, terms: shape.runs.clone() };
-        let terms = (first.0..=shape.last.0).map(|at| term_at(&run, Index(at)).expect("held").0);
+        let terms = (first.0..=shape.last.0).map(|at| run.term_at(Index(at)).expect("held").0);
         (shape.base, terms.collect())
     }
 

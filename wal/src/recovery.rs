@@ -13,7 +13,7 @@ use crate::format::LIFE_GAP;
 use crate::log::{Link, Log, Start};
 use crate::operations::Operations;
 pub use crate::replay::{EntryRun, Outline};
-use crate::replay::{FLOOR_UNKNOWN, Outcome, replay};
+use crate::replay::{FLOOR_UNKNOWN, Outcome, replay, term_in};
 use crate::scan::{ScannedSegment, Scanner};
 use crate::segment::{Place, Segment};
 use crate::settings::LogSettings;
@@ -101,14 +101,10 @@ pub struct RecoveredGroup {
 impl RecoveredGroup {
     /// The term of the entry of this index, in the run, in the tail, or between them.
     fn term(&self, index: Index) -> Option<Term> {
-        let of = |first, last, terms: &[(Index, Term)]| {
-            let begun = &terms[..terms.partition_point(|&(start, _)| start <= index)];
-            let is_in = first <= index && index <= last;
-            begun.last().filter(|_| is_in).map(|&(_, term)| term)
-        };
-        let tail = || self.tail.as_ref().and_then(|it| of(it.first, it.last, &it.terms));
+        let run = term_in((self.first, self.last), &self.runs, index);
+        let tail = || self.tail.as_ref().and_then(|it| it.term_at(index));
         let between = || self.outline.as_ref().and_then(|it| it.term_at(index));
-        of(self.first, self.last, &self.runs).or_else(tail).or_else(between)
+        run.or_else(tail).or_else(between)
     }
 }
 

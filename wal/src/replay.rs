@@ -84,6 +84,13 @@ pub struct EntryRun {
     pub terms: Vec<(Index, Term)>,
 }
 
+impl EntryRun {
+    /// The term of an entry; `None`: it isn't in the run.
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        term_in((self.first, self.last), &self.terms, index)
+    }
+}
+
 /// A log with holes, as its node promised it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outline {
@@ -97,11 +104,19 @@ pub struct Outline {
 impl Outline {
     /// The term of an entry, zero if it isn't known; `None`: the log didn't hold it.
     pub fn term_at(&self, index: Index) -> Option<Term> {
-        let EntryRun { first, last, terms } = &self.run;
-        let begun = &terms[..terms.partition_point(|&(start, _)| start <= index)];
-        let is_in = *first <= index && index <= *last;
-        begun.last().filter(|_| is_in).map(|&(_, term)| term)
+        self.run.term_at(index)
     }
+}
+
+/// The term of an entry of a run; `None`: it isn't in the run.
+pub(crate) fn term_in(
+    (first, last): (Index, Index),
+    terms: &[(Index, Term)],
+    index: Index,
+) -> Option<Term> {
+    let begun = &terms[..terms.partition_point(|&(start, _)| start <= index)];
+    let is_in = first <= index && index <= last;
+    begun.last().filter(|_| is_in).map(|&(_, term)| term)
 }
 
 impl GroupReplay {

@@ -170,6 +170,14 @@ fn sampled_subsets_of_several_blocks() {
     }
 }
 
+/// The power goes with nothing of what isn't flushed kept (style 0), all of it (1), or about half.
+fn cut(device: &mut MemoryDevice, style: u64, mut bits: u64) {
+    device.power_cut(|_| {
+        bits = bits.rotate_left(1);
+        style == 1 || (style == 2 && bits & 1 == 1)
+    });
+}
+
 /// A cut at every step of a long run: after each operation of the device, with nothing, everything
 /// or half of the unflushed sectors kept.
 #[test]
@@ -200,11 +208,7 @@ fn a_cut_after_every_operation() {
             let durable = bench.log.durable();
             for style in 0..3 {
                 let mut device = bench.device.clone();
-                let mut bits = seed.next();
-                device.power_cut(|_| {
-                    bits = bits.rotate_left(1);
-                    style == 1 || (style == 2 && bits & 1 == 1)
-                });
+                cut(&mut device, style, seed.next());
                 let what = format!("step {step}, style {style}, {durability:?}");
                 check(&mut device, &model, durable, &what);
             }
@@ -437,11 +441,7 @@ fn s34_a_crash_at_any_step_of_moving_live_records() {
                 }
                 let is_durable = bench.log.is_idle();
                 gone += u32::from(bench.device.files().iter().all(|(file, _)| file.number > 1));
-                let mut bits = seed.next();
-                bench.device.power_cut(|_| {
-                    bits = bits.rotate_left(1);
-                    style == 1 || (style == 2 && bits & 1 == 1)
-                });
+                cut(&mut bench.device, style, seed.next());
                 bench.device.hold(false);
                 let what = format!("{steps} steps, style {style}, {durability:?}");
                 for life in 0..2 {

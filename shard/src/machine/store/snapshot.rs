@@ -370,7 +370,8 @@ impl Store {
             return Err("a key's revisions contradict each other");
         }
         self.loading.newest = self.loading.newest.max(item.modified);
-        let number = self.slot_of(item.key);
+        let hash = xxh3_64(item.key);
+        let number = self.slot_of(hash, item.key);
         self.value_bytes += item.value.len();
         self.live += 1;
         let slot = self.slot_mut(number);
@@ -379,7 +380,7 @@ impl Store {
         }
         slot.value = Box::from(item.value);
         (slot.create, slot.modified, slot.version) = (item.create, item.modified, item.version);
-        self.strands[strand_of(xxh3_64(item.key))] += item_bytes(item.key, item.value);
+        self.strands[strand_of(hash)] += item_bytes(item.key, item.value);
         Ok(())
     }
 
@@ -390,7 +391,7 @@ impl Store {
         if !is_known || item.modified >= item.revision || item.key.is_empty() {
             return Err("a change's revisions contradict each other");
         }
-        let number = self.slot_of(item.key);
+        let number = self.slot_of(xxh3_64(item.key), item.key);
         let slot = self.slot_mut(number);
         let older = slot.newest;
         if slot.version == 0 {
@@ -409,8 +410,8 @@ impl Store {
         Ok(())
     }
 
-    fn slot_of(&mut self, key: &[u8]) -> u32 {
-        let hash = xxh3_64(key);
+    /// The slot of a key with this hash, a new one if it has none.
+    fn slot_of(&mut self, hash: u64, key: &[u8]) -> u32 {
         self.find(hash, key).unwrap_or_else(|| self.create(hash, key))
     }
 }
