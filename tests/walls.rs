@@ -492,11 +492,13 @@ fn features_are_shown_by_tests_that_exist() {
         true => root().join("shard/raft/tests/transcripts").join(test).exists(),
         false => code.iter().any(|text| text.contains(&format!("fn {test}("))),
     };
-    let text = read("docs/FEATURES.md");
-    let named = tests_in_document(&text);
-    assert!(named.len() > 50, "{named:?}");
-    let gone = named.into_iter().filter(|test| !exists(test));
-    hold(gone.map(|test| format!("docs/FEATURES.md: there is no test `{test}`")).collect());
+    for document in ["docs/FEATURES.md", "docs/TESTING.md"] {
+        let text = read(document);
+        let named = tests_in_document(&text);
+        assert!(named.len() > 50, "{named:?}");
+        let gone = named.into_iter().filter(|test| !exists(test));
+        hold(gone.map(|test| format!("{document}: there is no test `{test}`")).collect());
+    }
 }
 
 /// The files that a `mod` line may mean: the first that exists counts.

@@ -55,11 +55,14 @@ fixed! {
 
 fixed! {
     /// The head of a chunk's frame; its bytes follow.
-    ChunkHead, ChunkHeadWire, ArchivedChunkHeadWire, 13 {
+    ChunkHead, ChunkHeadWire, ArchivedChunkHeadWire, 17 {
         /// The file's number, as asked.
         number: u64,
         /// The chunk, as asked.
         chunk: u32,
+        /// CRC-32/IEEE of the bytes as they lie on the sender's disk: the frame's own checksum says
+        /// only that they are what the sender had in memory.
+        content: u32,
         /// Whether the bytes follow: else the snapshot isn't kept any more, or can't be read.
         found: bool,
     }

@@ -85,7 +85,7 @@ fn fixed_frames_arrive() {
 fn chunks_arrive() {
     for length in [0, 1, 4096, 262_080] {
         let bytes: Vec<u8> = (0..length).map(|at| at as u8).collect();
-        let head = ChunkHead { number: 5, chunk: 2, found: true };
+        let head = ChunkHead { number: 5, chunk: 2, content: 0xC0DE, found: true };
         travelled(
             |out| head.write(out, GROUP, Identity::default(), &bytes),
             |frame| {
@@ -95,10 +95,10 @@ fn chunks_arrive() {
             },
         );
     }
-    let mut body = vec![0; 14];
+    let mut body = vec![0; 18];
     let error = bulk_wire::chunk(&frame_of(Kind::Chunk, &body)).expect_err("nothing was found");
     assert!(matches!(error, WireError::Surplus { surplus: 1, .. }));
-    body[12] = 2;
+    body[16] = 2;
     let error = bulk_wire::chunk(&frame_of(Kind::Chunk, &body)).expect_err("no such answer");
     assert!(matches!(error, WireError::Field { field: "found", value: 2, .. }));
 }
@@ -116,7 +116,7 @@ proptest! {
         );
         prop_assert_eq!(bulk_wire::chunk_ask(&frame_of(Kind::ChunkAsk, &body)).is_ok(), length == 12);
         if let Ok((head, bytes)) = bulk_wire::chunk(&frame_of(Kind::Chunk, &body)) {
-            prop_assert_eq!(bytes.len(), length - 13);
+            prop_assert_eq!(bytes.len(), length - 17);
             prop_assert!(head.found || bytes.is_empty());
         }
     }

@@ -159,8 +159,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         let is_of_head = !std::mem::replace(is_head_read, true);
         let rot: Option<LoadFailure> = match &done.result {
             Ok(_) if is_of_head => None,
-            Ok((_, checksum)) => {
-                sums.add(*checksum);
+            Ok(chunk_read) => {
+                sums.add(chunk_read.checksum);
                 let is_last = *chunk + 1 == head.chunks;
                 (is_last && sums.sum() != head.sum).then(|| MIXED.into())
             }

@@ -232,8 +232,13 @@ impl Cluster {
 
     /// One more node, formatted to join, and started: it is a member of nothing yet.
     pub(crate) fn join(&mut self) {
+        self.join_at(free_ports());
+    }
+
+    /// The same at these ports; the node that had them, if there is one, isn't in its file.
+    pub(crate) fn join_at(&mut self, ports: [u16; 3]) {
         let id = self.nodes.len() + 1;
-        let (name, ports, first) = (format!("n{id}"), free_ports(), &self.nodes[0]);
+        let (name, first) = (format!("n{id}"), &self.nodes[0]);
         let text = std::fs::read_to_string(&first.config).expect("the node's file");
         let [client, peer, http] = ports.map(|port| format!("127.0.0.1:{port}"));
         let own = format!(
@@ -243,7 +248,10 @@ impl Cluster {
         let (head, rest) = text.split_once("[[nodes]]").expect("a list of nodes");
         let head = head.replacen("id = 1", &format!("id = {id}"), 1);
         let head = head.replacen(&format!("{}-data", first.name), &format!("{name}-data"), 1);
-        let text = [&head, "[[nodes]]", &rest.replacen("[groups]", &own, 1)].concat();
+        let (others, rest) = rest.split_once("[groups]").expect("groups follow the nodes");
+        let is_other = |table: &&str| !table.contains(&format!("\"{peer}\""));
+        let others: Vec<&str> = others.split("[[nodes]]").filter(is_other).collect();
+        let text = [&head, "[[nodes]]", &others.join("[[nodes]]"), &own, rest].concat();
         let config = self.directory.join(format!("{name}.toml"));
         std::fs::write(&config, text).expect("the node's file");
         let mut node = Node {

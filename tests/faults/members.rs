@@ -6,6 +6,7 @@ use ringraft_net::client::ChangeError;
 use ringraft_net::members_wire::{MemberChange, Refusal};
 use ringraft_types::{GroupId, Index};
 use serde_json::{Value, json};
+use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -177,6 +178,36 @@ fn a_killed_node_is_replaced() {
     let tally = check(&cluster, &writers);
     cluster.assert_copies_agree(3);
     println!("{tally:?}; write gaps {:?}", gaps(&writers, &changes));
+}
+
+/// Goal: a node that is gone is replaced by one at its very addresses, with a number of its own: nobody
+/// takes it for the one before, it waits to be added as any other, and then it counts (M07).
+#[test]
+fn m07_another_number_at_the_same_addresses() {
+    let mut cluster = Cluster::start("m07_another_number_at_the_same_addresses", &shape());
+    cluster.leader(GROUP);
+    let load = Load::start(writers(&cluster));
+    load.wait_more(WRITES);
+    cluster.nodes[2].kill();
+    let ports = cluster.nodes[2].ports;
+    wait_until("its ports", || {
+        ports.iter().all(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+    });
+    cluster.join_at(ports);
+    cluster.nodes.remove(2);
+    load.wait_more(WRITES);
+    assert_eq!(says(&cluster, 4), ["no member"; GROUPS as usize], "it isn't who was there");
+    assert_roles(&cluster, &[(1, "voter"), (2, "voter"), (3, "voter")]);
+    make(&cluster, &placed(&["replace", "3", "4"], &place(&cluster)));
+    assert_roles(&cluster, &[(1, "voter"), (2, "voter"), (4, "voter")]);
+    cluster.assert_caught_up(3);
+    // It is needed now.
+    cluster.nodes[0].kill();
+    load.wait_more(WRITES);
+    cluster.nodes[0].start();
+    let writers = load.stop();
+    check(&cluster, &writers);
+    cluster.assert_copies_agree(3);
 }
 
 /// A command that runs, ended with the test.

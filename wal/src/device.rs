@@ -7,6 +7,7 @@
 pub mod files;
 pub mod geometry;
 pub mod memory;
+mod reclaim;
 #[allow(unsafe_code)]
 pub mod uring;
 

@@ -43,7 +43,7 @@ pub use recovery::{NamedSnapshot, Recovered, RecoveredGroup, Recovery, RecoveryS
 pub use scrub::Scrubbed;
 pub use settings::LogSettings;
 pub use snapshot::{
-    ChunkDone, ChunkError, ChunkSums, SnapshotError, SnapshotHead, SnapshotWritten,
+    Chunk, ChunkDone, ChunkError, ChunkSums, SnapshotError, SnapshotHead, SnapshotWritten,
 };
 pub use stats::LogStats;
 pub use sweep::Swept;

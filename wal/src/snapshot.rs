@@ -20,10 +20,11 @@ mod write;
 use crate::device::FileId;
 pub use format::{
     CHUNK_BYTES, CHUNK_HEAD_BYTES, CHUNK_ROOM, HEAD_BYTES, SnapshotHead, SnapshotHeadError,
+    content_sum,
 };
 pub(crate) use format::{decode_chunk, first_offset};
 pub use layout::{Layout, Stretch};
-pub use read::{ChunkDone, ChunkError, ChunkSums};
+pub use read::{Chunk, ChunkDone, ChunkError, ChunkSums};
 pub(crate) use read::{ChunkRead, Reads};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use write::Writing;

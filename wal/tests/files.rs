@@ -72,8 +72,8 @@ fn what_is_written_is_found() {
         }
         log.read_chunk(5, &head, 0);
         settle_looking(&mut log, &mut device);
-        let (bytes, _) = log.take_chunk().expect("answered").result.expect("intact");
-        assert!(bytes.iter().all(|&byte| byte == 7));
+        let chunk = log.take_chunk().expect("answered").result.expect("intact");
+        assert!(chunk.bytes.iter().all(|&byte| byte == 7));
     }
 }
 

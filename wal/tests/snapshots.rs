@@ -10,7 +10,7 @@ use ringraft_types::{
 };
 use ringraft_wal::device::memory::{Effect, Fault, MemoryDevice, OperationKind, Unflushed};
 use ringraft_wal::device::{FileId, FileKind};
-use ringraft_wal::snapshot::{CHUNK_BYTES, CHUNK_HEAD_BYTES, HEAD_BYTES};
+use ringraft_wal::snapshot::{CHUNK_BYTES, CHUNK_HEAD_BYTES, HEAD_BYTES, content_sum};
 use ringraft_wal::{LogSettings, SnapshotError, SnapshotHead, SnapshotWritten, WalError};
 
 const GROUP: GroupId = GroupId(7);
@@ -69,8 +69,8 @@ fn read(bench: &mut Bench, head: &SnapshotHead) -> Result<Vec<u8>, u32> {
             bench.log.take_chunk()
         });
         let done = done.expect("a chunk that was asked for is answered");
-        let (bytes, _) = done.result.map_err(|error| error.chunk)?;
-        content.extend_from_slice(&bytes);
+        let chunk = done.result.map_err(|error| error.chunk)?;
+        content.extend_from_slice(&chunk.bytes);
     }
     let Bench { log, device, .. } = bench;
     log.close_snapshot(device, head.number);
@@ -154,7 +154,7 @@ fn strands_come_back() {
         if at < layout.chunks() as usize && [2, 7, 8].contains(&chunk) {
             held.reverse();
         }
-        bench.log.put_chunk(number, chunk, &held);
+        bench.log.put_chunk(number, chunk, &held, content_sum(&held));
     }
     bench.log.end_snapshot(number);
     let put = written(&mut bench);

@@ -6,10 +6,12 @@ mod ring;
 use disk::*;
 use ring::Ring;
 use ringraft_types::record::RecordKind;
+use ringraft_types::tag::{Owner, Tag};
 use ringraft_types::{GroupId, Index, Term, Ticks};
+use ringraft_wal::buffer::Buffer;
 use ringraft_wal::device::geometry::{GeometryError, probe};
 use ringraft_wal::device::uring::{file_name, parse_file_name};
-use ringraft_wal::device::{Device, Durability};
+use ringraft_wal::device::{Device, Durability, Operation};
 use ringraft_wal::{Log, LogSettings, inspect};
 use std::path::Path;
 
@@ -155,6 +157,54 @@ fn a_link_is_not_followed() {
     std::os::unix::fs::symlink("/etc/hostname", link).expect("linked");
     let mut ring = Ring::new(directory.path());
     assert!(try_recover(settings(), &mut ring).is_err());
+}
+
+/// What the device says to an operation.
+fn outcome(ring: &mut Ring, operation: Operation) -> i32 {
+    ring.submit(Tag::new(Owner::Device, 1), operation);
+    let mut completions = Vec::new();
+    while completions.is_empty() {
+        ring.poll(&mut completions);
+    }
+    completions.pop().expect("just seen").result
+}
+
+/// A file that is removed has no name as soon as that is told, and its room goes afterwards, in steps;
+/// whether it was open or not. A second name, as of a copy that somebody keeps, keeps all of it.
+#[test]
+fn a_removed_file_goes_in_steps() {
+    let directory = directory();
+    for (number, is_open) in [(1, true), (2, false), (3, true)] {
+        let mut ring = Ring::new(directory.path());
+        let (file, is_linked) = (segment(number), number == 3);
+        let path = directory.path().join(file_name(file));
+        assert_eq!(outcome(&mut ring, Operation::Create(file)), 0);
+        for offset in [0, 2 << 20] {
+            let buffer = Buffer::zeroed(2 << 20, ring.geometry().align);
+            let durability = Durability::Dsync;
+            let write = Operation::Write { file, offset, buffer, durability };
+            assert_eq!(outcome(&mut ring, write), 2 << 20);
+        }
+        if !is_open {
+            assert_eq!(outcome(&mut ring, Operation::Close(file)), 0);
+        }
+        if is_linked {
+            std::fs::hard_link(&path, directory.path().join("copy")).expect("linked");
+        }
+        let watched = std::fs::File::open(&path).expect("it has its name");
+        let length = || watched.metadata().expect("open").len();
+        assert_eq!(outcome(&mut ring, Operation::Remove(file)), 0);
+        assert!(!path.exists());
+        assert_eq!(length(), 4 << 20, "not a byte before the name is gone");
+        let mut lengths = vec![4];
+        while ring.device.in_flight() > 0 {
+            ring.poll(&mut Vec::new());
+            lengths.push(length() >> 20);
+        }
+        assert!(lengths.windows(2).all(|two| two[0] <= two[1] + 1), "{lengths:?}");
+        assert_eq!(lengths.last(), Some(if is_linked { &4 } else { &0 }), "number {number}");
+    }
+    assert!(std::fs::read(directory.path().join("copy")).expect("kept").len() == 4 << 20);
 }
 
 /// Buffers of operations in flight outlive the device that is dropped: the kernel may still write

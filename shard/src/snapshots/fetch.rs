@@ -12,7 +12,7 @@
 //! it is doesn't matter: the leader is asked first, then the others in turn. A connection that
 //! breaks, or another leader, doesn't begin it anew: the chunks that are missing are asked for again.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ringraft_net::bulk_wire::{ChunkAsk, ChunkHead, SnapshotAsk, SnapshotOffer};
 use ringraft_raft::{Input, NUMBER_MAX};
@@ -84,7 +84,10 @@ struct Install {
     source: NodeId,
     /// Who may be asked after it.
     others: VecDeque<NodeId>,
-    /// How many nodes gave it.
+    /// One node gives all of it: what several gave before couldn't be loaded.
+    is_alone: bool,
+    /// Who was the first to give it; how many nodes gave it in the end.
+    first: NodeId,
     gave: usize,
     began: Ticks,
     /// When the source was asked first.
@@ -101,6 +104,8 @@ pub(crate) struct Fetching {
     last_tried: usize,
     under: Option<Install>,
     retry_at: Ticks,
+    /// Groups whose last attempt brought what couldn't be loaded, and whom it came from first.
+    doubted: BTreeMap<usize, NodeId>,
 }
 
 impl Fetching {
@@ -225,11 +230,29 @@ impl<D: Device, L: Links> Shard<D, L> {
                 continue;
             }
             let others = self.peers.keys().copied().filter(|&node| node != source);
-            let others = others.filter(|&node| self.may_lead(slot, node)).collect();
+            let others = others.filter(|&node| self.may_lead(slot, node));
+            let mut all: VecDeque<NodeId> = std::iter::once(source).chain(others).collect();
+            let doubted = self.fetching.doubted.get(&slot);
+            if let Some(at) = all.iter().position(|node| Some(node) == doubted) {
+                all.rotate_left(at + 1);
+            }
+            let (source, others) = (all.pop_front().expect("the leader is one of them"), all);
+            let is_alone = doubted.is_some();
             let step = Step::Asking(None);
             let (began, heard) = (now, now);
-            let install = Install { slot, base, source, others, gave: 0, began, heard, step };
-            self.fetching.under = Some(install);
+            let (first, gave) = (source, 0);
+            self.fetching.under = Some(Install {
+                slot,
+                base,
+                source,
+                others,
+                is_alone,
+                first,
+                gave,
+                began,
+                heard,
+                step,
+            });
             return;
         }
     }
@@ -264,9 +287,9 @@ impl<D: Device, L: Links> Shard<D, L> {
         let mut came = false;
         let Self { log, links, groups, settings, .. } = self;
         let number = transfer.number;
-        if let Some((chunk, bytes)) = transfer.take_next(|chunk| log.snapshot_takes(number, chunk))
+        if let Some((chunk, piece)) = transfer.take_next(|chunk| log.snapshot_takes(number, chunk))
         {
-            log.put_chunk(number, chunk, &bytes);
+            log.put_chunk(number, chunk, &piece.bytes, piece.content);
             came = true;
         }
         let (group, identity) = (groups[slot].id, settings.identity);
@@ -331,7 +354,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
         let slot = under.slot;
         let others = self.peers.keys().copied().filter(|&node| node != from);
-        let others = others.filter(|&node| self.may_lead(slot, node));
+        let is_parted = !under.is_alone;
+        let others = others.filter(|&node| is_parted && self.may_lead(slot, node));
         let others: Vec<NodeId> = others.collect();
         let number = self.log.begin_snapshot(group, offer.last(), offer.strands);
         let transfer = Transfer::new(now, number, from, offer, others.into_iter());
@@ -368,7 +392,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.drop_file(&under);
         match under.others.pop_front() {
             Some(source) => {
-                (under.source, under.heard, under.step) = (source, now, Step::Asking(None));
+                (under.source, under.first) = (source, source);
+                (under.heard, under.step) = (now, Step::Asking(None));
                 self.fetching.under = Some(under);
             }
             None => self.install_failed(now, under.slot, InstallFailure::NoSource),
@@ -417,7 +442,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// The snapshot is in a machine, or can't be loaded. If it is still of use it takes the place
     /// of all that this node has of the group.
     fn loaded(&mut self, now: Ticks, under: Install) -> Result<(), ShardError> {
-        let Install { slot, source: from, gave: sources, began, step, .. } = under;
+        let Install { slot, source: from, first, gave: sources, began, step, .. } = under;
         let Step::Loading(loader) = step else { unreachable!("it was being loaded") };
         let (head, result) = loader.end();
         let is_of_use = self.groups[slot].raft.may_install(head.last);
@@ -428,12 +453,14 @@ impl<D: Device, L: Links> Shard<D, L> {
                 if let Err(error) = result
                     && is_of_use
                 {
+                    self.fetching.doubted.insert(slot, first);
                     self.install_failed(now, slot, error.into());
                 }
                 return Ok(());
             }
         };
         self.log.close_snapshot(&mut self.device, head.number);
+        self.fetching.doubted.remove(&slot);
         self.stop_taking(slot);
         let own = self.own();
         let group = &mut self.groups[slot];

@@ -116,8 +116,8 @@ impl Loader {
             let Some(chunk) = self.arrived.remove(&u64::from(self.loaded)) else {
                 return Progress::Waits;
             };
-            if let Ok((_, checksum)) = &chunk.result {
-                self.sums.add(*checksum);
+            if let Ok(read) = &chunk.result {
+                self.sums.add(read.checksum);
             }
             self.open = Some(Open { chunk, taken: 0 });
         }
@@ -125,7 +125,7 @@ impl Loader {
             self.failed = self.take(bytes_max).err();
         }
         let open = self.open.as_ref().expect("just put there");
-        let length = open.chunk.result.as_ref().map_or(0, |(bytes, _)| bytes.len());
+        let length = open.chunk.result.as_ref().map_or(0, |read| read.bytes.len());
         if self.failed.is_some() || open.taken == length {
             self.open = None;
             self.loaded += 1;
@@ -136,7 +136,7 @@ impl Loader {
     fn take(&mut self, bytes_max: usize) -> Result<(), LoadFailure> {
         let Self { head, machine, sessions, members, strand, pieces, open, loaded, .. } = self;
         let open = open.as_mut().expect("a chunk is open");
-        let (bytes, _) = open.chunk.result.as_ref().map_err(|error| *error)?;
+        let bytes = &open.chunk.result.as_ref().map_err(|error| *error)?.bytes;
         let end = open.taken.saturating_add(bytes_max).min(bytes.len());
         let layout = head.layout();
         if *loaded < layout.strand_chunks() {

@@ -11,7 +11,7 @@ use ringraft_net::bulk_wire::{ChunkAsk, ChunkHead, SnapshotAsk, SnapshotOffer};
 use ringraft_types::{GroupId, NodeId, Ticks};
 use ringraft_wal::device::Device;
 use ringraft_wal::snapshot::CHUNK_ROOM;
-use ringraft_wal::{ChunkDone, SnapshotHead};
+use ringraft_wal::{Chunk, ChunkDone, SnapshotHead};
 
 use super::LoadFailure;
 use super::pace::{Pace, PaceRules};
@@ -181,8 +181,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     pub(super) fn serve_snapshots(&mut self, now: Ticks) -> Ticks {
         let mut at = Ticks::NEVER;
         if let Some((wanted, done)) = self.serving.done.pop_front() {
-            let bytes = done.result.as_ref().ok().map(|(bytes, _)| &bytes[..]);
-            self.send_chunk(wanted, bytes);
+            self.send_chunk(wanted, done.result.as_ref().ok());
             at = now;
         }
         while self.serving.reads.len() + self.serving.done.len() < CHUNKS_MAX
@@ -236,11 +235,13 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     /// What finds no room is as good as lost: it is asked for again.
-    fn send_chunk(&mut self, wanted: Wanted, bytes: Option<&[u8]>) {
-        let Wanted { to, group, ask } = wanted;
-        let head = ChunkHead { number: ask.number, chunk: ask.chunk, found: bytes.is_some() };
+    fn send_chunk(&mut self, wanted: Wanted, read: Option<&Chunk>) {
+        let Wanted { to, group, ask: ChunkAsk { number, chunk } } = wanted;
+        let content = read.map_or(0, |read| read.content);
+        let head = ChunkHead { number, chunk, content, found: read.is_some() };
+        let bytes = read.map_or(&[][..], |read| &read.bytes);
         if let Some(outbox) = self.links.serve(to).filter(|outbox| !outbox.is_full()) {
-            head.write(outbox, group, self.settings.identity, bytes.unwrap_or_default());
+            head.write(outbox, group, self.settings.identity, bytes);
         }
     }
 }

@@ -31,11 +31,18 @@ pub(super) fn layout(offer: &SnapshotOffer) -> Option<Layout> {
     (offer.chunks > 0 && layout.chunks() == offer.chunks).then_some(layout)
 }
 
+/// A chunk that came: its bytes, and the checksum of them that its source found on its disk.
+#[derive(Debug, Default)]
+pub(super) struct Piece {
+    pub(super) bytes: Vec<u8>,
+    pub(super) content: u32,
+}
+
 /// A chunk that isn't in the file.
 #[derive(Debug)]
 enum Ahead {
     AskedAt(Ticks),
-    There(Vec<u8>),
+    There(Piece),
 }
 
 /// A stretch on its way.
@@ -223,16 +230,16 @@ impl Transfer {
     }
 
     /// The next chunk that can be put into the file, which takes what `takes` says.
-    pub(super) fn take_next(&mut self, takes: impl Fn(u32) -> bool) -> Option<(u32, Vec<u8>)> {
+    pub(super) fn take_next(&mut self, takes: impl Fn(u32) -> bool) -> Option<(u32, Piece)> {
         let count = self.stretches.len();
         for at in (1..=count).map(|step| (self.last_put + step) % count) {
             let coming = &mut self.stretches[at];
             let chunk = coming.next;
-            let Some(Ahead::There(bytes)) = coming.ahead.get_mut(&chunk) else { continue };
+            let Some(Ahead::There(piece)) = coming.ahead.get_mut(&chunk) else { continue };
             if !takes(chunk) {
                 continue;
             }
-            let bytes = std::mem::take(bytes);
+            let piece = std::mem::take(piece);
             coming.ahead.remove(&chunk);
             coming.next += 1;
             self.last_put = at;
@@ -243,7 +250,7 @@ impl Transfer {
                 let source = self.sources.iter_mut().find(|it| it.stretch == Some(at));
                 source.expect("what comes has a source").stretch = None;
             }
-            return Some((chunk, bytes));
+            return Some((chunk, piece));
         }
         None
     }
@@ -306,7 +313,7 @@ impl Transfer {
         if !head.found || bytes.len() != source.layout.room(head.chunk) {
             return Came::Wrong;
         }
-        *ahead = Ahead::There(bytes.to_vec());
+        *ahead = Ahead::There(Piece { bytes: bytes.to_vec(), content: head.content });
         source.heard = now;
         Came::Taken
     }
@@ -370,7 +377,7 @@ mod tests {
         let (due, _) = transfer.due(now);
         for due in due.into_iter().filter(|due| due.source == from).take(chunks) {
             transfer.chunk_asked(now, due);
-            let head = ChunkHead { number: due.number, chunk: due.chunk, found: true };
+            let head = ChunkHead { number: due.number, chunk: due.chunk, content: 0, found: true };
             let source = transfer.sources.iter().find(|it| it.node == from).expect("a source");
             let bytes = vec![from.0 as u8; source.layout.room(due.chunk)];
             assert_eq!(transfer.chunk_came(now, from, head, &bytes), Came::Taken);

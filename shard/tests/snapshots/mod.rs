@@ -16,8 +16,8 @@ use ringraft_types::{GroupId, NodeId, Status, Ticks};
 use ringraft_wal::SnapshotError;
 use ringraft_wal::device::memory::{Effect, Fault, OperationKind};
 use ringraft_wal::device::{FileId, FileKind};
-use ringraft_wal::snapshot::{CHUNK_BYTES, CHUNK_HEAD_BYTES, CHUNK_ROOM, HEAD_BYTES};
-use std::collections::BTreeSet;
+use ringraft_wal::snapshot::{CHUNK_BYTES, CHUNK_HEAD_BYTES, CHUNK_ROOM, HEAD_BYTES, content_sum};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// "No space left on device".
 const ENOSPC: i32 = 28;
@@ -293,6 +293,36 @@ fn snapshots_are_taken_by_the_rules() {
         let more = more.iter().filter(|it| matches!(it, ShardEvent::SnapshotTaken { .. }));
         assert_eq!(more.count(), 0, "{reason:?}: nothing new, nothing taken");
     }
+}
+
+/// Goal: a node that is told to stop saves every group that has anything new, and nothing else (SN-03).
+#[test]
+fn a_node_that_stops_saves_its_groups() {
+    let rules = SnapshotRules { on_stop: true, ..BY_HAND };
+    let mut world = World::with_rules(9, 3, 3, rules);
+    let leader = world.elect();
+    fill(&mut world, leader, 1..=20, 100);
+    assert_eq!(world.shard(leader).want_snapshots(SnapshotReason::Asked), 3);
+    world.run_for(Ticks::from_millis(500));
+    fill(&mut world, leader, 21..=22, 100);
+    world.run_for(Ticks::from_millis(500));
+    let applied = world.group(leader).applied;
+    world.stop(leader);
+    assert!(world.shard(leader).is_saving());
+    while world.shard(leader).is_saving() {
+        world.run_for(Ticks::from_millis(10));
+    }
+    let mut saved = BTreeMap::new();
+    for event in world.events(leader) {
+        if let ShardEvent::SnapshotTaken { group, last, reason: SnapshotReason::Stop, .. } = event {
+            assert_eq!(saved.insert(group, last), None, "each once");
+        }
+    }
+    assert_eq!(saved.get(&GROUP), Some(&applied));
+    world.kill(leader, |_| false);
+    world.start(leader);
+    let applied = world.shard(leader).metrics().entries_applied;
+    assert_eq!(applied, 0, "it starts from what it saved");
 }
 
 /// Goal: a snapshot is taken, and given to a peer, no faster than the rules say while little is
@@ -583,7 +613,8 @@ fn chunks_that_come_out_of_order_wait() {
     let file = files(&world, leader, FileKind::Snapshot)[0];
     let at = HEAD_BYTES + CHUNK_BYTES + CHUNK_HEAD_BYTES;
     let bytes = world.content(leader, file)[at..at + CHUNK_ROOM].to_vec();
-    let head = ChunkHead { number: file.number, chunk: 1, found: true };
+    let content = content_sum(&bytes);
+    let head = ChunkHead { number: file.number, chunk: 1, content, found: true };
     world.inject_bulk(leader, away, |out, sender| head.write(out, GROUP, sender, &bytes));
     world.break_bulk(away, leader);
     await_installed(&mut world, away);

@@ -1,4 +1,4 @@
-//! Snapshots that aren't what was saved: on the disk, on the way, cut short, or somebody
+//! Snapshots that aren't what was saved: on the disk, on the way, in memory, cut short, or somebody
 //! else's (S30).
 
 use super::*;
@@ -6,6 +6,7 @@ use ringraft_net::bulk_wire::SnapshotOffer;
 use ringraft_net::{Identity, Outbox};
 use ringraft_shard::FrameRefusal;
 use ringraft_types::{ClusterId, Incarnation, Index, Term};
+use ringraft_wal::ChunkError;
 
 /// A cluster of two groups; one node is away, and each of the others saved both. Returns the leader
 /// of the first group, the third node, and who is away and doesn't run.
@@ -102,6 +103,53 @@ fn s30_what_changes_on_the_way_is_asked_for_again() {
     assert_eq!(world.shard(away).metrics().installs_failed, 0, "nothing wrong came to the disk");
 }
 
+/// Goal: what changed in the memory of one of the two nodes, so that the frame is sound by itself, isn't
+/// what lay on the source's disk: it isn't loaded, and the next source is asked (S30).
+#[test]
+fn s30_what_changed_in_memory_is_not_loaded() {
+    let (mut world, [leader, other, away]) = saved_twice(42, 100_000);
+    let source = file_of(&mut world, leader, 1);
+    let at = HEAD_BYTES + CHUNK_BYTES + CHUNK_HEAD_BYTES;
+    let mut bytes = world.content(leader, source)[at..at + CHUNK_ROOM].to_vec();
+    // Within a value: nothing else would notice.
+    let is_value = |&at: &usize| bytes[at - 100..at + 100].iter().all(|&byte| byte == bytes[at]);
+    let hit = (100..CHUNK_ROOM - 100).find(is_value).expect("there are long values");
+    let content = content_sum(&bytes);
+    bytes[hit] ^= 1;
+    world.start(away);
+    let is_begun = |world: &mut World| {
+        let progress = world.shard(away).install_progress();
+        progress.is_some_and(|it| it.group == GROUP && it.chunks > 0 && it.from == leader)
+    };
+    while !is_begun(&mut world) {
+        world.run_for(Ticks(20));
+    }
+    let head = ChunkHead { number: source.number, chunk: 1, content, found: true };
+    world.inject_bulk(leader, away, |out, sender| head.write(out, GROUP, sender, &bytes));
+    let before = world.group(away).applied;
+    let said = loop {
+        world.run_for(Ticks(100));
+        let ended = |event: &ShardEvent| {
+            matches!(
+                event,
+                ShardEvent::InstallFailed { group: GROUP, .. }
+                    | ShardEvent::SnapshotInstalled { group: GROUP, .. }
+            )
+        };
+        if let Some(event) = world.events(away).into_iter().find(ended) {
+            break event;
+        }
+    };
+    let ShardEvent::InstallFailed { error: InstallFailure::Load(why), .. } = said else {
+        panic!("{said:?}");
+    };
+    assert!(matches!(why, LoadFailure::Chunk(ChunkError { chunk: 1, errno: 0, .. })), "{why:?}");
+    assert_eq!(world.group(away).applied, before, "it goes on with what it had");
+    assert_eq!(installed_from(&mut world, away), other, "who gave it is asked last");
+    world.run_for(Ticks::from_millis(1_000));
+    world.assert_converged();
+}
+
 /// Goal: offers and chunks of another group, another cluster, another life or another file, chunks of
 /// another length, and offers that can't be, take no place in what is fetched (S30).
 #[test]
@@ -123,7 +171,8 @@ fn s30_what_is_of_another_place_is_let_go() {
         Identity { incarnation: Incarnation(0xBAD), ..own },
         Identity { node: NodeId(99), ..own },
     ];
-    let head = ChunkHead { number: source.number, chunk: 1, found: true };
+    let content = content_sum(&bytes);
+    let head = ChunkHead { number: source.number, chunk: 1, content, found: true };
     for sender in identities {
         let write = |out: &mut Outbox, sender| head.write(out, GROUP, sender, &bytes);
         let taken = world.inject_bulk_as(leader, away, sender, write);

@@ -4,8 +4,10 @@
 //! ([`UringDevice::drain`]), and is told what completed ([`UringDevice::on_completion`]). Buffers,
 //! paths and descriptors of an operation stay in a slab until its last completion came (I-08).
 //! Files are opened for direct I/O. Creating, opening, listing and blocking writes happen within
-//! `submit`; they are rare, or asked for as blocking.
+//! `submit`; they are rare, or asked for as blocking. A file that is removed loses its name when the
+//! kernel says so, and its room in steps afterwards (`reclaim.rs`).
 
+use super::reclaim::Reclaim;
 use super::{Completion, Device, Durability, FileId, FileKind, Geometry, Operation};
 use crate::buffer::Buffer;
 use crate::device::geometry::{GeometryError, probe};
@@ -19,17 +21,31 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Which of the two completions of a linked write.
+/// Which of the two completions of a linked write; of a file that is cut, first the pause.
 const STEP_FIRST: u64 = 0;
 const STEP_SYNC: u64 = 1;
+
+/// What lies between two steps of a file whose room is given back.
+static RECLAIM_PAUSE: types::Timespec = types::Timespec::new().nsec(20_000_000);
+
+/// Whose operation it is.
+#[derive(Clone, Copy, Debug)]
+enum For {
+    /// The log's, which is told.
+    Log(Tag),
+    /// The log's: a file loses its name.
+    Removal(Tag),
+    /// The device's own.
+    Reclaim,
+}
 
 /// An operation that the kernel may be working on.
 #[derive(Debug)]
 struct Pending {
-    tag: Tag,
+    owner: For,
     buffer: Option<Buffer>,
-    /// Held open and alive until the operation is done.
-    _file: Option<Arc<OwnedFd>>,
+    /// Held open and alive until the operation is done; of a removal, the file, if it is open.
+    file: Option<Arc<OwnedFd>>,
     _path: Option<CString>,
     result: i32,
     sync_result: Option<i32>,
@@ -50,6 +66,7 @@ pub struct UringDevice {
     /// Each with whether the next one is linked to it.
     queue: VecDeque<(Entry, bool)>,
     completed: Vec<Completion>,
+    reclaim: Reclaim,
 }
 
 /// What the names of a kind's files begin and end with.
@@ -118,6 +135,7 @@ impl UringDevice {
             free: Vec::new(),
             queue: VecDeque::new(),
             completed: Vec::new(),
+            reclaim: Reclaim::default(),
         })
     }
 
@@ -168,14 +186,53 @@ impl UringDevice {
         if pending.waiting == 0 {
             let pending = self.slab[place].take().expect("looked at just now");
             self.free.push(place);
-            self.completed.push(Completion {
-                tag: pending.tag,
-                result: pending.result,
-                sync_result: pending.sync_result,
-                buffer: pending.buffer,
-                files: Vec::new(),
-            });
+            self.ended(pending);
+            self.reclaim_on();
         }
+    }
+
+    fn ended(&mut self, pending: Pending) {
+        let Pending { owner, buffer, file, result, sync_result, .. } = pending;
+        let tag = match owner {
+            For::Log(tag) => tag,
+            For::Removal(tag) => {
+                if let Some(file) = file.filter(|_| result == 0) {
+                    self.reclaim.add(file);
+                }
+                tag
+            }
+            For::Reclaim => {
+                drop(file);
+                self.reclaim.step_ended(sync_result.expect("told with the last completion"));
+                return;
+            }
+        };
+        if result == -libc::ENOSPC {
+            self.reclaim.give_all_back();
+        }
+        self.completed.push(Completion { tag, result, sync_result, buffer, files: Vec::new() });
+    }
+
+    /// Goes on giving back the room of files that were removed, after a pause.
+    fn reclaim_on(&mut self) {
+        let Some((fd, length)) = self.reclaim.begin_step() else { return };
+        let raw = types::Fd(fd.as_raw_fd());
+        let (place, _) = self.keep(Pending {
+            owner: For::Reclaim,
+            buffer: None,
+            file: Some(fd),
+            _path: None,
+            result: 0,
+            sync_result: None,
+            waiting: 2,
+        });
+        let pause = opcode::Timeout::new(&raw const RECLAIM_PAUSE)
+            .flags(types::TimeoutFlags::ETIME_SUCCESS)
+            .build()
+            .flags(Flags::IO_LINK);
+        self.queue.push_back((pause.user_data(user_data(place, STEP_FIRST)), true));
+        let cut = opcode::Ftruncate::new(raw, length).build();
+        self.queue.push_back((cut.user_data(user_data(place, STEP_SYNC)), false));
     }
 
     fn complete(&mut self, tag: Tag, result: i32, buffer: Option<Buffer>) {
@@ -207,7 +264,12 @@ impl UringDevice {
                 self.files.insert(file, Arc::new(fd));
                 0
             }
-            Err(errno) => -errno.raw_os_error(),
+            Err(errno) => {
+                if errno == rustix::io::Errno::NOSPC {
+                    self.reclaim.give_all_back();
+                }
+                -errno.raw_os_error()
+            }
         };
         self.complete(tag, result, None);
     }
@@ -230,9 +292,9 @@ impl UringDevice {
         let raw = types::Fd(fd.as_raw_fd());
         let is_linked = how == Durability::LinkedSync;
         let (place, pending) = self.keep(Pending {
-            tag,
+            owner: For::Log(tag),
             buffer: Some(buffer),
-            _file: Some(fd),
+            file: Some(fd),
             _path: None,
             result: 0,
             sync_result: None,
@@ -280,9 +342,9 @@ impl UringDevice {
         };
         let raw = types::Fd(fd.as_raw_fd());
         let (place, pending) = self.keep(Pending {
-            tag,
+            owner: For::Log(tag),
             buffer: Some(buffer),
-            _file: Some(fd),
+            file: Some(fd),
             _path: None,
             result: 0,
             sync_result: None,
@@ -300,9 +362,9 @@ impl UringDevice {
         let Some(fd) = fd else { return self.complete(tag, -libc::EBADF, None) };
         let raw = types::Fd(fd.as_raw_fd());
         let (place, _) = self.keep(Pending {
-            tag,
+            owner: For::Log(tag),
             buffer: None,
-            _file: Some(fd),
+            file: Some(fd),
             _path: None,
             result: 0,
             sync_result: None,
@@ -313,15 +375,19 @@ impl UringDevice {
     }
 
     fn remove(&mut self, tag: Tag, file: FileId) {
-        // Operations in flight hold the descriptor; it closes with the last of them.
-        self.files.remove(&file);
-        let path = CString::new(file_name(file)).expect("a file name of hexadecimal digits");
+        let name = file_name(file);
+        // What can't be opened is removed all the same, its room given back at once.
+        let fd = self.files.remove(&file).or_else(|| {
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            let opened = rustix::fs::openat(&*self.directory_fd, &name, flags, Mode::empty());
+            opened.ok().map(Arc::new)
+        });
+        let path = CString::new(name).expect("a file name of hexadecimal digits");
         let raw = types::Fd(self.directory_fd.as_raw_fd());
-        let fd = self.directory_fd.clone();
         let (place, pending) = self.keep(Pending {
-            tag,
+            owner: For::Removal(tag),
             buffer: None,
-            _file: Some(fd),
+            file: fd,
             _path: Some(path),
             result: 0,
             sync_result: None,
@@ -377,7 +443,7 @@ impl Drop for UringDevice {
     /// The kernel may still be writing to buffers in flight: they are given up, not freed (V15).
     fn drop(&mut self) {
         for pending in self.slab.drain(..).flatten() {
-            std::mem::forget(pending);
+            std::mem::forget((pending, self.directory_fd.clone()));
         }
     }
 }

@@ -231,11 +231,24 @@ impl SnapshotHead {
     }
 }
 
-/// Completes a chunk whose bytes stand behind its head, and returns its checksum and its length in
-/// the file.
+/// The checksum of a chunk's bytes alone, CRC-32/IEEE: it goes with them from node to node, so that
+/// the disk that they come to says whether they are what the disk that they came from held (S30).
+pub fn content_sum(bytes: &[u8]) -> u32 {
+    crc32fast::hash(bytes)
+}
+
+/// The checksum of a chunk, of its head and what its bytes' own is.
+fn chunk_checksum(head: &[u8], content: u32, bytes: usize) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(checksum(head));
+    hasher.combine(&crc32fast::Hasher::new_with_initial_len(content, bytes as u64));
+    hasher.finalize()
+}
+
+/// Completes a chunk whose bytes, of which this is the checksum, stand behind its head. Returns its
+/// own checksum and its length in the file.
 pub(crate) fn encode_chunk(
     chunk: &mut [u8],
-    bytes: usize,
+    (bytes, content): (usize, u32),
     align: usize,
     head: &SnapshotHead,
     place: u32,
@@ -252,13 +265,14 @@ pub(crate) fn encode_chunk(
     put(chunk, 40, &place.to_le_bytes());
     put(chunk, 44, &head.identity.node.0.to_le_bytes());
     put(chunk, 48, &head.identity.incarnation.0.to_le_bytes());
-    let checksum = checksum(&chunk[..used]);
+    let checksum = chunk_checksum(&chunk[..CHUNK_HEAD_BYTES], content, bytes);
     put(chunk, 8, &checksum.to_le_bytes());
     (checksum, length)
 }
 
-/// The checksum of the chunk of this snapshot that should stand here; `None` if it doesn't.
-pub(crate) fn decode_chunk(chunk: &[u8], head: &SnapshotHead, place: u32) -> Option<u32> {
+/// The checksum of the chunk of this snapshot that should stand here, and of its bytes alone; `None`
+/// if it doesn't.
+pub(crate) fn decode_chunk(chunk: &[u8], head: &SnapshotHead, place: u32) -> Option<(u32, u32)> {
     let bytes = head.chunk_room(place);
     let used = CHUNK_HEAD_BYTES + bytes;
     let is_chunk = chunk.len() >= used
@@ -269,11 +283,12 @@ pub(crate) fn decode_chunk(chunk: &[u8], head: &SnapshotHead, place: u32) -> Opt
         && u32_at(chunk, 44) == head.identity.node.0
         && u64_at(chunk, 48) == head.identity.incarnation.0
         && u64_at(chunk, 56) == 0;
+    let content = content_sum(chunk.get(CHUNK_HEAD_BYTES..used)?);
     let found = u32_at(chunk, 8);
-    let is_intact = is_chunk && found == checksum(&chunk[..used]);
+    let is_intact = is_chunk && found == chunk_checksum(&chunk[..CHUNK_HEAD_BYTES], content, bytes);
     #[cfg(ringraft_plant)]
     let is_intact = is_intact || planted(Plant::ChunkUnchecked);
-    is_intact.then_some(found)
+    is_intact.then_some((found, content))
 }
 
 #[cfg(test)]
@@ -363,8 +378,11 @@ mod tests {
 
     fn flip_chunk(head: &SnapshotHead) {
         let mut chunk = vec![7; 4096];
-        let (checksum, length) = encode_chunk(&mut chunk, 100, 4096, head, 1);
-        assert_eq!((length, decode_chunk(&chunk, head, 1)), (4096, Some(checksum)));
+        let content = content_sum(&[7; 100]);
+        let (checksum, length) = encode_chunk(&mut chunk, (100, content), 4096, head, 1);
+        let held = (checksum, content);
+        assert_eq!((length, decode_chunk(&chunk, head, 1)), (4096, Some(held)));
+        assert_eq!(crate::format::checksum(&chunk[..CHUNK_HEAD_BYTES + 100]), checksum);
         assert!(is_zero(&chunk[CHUNK_HEAD_BYTES + 100..]));
         for bit in 0..(CHUNK_HEAD_BYTES + 100) * 8 {
             chunk[bit / 8] ^= 1 << (bit % 8);

@@ -34,8 +34,19 @@ fn name(chunk: u32) -> String {
 pub struct ChunkDone {
     /// As asked.
     pub ticket: u64,
-    /// Its bytes, verified, and its checksum; of a head neither.
-    pub result: Result<(Buffer, u32), ChunkError>,
+    /// What was read; of a head nothing.
+    pub result: Result<Chunk, ChunkError>,
+}
+
+/// A chunk as it lies in its file.
+#[derive(Debug)]
+pub struct Chunk {
+    /// Its bytes, verified.
+    pub bytes: Buffer,
+    /// Its checksum, which covers its place too.
+    pub checksum: u32,
+    /// The checksum of its bytes alone, which goes with them to another node.
+    pub content: u32,
 }
 
 /// The checksums of a snapshot's chunks, in their order: whether they are those of one snapshot.
@@ -197,12 +208,16 @@ impl Log {
             if chunk == HEAD {
                 let found = SnapshotHead::decode(&buffer, head.file(), head.length);
                 buffer.set_window(0);
-                return (found == Ok(head)).then_some((buffer, 0));
+                return (found == Ok(head)).then_some(Chunk {
+                    bytes: buffer,
+                    checksum: 0,
+                    content: 0,
+                });
             }
-            let checksum = decode_chunk(&buffer, &head, chunk)?;
+            let (checksum, content) = decode_chunk(&buffer, &head, chunk)?;
             buffer.set_window(CHUNK_HEAD_BYTES + head.chunk_room(chunk));
             buffer.advance(CHUNK_HEAD_BYTES);
-            Some((buffer, checksum))
+            Some(Chunk { bytes: buffer, checksum, content })
         });
         let is_open_failed = matches!(what, ChunkRead::Open(_));
         if found.is_none() && !is_open_failed && !std::mem::replace(&mut job.is_second_try, true) {

@@ -1,7 +1,7 @@
 //! Snapshots on their way to the disk: taken here, as streams of bytes that are cut into chunks, or
 //! fetched, as chunks that come in any order.
 
-use super::format::{CHUNK_ROOM, chunk_stride, encode_chunk};
+use super::format::{CHUNK_ROOM, chunk_stride, content_sum, encode_chunk};
 use super::{CHUNK_HEAD_BYTES, ChunkSums, HEAD_BYTES, Layout, SnapshotHead, first_offset};
 use crate::buffer::Buffer;
 use crate::device::{Completion, Device, Durability, Operation};
@@ -131,12 +131,14 @@ impl Writing {
         filling.chunk += 1;
         let layout = self.layout(0);
         let first = layout.stretches().nth(stretch).expect("there are as many").chunks.start;
-        self.seal(first + place, buffer, filled, align);
+        let content = content_sum(&buffer[CHUNK_HEAD_BYTES..CHUNK_HEAD_BYTES + filled]);
+        self.seal(first + place, buffer, (filled, content), align);
     }
 
-    /// Completes a chunk, and queues it.
-    fn seal(&mut self, chunk: u32, mut buffer: Buffer, bytes: usize, align: usize) {
-        let (checksum, length) = encode_chunk(&mut buffer, bytes, align, &self.head, chunk);
+    /// Completes a chunk of so many bytes with this checksum, and queues it.
+    fn seal(&mut self, chunk: u32, mut buffer: Buffer, content: (usize, u32), align: usize) {
+        let (checksum, length) = encode_chunk(&mut buffer, content, align, &self.head, chunk);
+        let (bytes, _) = content;
         buffer.set_window(length);
         let strand_chunks = self.layout(0).strand_chunks();
         if let Some(place) = chunk.checked_sub(strand_chunks) {
@@ -259,12 +261,14 @@ impl Log {
         self.snapshot_has_room(number) && self.snapshots.writing.get(&number).is_some_and(is_free)
     }
 
-    /// Puts a chunk into a snapshot, as another node has it; it takes the place of one that was put
-    /// there before. How long it must be says the layout. Chunks of a snapshot that failed are let go.
+    /// Puts a chunk into a snapshot, as another node has it, with the checksum of its bytes that was
+    /// found there: if they aren't those any more, the chunk can't be read. It takes the place of one
+    /// that was put there before. How long it must be says the layout. Chunks of a snapshot that
+    /// failed are let go.
     ///
     /// # Panics
     /// If the snapshot was ended, or was never begun; if it doesn't take the chunk now.
-    pub fn put_chunk(&mut self, number: u64, chunk: u32, bytes: &[u8]) {
+    pub fn put_chunk(&mut self, number: u64, chunk: u32, bytes: &[u8], content: u32) {
         assert!(bytes.len() <= CHUNK_ROOM, "a chunk of {} bytes", bytes.len());
         let align = self.align;
         let Some(writing) = self.open_snapshot(number) else { return };
@@ -272,7 +276,7 @@ impl Log {
         assert!(is_free, "chunk {chunk} is on its way to the disk");
         let mut buffer = Buffer::zeroed(chunk_stride(align), align);
         buffer[CHUNK_HEAD_BYTES..CHUNK_HEAD_BYTES + bytes.len()].copy_from_slice(bytes);
-        writing.seal(chunk, buffer, bytes.len(), align);
+        writing.seal(chunk, buffer, (bytes.len(), content), align);
     }
 
     fn open_snapshot(&mut self, number: u64) -> Option<&mut Writing> {
