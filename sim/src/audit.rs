@@ -162,7 +162,7 @@ pub(crate) fn saved_hash(disk: &MemoryDevice, group: GroupId, last: Index) -> Op
     };
     let mut hash = 0;
     for (place, stretch) in newest.layout().stretches().enumerate() {
-        let bytes: Vec<u8> = stretch.chunks.flat_map(held).copied().collect();
+        let bytes = stretch.chunks.map(held).collect::<Vec<_>>().concat();
         let parts = if place < STRANDS { items(&bytes) } else { vec![&bytes[..]] };
         hash = parts.into_iter().fold(hash, |hash, part| xxh3_64_with_seed(part, hash));
     }
