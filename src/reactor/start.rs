@@ -36,14 +36,13 @@ pub fn recover(
     settings: LogSettings,
 ) -> Result<(Log, Recovered), RecoverError> {
     let mut recovery = Recovery::new(settings);
-    let mut inflight = 0;
     loop {
         match recovery.turn(clock::now(), device) {
             RecoveryStep::Working => {}
             RecoveryStep::Done(done) => return Ok(*done),
             RecoveryStep::Failed(error) => return Err(RecoverError::Log(error)),
         }
-        move_on(ring, device, &mut inflight).map_err(RecoverError::Ring)?;
+        move_on(ring, device).map_err(RecoverError::Ring)?;
     }
 }
 
@@ -58,7 +57,6 @@ pub fn load(
     mut loading: Box<Loading>,
     mut machine: impl FnMut(GroupId) -> Box<dyn StateMachine>,
 ) -> Result<Loaded, LaneError> {
-    let mut inflight = 0;
     loop {
         let step = loading.turn(clock::now(), device, &mut machine);
         match step.map_err(ShardError::from)? {
@@ -66,7 +64,7 @@ pub fn load(
             // What is in flight now, a segment in the making, completes in the lane.
             LoadStep::Done(loaded) => return Ok(*loaded),
         }
-        move_on(ring, device, &mut inflight).map_err(LaneError::Ring)?;
+        move_on(ring, device).map_err(LaneError::Ring)?;
     }
 }
 
@@ -80,7 +78,6 @@ pub fn begin(
     shard: &mut Shard<UringDevice, Wires>,
     stop: &AtomicBool,
 ) -> Result<bool, LaneError> {
-    let mut inflight = 0;
     let mut is_full = false;
     loop {
         if shard.write_out(clock::now())? {
@@ -96,7 +93,7 @@ pub fn begin(
             // If there is no room for it, the lane says it again.
             let _ = shard.links.mesh.send(control, Parcel::Log(event, 0));
         }
-        if !move_on(ring, &mut shard.device, &mut inflight).map_err(LaneError::Ring)? {
+        if !move_on(ring, &mut shard.device).map_err(LaneError::Ring)? {
             // A full disk is tried again after a while.
             std::thread::sleep(BEGIN_PAUSE);
         }
@@ -105,23 +102,57 @@ pub fn begin(
 
 /// Hands the device's operations to the ring, waits for one of those in flight, and takes what
 /// completed. Returns whether there was anything.
-fn move_on(
-    ring: &mut IoUring,
-    device: &mut UringDevice,
-    inflight: &mut usize,
-) -> std::io::Result<bool> {
+fn move_on(ring: &mut IoUring, device: &mut UringDevice) -> std::io::Result<bool> {
     let mut queue = ring.submission();
     let room = queue.capacity() - queue.len();
-    *inflight += device.drain(room, &mut |entry| {
+    device.drain(room, &mut |entry| {
         // SAFETY: the device keeps the operation's buffer until its completion (I-08).
         unsafe { queue.push(&entry) }.expect("there is room for as many");
     });
     drop(queue);
-    let is_any = *inflight > 0;
+    // Some may have been begun before, as the removal of a file that takes its time.
+    let is_any = device.in_flight() > 0;
     ring.submit_and_wait(usize::from(is_any)).map(drop).or_else(busy_is_fine)?;
     for completion in ring.completion() {
-        *inflight -= 1;
         device.on_completion(completion.user_data(), completion.result());
     }
     Ok(is_any)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reactor::ring;
+    use ringraft_types::tag::{Owner, Tag};
+    use ringraft_types::{ClusterId, Incarnation, NodeId};
+    use ringraft_wal::buffer::Buffer;
+    use ringraft_wal::device::{Device, Durability, FileId, Operation};
+
+    /// Goal: what a step of a start leaves in flight, as a file that is given back slowly, completes in
+    /// the next one.
+    #[test]
+    fn what_is_in_flight_completes_later() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut device = UringDevice::open(directory.path(), true).expect("a device");
+        let mut ring = ring::ring(8).expect("a ring");
+        let (file, tag) = (FileId::snapshot(9, 1), Tag::new(Owner::Device, 1));
+        let buffer = Buffer::zeroed(4 << 20, device.geometry().align);
+        let (offset, durability) = (0, Durability::None);
+        let write = Operation::Write { file, offset, buffer, durability };
+        for operation in [Operation::Create(file), write, Operation::Remove(file)] {
+            device.submit(tag, operation);
+            let mut completions = Vec::new();
+            while completions.is_empty() {
+                move_on(&mut ring, &mut device).expect("the ring goes on");
+                device.poll(&mut completions);
+            }
+            assert!(completions[0].result >= 0, "{completions:?}");
+        }
+        assert!(device.in_flight() > 0, "it is given back in steps");
+        let settings = LogSettings::new(ClusterId(1), NodeId(1), Incarnation(1), 0);
+        let (_, recovered) = recover(&mut ring, &mut device, settings).expect("a new log");
+        assert!(recovered.is_empty);
+        while move_on(&mut ring, &mut device).expect("the ring goes on") {}
+        assert_eq!(device.in_flight(), 0);
+    }
 }

@@ -442,7 +442,8 @@ impl Device for UringDevice {
 impl Drop for UringDevice {
     /// The kernel may still be writing to buffers in flight: they are given up, not freed (V15).
     fn drop(&mut self) {
-        for pending in self.slab.drain(..).flatten() {
+        let needs_memory = |pending: &Pending| !matches!(pending.owner, For::Reclaim);
+        for pending in self.slab.drain(..).flatten().filter(needs_memory) {
             std::mem::forget((pending, self.directory_fd.clone()));
         }
     }
