@@ -180,14 +180,28 @@ used() {
     done
 }
 
+# nameless CLUSTER: bytes of removed files that are still being given back, of each node.
+nameless() {
+    local node process
+    for node in a b c; do
+        process=$(pgrep -f -- "node --config $work/$1/$node/node.toml" || true)
+        find "/proc/$process/fd" -lname '*(deleted)' -exec stat -Lc %s {} + 2>/dev/null |
+            awk '{ sum += $1 } END { printf "%.0f\n", sum }'
+    done
+}
+
 # most NAME FIELD: of all rounds.
 most() { grep -o "\"$2\":[0-9.]*" "$work/$1.lines" | cut -d: -f2 | sort -g | tail -1; }
 
-# watch_space: notes five times a second what each node uses: log, snapshots, both.
+# watch_space: notes five times a second what each node uses: log, snapshots, what was removed and
+# isn't given back yet, and all together.
 watch_space() {
     while true; do
-        paste -d' ' <(used space seg) <(used space snp) |
-            awk '{ printf "\"log\":%.0f,\"snapshots\":%.0f,\"both\":%.0f\n", $1, $2, $1 + $2 }' \
+        paste -d' ' <(used space seg) <(used space snp) <(nameless space) |
+            awk '{
+                printf "\"log\":%.0f,\"snapshots\":%.0f,\"nameless\":%.0f,", $1, $2, $3
+                printf "\"all\":%.0f\n", $1 + $2 + $3
+            }' \
                 >>"$work/space.used.lines"
         sleep 0.2
     done
@@ -205,7 +219,7 @@ measure_space() {
     wait "$helper" 2>/dev/null || true
     helper=
     local live=$((keys * (value_bytes + 16) / 1048576)) both
-    both=$(($(most space.used both) / 1048576))
+    both=$(($(most space.used all) / 1048576))
     local taken
     taken=$(cat "$work"/space/*/node.log | grep -c 'snapshot taken' || true)
     stop space
@@ -213,6 +227,7 @@ measure_space() {
     row "disk of a node, most, MiB; live data; ratio" "$both" "$live" "$(ratio "$both" "$live")"
     row "its log, most, MiB" "$(($(most space.used log) / 1048576))" "" ""
     row "its snapshots, most, MiB" "$(($(most space.used snapshots) / 1048576))" "" ""
+    row "removed, not yet given back, most, MiB" "$(($(most space.used nameless) / 1048576))" "" ""
     row "beyond twice the live data, MiB" "$((both - 2 * live))" "" ""
     row "writes, /s; p99, us" "$(median space.load ops_per_s)" "$(median space.load p99)" ""
     row "snapshots taken by three nodes in $space_seconds s" "$taken" "" ""

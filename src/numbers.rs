@@ -102,6 +102,7 @@ pub fn take(shard: &Shard<UringDevice, Wires>, now: Ticks) -> Taken {
             sync: percentiles(&stats.latency),
             segments: shard.segments(),
             segment_bytes: shard.segments() * shard.log().settings().segment_bytes,
+            reclaiming_bytes: shard.device.reclaiming_bytes(),
             torn_tails: shard.torn_blocks(),
             is_full: shard.log().space_exhausted(),
         },

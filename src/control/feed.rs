@@ -241,6 +241,8 @@ pub struct WalNumbers {
     pub segments: u64,
     /// Bytes that they take on disk.
     pub segment_bytes: u64,
+    /// Bytes that removed files still take on disk: their room is given back in steps.
+    pub reclaiming_bytes: u64,
     /// Tails that were cut after a crash.
     pub torn_tails: u64,
     /// Whether the disk is full: proposals are refused, reads go on.

@@ -114,6 +114,9 @@ const GAUGES: &[Number<ShardNumbers>] = &[
     }),
     ("wal_segments", "Segment files", |shard| shard.wal.segments),
     ("wal_segment_bytes", "Bytes of segment files", |shard| shard.wal.segment_bytes),
+    ("wal_reclaiming_bytes", "Bytes of removed files that are still being given back", |shard| {
+        shard.wal.reclaiming_bytes
+    }),
     ("wal_full", "1 while the disk is full", |shard| u64::from(shard.wal.is_full)),
     ("wal_durable", "0 if sync is \"none\": acknowledged writes may be lost", |shard| {
         u64::from(shard.wal.sync_method != "none")

@@ -90,6 +90,7 @@ fn shard(shard: &ShardNumbers) -> Value {
             "bytes": shard.wal.bytes,
             "segments": shard.wal.segments,
             "segment_bytes": shard.wal.segment_bytes,
+            "reclaiming_bytes": shard.wal.reclaiming_bytes,
             "torn_tails": shard.wal.torn_tails,
             "is_full": shard.wal.is_full,
         },

@@ -43,13 +43,18 @@ impl Reclaim {
         }
     }
 
+    /// What the files that are being given back still take on the disk, bytes, about.
+    pub(super) fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.length).sum()
+    }
+
     /// The next step, unless one is under way: a file that nobody reads any more, and how long it is
     /// afterwards.
     pub(super) fn begin_step(&mut self) -> Option<(Arc<OwnedFd>, u64)> {
         if self.is_under_way || self.files.is_empty() {
             return None;
         }
-        let all: u64 = self.files.iter().map(|file| file.length).sum();
+        let all = self.bytes();
         let file = self.files.iter_mut().find(|file| Arc::strong_count(&file.fd) == 1)?;
         file.length = file.length.saturating_sub(STEP_BYTES.max(all / STEP_PARTS));
         self.is_under_way = true;
@@ -100,6 +105,7 @@ mod tests {
         let (own, fd) = file(STEP_BYTES * 5 / 2);
         let mut reclaim = Reclaim::default();
         reclaim.add(fd);
+        assert_eq!(reclaim.bytes(), STEP_BYTES * 5 / 2);
         let mut lengths = Vec::new();
         while let Some(length) = step(&mut reclaim) {
             assert_eq!(own.metadata().expect("open").len(), length);

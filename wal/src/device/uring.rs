@@ -144,6 +144,11 @@ impl UringDevice {
         self.queue.len()
     }
 
+    /// What files that were removed still take on the disk, bytes: their room is given back in steps.
+    pub fn reclaiming_bytes(&self) -> u64 {
+        self.reclaim.bytes()
+    }
+
     /// Operations that the kernel may be working on, or that wait to be drained.
     pub fn in_flight(&self) -> usize {
         self.slab.len() - self.free.len()
