@@ -22,11 +22,13 @@ impl<D: Device, L: Links> Shard<D, L> {
         frame: &Frame<'_>,
     ) -> Result<(), FrameRefusal> {
         let kind = frame.header.kind;
+        // Who it is was known by the link, which may be gone, and the peer with it if no group here
+        // counts it any more: as who learns of the others' members late.
+        if !self.peers.get(&from).is_some_and(|peer| peer.is_up()) || self.is_stopping {
+            return Ok(());
+        }
         if !self.is_sent_by(from, frame) {
             return Err(FrameRefusal::WrongSender);
-        }
-        if !self.peers[&from].is_up() || self.is_stopping {
-            return Ok(());
         }
         let group = frame.header.group;
         let malformed = |error| FrameRefusal::malformed(kind, error);

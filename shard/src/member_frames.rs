@@ -113,7 +113,9 @@ impl<D: Device, L: Links> Shard<D, L> {
             ChangeRefused::Unreachable { .. } => Refusal::Unreachable,
             ChangeRefused::Unfit { .. } => Refusal::Unfit,
             ChangeRefused::NoReadyMajority { .. } => Refusal::NoReadyMajority,
-            ChangeRefused::WhichLife { .. } => Refusal::WhichLife,
+            ChangeRefused::WhichLife { .. } | ChangeRefused::UnknownLife { .. } => {
+                Refusal::WhichLife
+            }
         };
         self.metrics.refused_other += 1;
         let (status, sentence) = (Status::Refused, refused.to_string());

@@ -125,6 +125,12 @@ pub enum ChangeRefused {
         /// Which.
         node: NodeId,
     },
+    /// A new voter was never met, and its life isn't said, as the owner knows: it would never stand.
+    #[error("no life of node {node} is known: it was never linked here")]
+    UnknownLife {
+        /// Which.
+        node: NodeId,
+    },
     /// A new member was known in a life that may not be the one that is meant, as the owner knows.
     #[error("node {node} was known as {known:016x}, and isn't linked: which life of it is meant?")]
     WhichLife {

@@ -120,8 +120,15 @@ impl<D: Device, L: Links> Shard<D, L> {
             let is_given = given.addresses != Addresses::default();
             let addresses = if is_given { given.addresses } else { said.addresses };
             Words { incarnation, addresses }
-        });
-        Ok(members?)
+        })?;
+        // A node that joins takes itself for nobody's voter unless its life is named: one that votes
+        // and never stands can be the only one that holds what is committed.
+        let votes = |node| newest.configuration.all_voters().any(|voter| voter == node);
+        let is_unnamed = |node| !votes(node) && members.life(node) == Some(Incarnation(0));
+        match members.configuration.voters().iter().find(|&&node| is_unnamed(node)) {
+            Some(&node) => Err(ChangeRefused::UnknownLife { node }),
+            None => Ok(members),
+        }
     }
 
     fn append_members(

@@ -475,11 +475,16 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     /// Gives up what the named snapshot covers of a group's log, but for what other nodes need of
     /// it: a follower that lags a little is brought on by entries, and one that installs goes on
-    /// from there. A log that grows too long for that is given up all the same.
+    /// from there; nothing while nobody leads. A log that grows too long for that is given up all the
+    /// same.
     fn release_log(&mut self, now: Ticks, slot: usize) -> Result<(), ShardError> {
         let group = &self.groups[slot];
         let through = if self.log.used_bytes() > self.settings.snapshots.lag_bytes {
             group.named_durable
+        } else if group.raft.leader().is_none() {
+            // A member that can't read some of it, and without which nobody is elected, has it of
+            // nobody but those who hold it now.
+            group.released
         } else {
             group.named_durable.min(group.raft.needed_from().previous())
         };

@@ -597,6 +597,28 @@ fn a_leader_that_a_voter_never_heard_of_gives_it_a_snapshot() {
     assert_eq!(world.applied(away), world.applied(new));
 }
 
+/// A node that was never met may listen, but doesn't vote, whatever is allowed, before somebody says
+/// which life of it is meant: it would take itself for nobody's voter, and never stand (M04).
+#[test]
+fn who_was_never_met_does_not_vote() {
+    let mut world = World::new(37, 3, 1);
+    let leader = world.elect();
+    let allow = Allow { majority: true, unready: true };
+    let unmet = |life| Ask { allow, life, ..Ask::of(&[1, 2, 3, 4], &[]) };
+    let refused = unmet(0).at(&mut world, leader);
+    assert_eq!(refused, Err(ChangeRefused::UnknownLife { node: NodeId(4) }));
+    assert!(Ask::of(&[1, 2, 3], &[4]).at(&mut world, leader).is_ok());
+    world.run_for(SECOND);
+    let refused = unmet(0).at(&mut world, leader);
+    assert_eq!(refused, Err(ChangeRefused::UnknownLife { node: NodeId(4) }));
+    world.join(NodeId(4));
+    let leader = Ask::of(&[1, 2, 3, 4], &[]).soon(&mut world);
+    let members = world.shard(leader).members(GROUP).expect("it is here");
+    let member = members.each().into_iter().find(|member| member.node == NodeId(4));
+    let life = member.expect("it is added").words.incarnation;
+    assert_eq!(life, World::identity(NodeId(4)).incarnation);
+}
+
 /// Who counts nowhere comes as whoever it is now, and is added as that; of one that isn't there it
 /// isn't guessed whether it is still who it was (M07).
 #[test]

@@ -513,6 +513,29 @@ fn a_small_lag_needs_no_install() {
     assert_eq!(world.shard(slow).metrics().snapshots_installed, 0);
 }
 
+/// Goal: as long as nobody leads, a log is given up for no snapshot: who can't read some of it, and
+/// without whom nobody is elected, has it of those who hold it.
+#[test]
+fn a_log_is_kept_while_nobody_leads() {
+    let (mut world, leader) = cluster(13, 3, BY_HAND);
+    let others: Vec<NodeId> = world.nodes().into_iter().filter(|&it| it != leader).collect();
+    fill(&mut world, leader, 1..=100, 400_000);
+    world.run_for(Ticks::from_millis(500));
+    world.kill(leader, |_| true);
+    world.kill(others[0], |_| true);
+    world.run_for(Ticks::from_millis(2_000));
+    let left = others[1];
+    assert_eq!(world.group(left).leader, NodeId::ZERO);
+    assert_eq!(world.shard(left).want_snapshots(SnapshotReason::Asked), 1);
+    world.run_for(Ticks::from_millis(2_000));
+    assert_eq!(files(&world, left, FileKind::Snapshot).len(), 1);
+    let segments = world.shard(left).segments();
+    world.start(others[0]);
+    world.run_for(Ticks::from_millis(5_000));
+    let kept = world.shard(left).segments();
+    assert!(kept < segments, "{kept} of {segments}: it goes when somebody leads");
+}
+
 /// Goal: a source that is gone is given up for another node that has a snapshot; the leader needn't
 /// be the one that gives it (A19).
 #[test]

@@ -173,6 +173,12 @@ fn s30_what_is_of_another_place_is_let_go() {
     ];
     let content = content_sum(&bytes);
     let head = ChunkHead { number: source.number, chunk: 1, content, found: true };
+    // Of a peer that isn't linked any more, if it ever was.
+    let gone = NodeId(98);
+    let taken = world.inject_bulk_as(gone, away, World::identity(gone), |out, sender| {
+        head.write(out, GROUP, sender, &bytes);
+    });
+    assert_eq!(taken, Ok(()), "what was on its way is let go");
     for sender in identities {
         let write = |out: &mut Outbox, sender| head.write(out, GROUP, sender, &bytes);
         let taken = world.inject_bulk_as(leader, away, sender, write);

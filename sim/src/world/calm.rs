@@ -99,7 +99,8 @@ impl World {
         while !missing.is_empty() {
             assert!(
                 self.base.now < until,
-                "liveness: groups {missing:?} don't serve {SERVE_TIME} us after the last fault"
+                "liveness: groups {missing:?} don't serve {SERVE_TIME} us after the last fault:\n{}",
+                self.stand(&missing).join("\n")
             );
             // Chance may leave a group out.
             for (at, &group) in missing.iter().enumerate() {
@@ -110,6 +111,22 @@ impl World {
             self.run_until(next, |world| world.unserved().is_empty());
             missing = self.unserved();
         }
+    }
+
+    /// How these groups stand on every node that runs.
+    fn stand(&self, groups: &[GroupId]) -> Vec<String> {
+        let mut rows = Vec::new();
+        for node in &self.nodes {
+            let now = node.clock.read(self.base.now);
+            for lane in node.lanes() {
+                let all = lane.shard.status(now).groups.into_iter();
+                for group in all.filter(|row| groups.contains(&row.group)) {
+                    let members = lane.shard.members(group.group);
+                    rows.push(format!("    node {}: {group:?}, {members:?}", node.id));
+                }
+            }
+        }
+        rows
     }
 
     /// Groups of which no write, or no read, was done since it is calm.
