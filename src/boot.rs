@@ -466,6 +466,7 @@ fn shard_settings(
             inflight_appends_max: raft.inflight_appends_max,
             inflight_bytes_max: raft.inflight_bytes_max,
             reads_waiting_max: limits.pending_reads_max,
+            commits_by_half: raft.commits_by_half,
         },
         limits: Limits {
             group_writes_max: limits.pending_writes_max,

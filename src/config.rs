@@ -143,6 +143,8 @@ pub struct Raft {
     pub inflight_appends_max: usize,
     /// Record bytes in flight to one follower.
     pub inflight_bytes_max: u64,
+    /// Half of an even number of voters commits.
+    pub commits_by_half: bool,
 }
 
 /// What is refused, and from when on.

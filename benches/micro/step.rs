@@ -21,6 +21,7 @@ fn settings() -> Settings {
         inflight_appends_max: 64,
         inflight_bytes_max: 8 << 20,
         reads_waiting_max: 1_024,
+        commits_by_half: false,
     }
 }
 

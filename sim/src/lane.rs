@@ -95,7 +95,7 @@ impl Lane {
         self.led.insert(group, self.now);
     }
 
-    /// Whether a majority was heard recently enough, by the clock of the last round, for a group
+    /// Whether enough to commit were heard recently enough, by the clock of the last round, for a group
     /// to have its leader here.
     pub(crate) fn may_lead(&self, group: GroupId, options: &Options) -> bool {
         let oldest = Ticks(self.now.0.saturating_sub(2 * options.raft.election_timeout.0));
@@ -104,7 +104,8 @@ impl Lane {
         let is_heard =
             |node: &&NodeId| **node == own || self.heard.get(*node).is_some_and(|&at| at >= oldest);
         let hears = |voters: &[NodeId]| {
-            voters.is_empty() || voters.iter().filter(is_heard).count() > voters.len() / 2
+            voters.is_empty()
+                || voters.iter().filter(is_heard).count() >= options.enough(voters.len())
         };
         // By any configuration that may be in force: one may just have changed.
         let mut all = self.shard.configurations(group);

@@ -99,6 +99,11 @@ pub struct Asked {
 }
 
 impl Options {
+    /// How many of so many voters commit.
+    pub(crate) fn enough(&self, voters: usize) -> usize {
+        if self.raft.commits_by_half { voters.div_ceil(2) } else { voters / 2 + 1 }
+    }
+
     /// What a seed draws.
     pub(crate) fn draw(random: &mut Random, asked: &Asked) -> Self {
         let nodes = random.pick(&[1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7]);
@@ -248,7 +253,7 @@ impl Options {
 fn raft(random: &mut Random) -> Settings {
     let election = random.pick(&[150, 300, 300, 600, 1_000]);
     let beats = random.pick(&[3, 5, 8]);
-    Settings {
+    let settings = Settings {
         election_timeout: Ticks::from_millis(election),
         heartbeat_interval: Ticks::from_millis(election / beats),
         append_entries_max: random.pick(&[1, 4, 64, 1024]),
@@ -256,7 +261,10 @@ fn raft(random: &mut Random) -> Settings {
         inflight_appends_max: random.pick(&[1, 4, 64]) as usize,
         inflight_bytes_max: random.pick(&[8 << 10, 256 << 10, 4 << 20]),
         reads_waiting_max: 1024,
-    }
+        commits_by_half: false,
+    };
+    // Hangs on what was drawn, as below.
+    Settings { commits_by_half: settings.inflight_appends_max == 64, ..settings }
 }
 
 fn limits(random: &mut Random) -> Limits {

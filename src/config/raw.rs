@@ -140,6 +140,7 @@ pub(crate) struct RawRaft {
     pub(crate) append_bytes_max: At<u64>,
     pub(crate) inflight_appends_max: At<usize>,
     pub(crate) inflight_bytes_max: At<u64>,
+    pub(crate) commits_by_half: At<bool>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

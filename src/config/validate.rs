@@ -420,6 +420,7 @@ fn raft(layers: &Layers) -> Result<Raft, ConfigError> {
         append_bytes_max,
         inflight_appends_max: appends.within(1, 4096)?,
         inflight_bytes_max,
+        commits_by_half: layers.get("raft.commits_by_half", |raw| &raw.raft.commits_by_half).value,
     })
 }
 

@@ -80,14 +80,14 @@ impl Leader {
         replica.commit() >= self.term_first
     }
 
-    /// Does what is due; says whether a majority was heard recently enough to lead on.
+    /// Does what is due; says whether enough to commit were heard recently enough to lead on.
     pub(crate) fn tick(&mut self, replica: &mut Replica, now: Ticks, out: &mut Output) -> bool {
         if self.peers.is_empty() {
             return true;
         }
         if now >= self.quorum_at {
             let heard_at =
-                replica.membership.agreed(|id| self.peer(id).map_or(now, |peer| peer.heard_at));
+                replica.reached_to_commit(|id| self.peer(id).map_or(now, |peer| peer.heard_at));
             self.quorum_at = heard_at.after(replica.settings.election_timeout);
             #[cfg(ringraft_plant)]
             if planted(Plant::NoCheckQuorum) {
@@ -183,10 +183,10 @@ impl Leader {
         }
     }
 
-    /// Answers the reads whose round a majority has answered.
+    /// Answers the reads whose round enough to commit have answered.
     fn confirm_reads(&mut self, replica: &Replica, out: &mut Output) {
         let agreed =
-            replica.membership.agreed(|id| self.peer(id).map_or(u64::MAX, |peer| peer.round));
+            replica.reached_to_commit(|id| self.peer(id).map_or(u64::MAX, |peer| peer.round));
         self.reads.confirm(agreed, out);
     }
 
@@ -204,12 +204,13 @@ impl Leader {
             return;
         }
         self.reads.begin(replica.commit());
-        let is_alone = replica.membership.is_alone(replica.id);
         #[cfg(ringraft_plant)]
-        let is_alone = is_alone || planted(Plant::ReadUnconfirmed);
-        if is_alone {
+        if planted(Plant::ReadUnconfirmed) {
             self.reads.confirm(self.reads.newest(), out);
-        } else {
+        }
+        // This node alone may be enough.
+        self.confirm_reads(replica, out);
+        if self.reads.is_confirming() {
             self.send_heartbeats(replica, now, out);
         }
     }
@@ -271,7 +272,7 @@ impl Leader {
         self.reads.lose(out);
     }
 
-    /// Commits what a majority holds durably, if it is of the own term (thesis 3.6.2): older
+    /// Commits what a majority, or as many as are enough, holds durably, if it is of the own term (thesis 3.6.2): older
     /// entries are committed along with it, never by counting.
     #[inline]
     fn advance_commit(&mut self, replica: &mut Replica, now: Ticks, out: &mut Output) {
@@ -280,7 +281,7 @@ impl Leader {
         let persisted =
             if planted(Plant::SelfCountedEarly) { replica.log().last() } else { persisted };
         let agreed =
-            replica.membership.agreed(|id| self.peer(id).map_or(persisted, |peer| peer.matched));
+            replica.reached_to_commit(|id| self.peer(id).map_or(persisted, |peer| peer.matched));
         #[cfg(ringraft_plant)]
         let agreed = if planted(Plant::RemovedLeaderCounted) {
             let stand_in = replica.membership.in_force().configuration.voters()[0];
@@ -288,7 +289,7 @@ impl Leader {
             let is_left_out = self.resigns_at.is_none()
                 && !replica.membership.in_force().configuration.is_voter(replica.id);
             let own = |id| if is_left_out && id == stand_in { persisted } else { of(id) };
-            replica.membership.agreed(own)
+            replica.reached_to_commit(own)
         } else {
             agreed
         };

@@ -201,19 +201,37 @@ impl Membership {
     /// The greatest value that a majority has reached, given each voter's own; of a joint
     /// configuration, that both have.
     pub(crate) fn agreed<T: Copy + Default + Ord>(&self, of: impl Fn(NodeId) -> T) -> T {
+        self.reached(quorum::majority, of)
+    }
+
+    /// The same of those who are enough to commit: half of an even number, if that is so set.
+    pub(crate) fn reached_to_commit<T: Copy + Default + Ord>(
+        &self,
+        commits_by_half: bool,
+        of: impl Fn(NodeId) -> T,
+    ) -> T {
+        self.reached(if commits_by_half { quorum::half } else { quorum::majority }, of)
+    }
+
+    #[inline]
+    fn reached<T: Copy + Default + Ord>(
+        &self,
+        enough: fn(usize) -> usize,
+        of: impl Fn(NodeId) -> T,
+    ) -> T {
         let (voters, outgoing) = self.majorities();
-        let agreed = agreed_by(voters, &of);
+        let agreed = agreed_by(voters, enough, &of);
         #[cfg(ringraft_plant)]
         if planted(Plant::LearnerCounted) {
             let learners = self.configuration().learners();
             let room = NODES_MAX - voters.len();
             let counted = [voters, &learners[..learners.len().min(room)]].concat();
-            return agreed_by(&counted, &of);
+            return agreed_by(&counted, enough, &of);
         }
         if outgoing.is_empty() {
             return agreed;
         }
-        agreed.min(agreed_by(outgoing, &of))
+        agreed.min(agreed_by(outgoing, enough, &of))
     }
 
     /// Whose majorities decide.
@@ -243,13 +261,17 @@ impl Membership {
 }
 
 #[inline]
-fn agreed_by<T: Copy + Default + Ord>(voters: &[NodeId], of: &impl Fn(NodeId) -> T) -> T {
+fn agreed_by<T: Copy + Default + Ord>(
+    voters: &[NodeId],
+    enough: fn(usize) -> usize,
+    of: &impl Fn(NodeId) -> T,
+) -> T {
     let mut values = [T::default(); NODES_MAX];
     let values = &mut values[..voters.len()];
     for (value, &voter) in values.iter_mut().zip(voters) {
         *value = of(voter);
     }
-    quorum::agreed(values)
+    quorum::agreed(values, enough(voters.len()))
 }
 
 #[cfg(test)]

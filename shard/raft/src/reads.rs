@@ -52,6 +52,11 @@ impl Reads {
         self.begun < self.tickets.len()
     }
 
+    /// Whether rounds have begun that aren't confirmed.
+    pub(crate) fn is_confirming(&self) -> bool {
+        self.begun > 0
+    }
+
     /// Begins a round for all that wait.
     pub(crate) fn begin(&mut self, commit: Index) {
         assert!(self.is_waiting());
@@ -61,7 +66,7 @@ impl Reads {
         self.begun = self.tickets.len();
     }
 
-    /// A majority answered round `number` or a newer one.
+    /// Enough voters answered round `number` or a newer one.
     pub(crate) fn confirm(&mut self, number: u64, out: &mut Output) {
         while self.rounds.front().is_some_and(|round| round.number <= number) {
             let round = self.rounds.pop_front().expect("just seen");

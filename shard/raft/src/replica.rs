@@ -113,6 +113,12 @@ impl Replica {
         self.floor.is_none() && !is_stuck && self.membership.may_stand(self.id)
     }
 
+    /// The greatest value that as many voters have reached as commit, given each one's own.
+    #[inline]
+    pub(crate) fn reached_to_commit<T: Copy + Default + Ord>(&self, of: impl Fn(NodeId) -> T) -> T {
+        self.membership.reached_to_commit(self.settings.commits_by_half, of)
+    }
+
     /// All voters but this node.
     pub(crate) fn others(&self) -> impl Iterator<Item = NodeId> + '_ {
         let configuration = &self.membership.in_force().configuration;

@@ -23,6 +23,10 @@ pub struct Settings {
     pub inflight_bytes_max: u64,
     /// Reads waiting for a round; more are refused with [`crate::Refusal::Busy`].
     pub reads_waiting_max: usize,
+    /// An even number of voters commits, confirms reads and keeps a leader with half of them, the
+    /// leader included; a majority elects as ever, and any has one of the half among it. Nodes may
+    /// differ in this.
+    pub commits_by_half: bool,
 }
 
 /// Term, vote and commit: what a group must find again after a restart.

@@ -38,6 +38,7 @@ fn settings() -> Settings {
         inflight_appends_max: 3,
         inflight_bytes_max: 1_000,
         reads_waiting_max: 4,
+        commits_by_half: false,
     }
 }
 

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! nodes 1 2 3 [entries=4 bytes=1000 appends=2 window=10000]   boots new nodes
+//!   [commits=half]            of an even number
 //!   [learners=4] [joins=5]    a learner from the beginning; a node that knows of nobody
 //! boot 1 voters=1,2,3 term=2 vote=1 commit=3 log=1,1,2 [floor=2.5] [snapshot=1,1]
 //! crash 1                     loses what isn't durable, starts from the disk
@@ -196,6 +197,7 @@ impl Runner {
                 "entries" => cluster.settings.append_entries_max = number(value),
                 "bytes" => cluster.settings.append_bytes_max = number(value),
                 "appends" => cluster.settings.inflight_appends_max = number(value),
+                "commits" => cluster.settings.commits_by_half = value == "half",
                 "window" => cluster.settings.inflight_bytes_max = number(value),
                 "learners" => {
                     let (voters, learners) = (nodes(&voters), nodes(&ids(value)));

@@ -343,6 +343,7 @@ impl World {
                 inflight_appends_max: 64,
                 inflight_bytes_max: 4 << 20,
                 reads_waiting_max: 1024,
+                commits_by_half: false,
             },
             limits: Limits {
                 cache_bytes_max: 16 << 20,

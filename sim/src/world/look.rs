@@ -332,7 +332,7 @@ impl World {
             let mut holders: Vec<BTreeSet<NodeId>> =
                 copies.range(of_group).map(|(_, copies)| copies | &saved).collect();
             holders.push(saved);
-            let is_held = holders.iter().any(|holders| self.is_majority(group, holders));
+            let is_held = holders.iter().any(|holders| self.is_enough(group, holders));
             assert!(
                 newest == Index::ZERO || is_held,
                 "V5: entry {newest} of group {group} was applied, and only these disks hold it: \
@@ -341,14 +341,15 @@ impl World {
         }
     }
 
-    /// Whether these nodes are a majority of a group, as some node knows its members.
-    fn is_majority(&self, group: GroupId, nodes: &BTreeSet<NodeId>) -> bool {
-        let is_half = |voters: &[NodeId]| {
+    /// Whether these nodes are enough to commit in a group, as some node knows its members.
+    fn is_enough(&self, group: GroupId, nodes: &BTreeSet<NodeId>) -> bool {
+        let is_enough = |voters: &[NodeId]| {
             // What a damaged disk held counts: its node votes as if it held it still.
             let is_there = |node: &&NodeId| {
                 nodes.contains(node) || self.damaged.contains(&(node.0 as usize - 1))
             };
-            voters.is_empty() || voters.iter().filter(is_there).count() > voters.len() / 2
+            voters.is_empty()
+                || voters.iter().filter(is_there).count() >= self.options.enough(voters.len())
         };
         let first = (1..=self.options.voters).map(NodeId).collect();
         let first = Configuration::first(first, Vec::new()).expect("it is sound");
@@ -359,12 +360,12 @@ impl World {
         // Who doesn't run may be the only one that knows who decides now.
         let lane = (group.0 % u64::from(self.options.shards)) as usize;
         let all_run = self.nodes.iter().all(|node| node.lane(lane).is_some());
-        if !all_run && self.snoop.voters_asked(group).any(|voters| is_half(voters)) {
+        if !all_run && self.snoop.voters_asked(group).any(|voters| is_enough(voters)) {
             return true;
         }
         // Nobody runs that knows who the members are.
         let is_unknown = !are_known && self.options.faults.contains_key(&FaultKind::Members);
-        is_unknown || all.any(|it| is_half(it.voters()) && is_half(it.outgoing()))
+        is_unknown || all.any(|it| is_enough(it.voters()) && is_enough(it.outgoing()))
     }
 
     /// Looks at all groups of all nodes that serve.

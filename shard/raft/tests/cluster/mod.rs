@@ -73,6 +73,7 @@ impl Cluster {
                 inflight_appends_max: 2,
                 inflight_bytes_max: 10_000,
                 reads_waiting_max: 4,
+                commits_by_half: false,
             },
             first: Configuration::first(nodes(voters), Vec::new()).expect("sound"),
             joins: Vec::new(),

@@ -30,19 +30,29 @@ pub(crate) fn in_force(registry: &Registry, first: &Configuration, log: &[Entry]
     configured(registry, log).next_back().unwrap_or_else(first)
 }
 
-/// Whether these nodes decide: a majority, and of a joint configuration both.
-fn decides(configuration: &Configuration, nodes: u32) -> bool {
-    let is_majority = |voters: &[NodeId]| {
-        voters.iter().filter(|node| nodes & 1 << node.0 != 0).count() * 2 > voters.len()
-    };
-    let outgoing = configuration.outgoing();
-    is_majority(configuration.voters()) && (outgoing.is_empty() || is_majority(outgoing))
+/// So many of some voters.
+type Enough = fn(usize) -> usize;
+
+fn majority(voters: usize) -> usize {
+    voters / 2 + 1
 }
 
-/// V6, by looking at every set of nodes: none decides by one of the two while those outside of it
-/// decide by the other.
-fn meet(one: &Configuration, other: &Configuration, count: usize) -> bool {
-    (0..1 << (count + 1)).all(|nodes: u32| !(decides(one, nodes) && decides(other, !nodes)))
+/// Whether these nodes decide: as many as are enough, and of a joint configuration both.
+fn decides(configuration: &Configuration, nodes: u32, enough: Enough) -> bool {
+    let are_enough = |voters: &[NodeId]| {
+        voters.iter().filter(|node| nodes & 1 << node.0 != 0).count() >= enough(voters.len())
+    };
+    let outgoing = configuration.outgoing();
+    are_enough(configuration.voters()) && (outgoing.is_empty() || are_enough(outgoing))
+}
+
+/// V6, by looking at every set of nodes: none elects by one of the two while those outside of it
+/// commit by the other.
+fn meet(one: &Configuration, other: &Configuration, count: usize, enough: Enough) -> bool {
+    let parts = |elects: &Configuration, commits: &Configuration, nodes: u32| {
+        decides(elects, nodes, majority) && decides(commits, !nodes, enough)
+    };
+    (0..1 << (count + 1)).all(|nodes| !parts(one, other, nodes) && !parts(other, one, nodes))
 }
 
 impl World {
@@ -153,7 +163,10 @@ impl World {
     fn check_append(&self, own: &Node, raft: &Raft, next: &Configuration) {
         let before = in_force(&self.configurations, &own.first, &own.log);
         assert!(before.index.0 <= self.committed.len() as u64, "two changes at once (V6)");
-        assert!(meet(&before.configuration, next, self.nodes.len()), "majorities don't meet (V6)");
+        assert!(
+            meet(&before.configuration, next, self.nodes.len(), self.enough()),
+            "majorities don't meet (V6)"
+        );
         let is_own = |entry: &Entry| entry.term == raft.term();
         assert!(self.committed.iter().any(is_own), "a change before the own term's commit (M01)");
     }
@@ -181,7 +194,12 @@ impl World {
         let own = &self.nodes[node];
         let configuration = in_force(&self.configurations, &own.first, &own.log).configuration;
         let nodes = holders.iter().fold(0, |nodes, holder| nodes | 1 << holder.0);
-        decides(&configuration, nodes)
+        decides(&configuration, nodes, self.enough())
+    }
+
+    /// How many of some voters commit.
+    fn enough(&self) -> Enough {
+        if self.settings.commits_by_half { |voters| voters.div_ceil(2) } else { majority }
     }
 
     /// The core has that configuration in force that the log says.

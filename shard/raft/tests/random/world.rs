@@ -87,7 +87,7 @@ impl Reached {
 pub(crate) struct World {
     pub(crate) random: Random,
     pub(crate) now: Ticks,
-    settings: Settings,
+    pub(crate) settings: Settings,
     ids: Vec<NodeId>,
     /// What the group began with, and what entries say since.
     pub(crate) first: Configuration,
@@ -133,6 +133,8 @@ impl World {
             inflight_appends_max: random.between(1, 6) as usize,
             inflight_bytes_max: random.between(200, 2000),
             reads_waiting_max: random.between(2, 10) as usize,
+            // A draw of its own would change every run there is.
+            commits_by_half: seed % 2 == 1,
         };
         let ids: Vec<NodeId> = (1..=count as u32).map(NodeId).collect();
         let changes = [0, 10, 30, 100][random.below(4) as usize];
