@@ -46,6 +46,8 @@ pub fn take(shard: &Shard<UringDevice, Wires>, now: Ticks) -> Taken {
         accepts_failed: shard.links.accepts_failed,
         slow_writes: metrics.slow_writes,
         disk_stuck: metrics.disk_stuck,
+        transfers: metrics.transfers,
+        transfers_failed: metrics.transfers_failed,
         repairs: metrics.repairs,
         repairs_under_way: shard.repairs_under_way(),
         entries_mended: metrics.entries_mended,
@@ -83,6 +85,7 @@ pub fn take(shard: &Shard<UringDevice, Wires>, now: Ticks) -> Taken {
         core: 0,
         tick_age: Duration::ZERO,
         answers: 0,
+        is_paused: status.is_paused,
         groups: groups.collect(),
         counters,
         stages: Stage::ALL

@@ -150,6 +150,11 @@ impl Reactor {
             if let Some(stop) = self.stopped() {
                 return Ok(stop);
             }
+            let wake = match self.stopping {
+                // What its turn was to do about it is due.
+                Some(at) if at == self.now => Wake::Now,
+                _ => wake,
+            };
             self.submit(wake)?;
         }
     }
@@ -164,6 +169,8 @@ impl Reactor {
         // Without a majority, what waits to be committed waits in vain.
         let is_done = shard.pending_writes() == 0 || !shard.links.has_majority();
         let is_time = self.now.since(since) > STOP_TIME;
+        // What is led here is led elsewhere first, as far as somebody can.
+        let is_done = is_done && !shard.is_handing_over();
         if is_done && shard.is_quiet() && shard.links.are_answers_sent() {
             // A snapshot that is cut short costs nothing but time at the next start.
             let saves = shard.settings().snapshots.on_stop && shard.is_saving();

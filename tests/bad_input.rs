@@ -319,6 +319,7 @@ fn wrong_frames_close_their_connection() {
         Kind::LifeAsk,
         Kind::LifeAnswer,
         Kind::SaveAt,
+        Kind::TimeoutNow,
         Kind::SnapshotAsk,
         Kind::SnapshotOffer,
         Kind::ChunkAsk,
@@ -326,9 +327,14 @@ fn wrong_frames_close_their_connection() {
     ] {
         cases.push(("a peer's frame", frame(kind, GROUP, &[0; 60])));
     }
-    for kind in
-        [Kind::Replies, Kind::LocateReply, Kind::StatusReply, Kind::Error, Kind::MembersReply]
-    {
+    for kind in [
+        Kind::Replies,
+        Kind::LocateReply,
+        Kind::StatusReply,
+        Kind::Error,
+        Kind::MembersReply,
+        Kind::LeadReply,
+    ] {
         cases.push(("a server's frame", frame(kind, GROUP, &[0; 60])));
     }
     for (what, bytes) in cases {

@@ -58,6 +58,8 @@ pub enum Kind {
     LifeAnswer = 10,
     /// A leader saves a group at an entry; its members may too (`wire::SaveAt`).
     SaveAt = 11,
+    /// A leader hands over: the receiver is to stand at once (`wire::StandItem`).
+    TimeoutNow = 12,
     /// A client's writes to one group (`client_wire::Writes`).
     Writes = 16,
     /// A client's reads of one group (`client_wire::Reads`).
@@ -80,6 +82,10 @@ pub enum Kind {
     Change = 25,
     /// The answer to both (`members_wire::MembersReply`).
     MembersReply = 26,
+    /// What is asked of who leads: to hand over, or not to stand (`lead_wire::LeadAsk`).
+    Lead = 27,
+    /// The answer (`lead_wire::LeadReply`).
+    LeadReply = 28,
     /// "Which snapshot of this group do you keep?" (`bulk_wire::SnapshotAsk`).
     SnapshotAsk = 32,
     /// The answer (`bulk_wire::SnapshotOffer`).
@@ -105,6 +111,7 @@ impl Kind {
             9 => Self::LifeAsk,
             10 => Self::LifeAnswer,
             11 => Self::SaveAt,
+            12 => Self::TimeoutNow,
             16 => Self::Writes,
             17 => Self::Reads,
             18 => Self::Replies,
@@ -116,6 +123,8 @@ impl Kind {
             24 => Self::Members,
             25 => Self::Change,
             26 => Self::MembersReply,
+            27 => Self::Lead,
+            28 => Self::LeadReply,
             32 => Self::SnapshotAsk,
             33 => Self::SnapshotOffer,
             34 => Self::ChunkAsk,
@@ -137,6 +146,7 @@ impl Kind {
                 | Self::RepairAsk
                 | Self::LifeAsk
                 | Self::SaveAt
+                | Self::TimeoutNow
         )
     }
 
@@ -154,12 +164,19 @@ impl Kind {
             | Self::Replies
             | Self::StatusReply => FRAME_BODY_BYTES_MAX,
             Self::Install => 36 + ADDRESS_BYTES_MAX,
-            Self::Ballot | Self::LifeAsk | Self::SaveAt | Self::SnapshotAsk | Self::ChunkAsk => 64,
+            Self::Ballot
+            | Self::LifeAsk
+            | Self::SaveAt
+            | Self::TimeoutNow
+            | Self::SnapshotAsk
+            | Self::ChunkAsk => 64,
             Self::SnapshotOffer => 128,
             Self::Chunk => 512 << 10,
             Self::RepairAsk => 2 << 10,
             Self::Locate | Self::Status => 0,
             Self::Members => 8,
+            Self::Lead => 16,
+            Self::LeadReply => 2 << 10,
             Self::Change => 66 << 10,
             Self::MembersReply => 72 << 10,
             Self::LocateReply => 40 << 10,

@@ -15,6 +15,7 @@ pub mod error;
 pub mod frame;
 pub mod handshake;
 pub mod inbox;
+pub mod lead_wire;
 pub mod link_table;
 pub mod members_wire;
 pub mod outbox;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! u32 node, u16 shard, u16 name length, u64 uptime us, u32 sync p50 us, u32 sync p99 us,
-//! u32 groups, u8 durable, [3] 0, name in UTF-8, then per group 80 bytes:
+//! u32 groups, u8 durable, u8 paused, u16 0, name in UTF-8, then per group 80 bytes:
 //! u64 group, u64 term, u64 commit, u64 applied, u64 last, u64 revision, u64 state hash,
 //! u64 lag entries, u32 leader, u8 role, u8 damaged, u8 snapshots, u8 0, u64 snapshot
 //! ```
@@ -155,6 +155,8 @@ pub struct NodeStatus {
     pub sync_p99_us: u32,
     /// Whether it syncs before it acknowledges: not so in the mode for experiments.
     pub durable: bool,
+    /// Whether its groups don't stand for election, by request (EL-12).
+    pub is_paused: bool,
     /// The shard's groups.
     pub groups: Vec<GroupStatus>,
 }
@@ -188,7 +190,7 @@ impl NodeStatus {
         out.extend_from_slice(&self.sync_p50_us.to_le_bytes());
         out.extend_from_slice(&self.sync_p99_us.to_le_bytes());
         out.extend_from_slice(&(groups.len() as u32).to_le_bytes());
-        out.extend_from_slice(&[u8::from(self.durable), 0, 0, 0]);
+        out.extend_from_slice(&[u8::from(self.durable), u8::from(self.is_paused), 0, 0]);
         out.extend_from_slice(&self.name.as_bytes()[..name_bytes]);
         for group in groups {
             out.extend_from_slice(&group.encode());
@@ -219,9 +221,10 @@ impl NodeStatus {
         let sync_p50_us = cursor.u32().ok_or(short(0))?;
         let sync_p99_us = cursor.u32().ok_or(short(0))?;
         let count = cursor.u32().ok_or(short(0))?;
-        let durable = cursor.u32().ok_or(short(0))?;
-        if durable > 1 {
-            return Err(WireError::Field { kind, field: "durable", value: u64::from(durable) });
+        let flags = cursor.u32().ok_or(short(0))?;
+        // A byte for each.
+        if flags & !0x0101 != 0 {
+            return Err(WireError::Field { kind, field: "durable", value: u64::from(flags) });
         }
         if name_bytes > NAME_BYTES_MAX {
             let (length, least, most) = (name_bytes, 0, NAME_BYTES_MAX);
@@ -243,8 +246,8 @@ impl NodeStatus {
         let (rows, _) = cursor.rest().as_chunks::<GROUP_BYTES>();
         let groups = rows.iter().map(GroupStatus::decode).collect::<Result<_, _>>()?;
         let name = name.to_owned();
-        let durable = durable == 1;
-        Ok(Self { node, shard, name, uptime, sync_p50_us, sync_p99_us, durable, groups })
+        let (durable, is_paused) = (flags & 1 != 0, flags & 0x100 != 0);
+        Ok(Self { node, shard, name, uptime, sync_p50_us, sync_p99_us, durable, is_paused, groups })
     }
 }
 

@@ -126,6 +126,14 @@ fixed! {
     }
 }
 
+fixed! {
+    /// "Stand at once: I hand over to you" (thesis 3.10). The group is in the frame's header.
+    StandItem, StandItemWire, ArchivedStandItemWire, 8 {
+        /// The leader's term.
+        term: Term,
+    }
+}
+
 mod lives;
 mod repair;
 
@@ -248,7 +256,7 @@ many! {
     AppendReplyItem, AppendReplyItemWire, 57, AppendReplies
 }
 
-/// Which of the four vote messages a [`Ballot`] is.
+/// Which of the vote messages a [`Ballot`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum BallotKind {
@@ -260,12 +268,14 @@ pub enum BallotKind {
     Vote = 3,
     /// Its answer.
     VoteReply = 4,
+    /// "Vote for me: my leader told me to stand."
+    TransferVote = 5,
 }
 
 /// A vote asked or given; the group is in the frame's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ballot {
-    /// Which of the four.
+    /// Which of them.
     pub kind: BallotKind,
     /// The term asked about, or the replier's.
     pub term: Term,
@@ -293,6 +303,13 @@ impl SaveAt {
     /// Writes it as one frame.
     pub fn write(&self, out: &mut Outbox, group: GroupId, sender: Identity) {
         write_archive(out, Kind::SaveAt, group, sender, &self.to_wire());
+    }
+}
+
+impl StandItem {
+    /// Writes it as one frame.
+    pub fn write(&self, out: &mut Outbox, group: GroupId, sender: Identity) {
+        write_archive(out, Kind::TimeoutNow, group, sender, &self.to_wire());
     }
 }
 
@@ -395,6 +412,7 @@ pub fn ballot(frame: &Frame<'_>) -> Result<Ballot, WireError> {
         2 => BallotKind::PreVoteReply,
         3 => BallotKind::Vote,
         4 => BallotKind::VoteReply,
+        5 => BallotKind::TransferVote,
         other => {
             let value = u64::from(other);
             return Err(WireError::Field { kind: Kind::Ballot, field: "kind", value });
@@ -433,6 +451,15 @@ pub fn save_at(frame: &Frame<'_>) -> Result<SaveAt, WireError> {
     Ok(SaveAt::from_wire(archived))
 }
 
+/// Opens the body of a `TimeoutNow` frame.
+///
+/// # Errors
+/// If it isn't one.
+pub fn timeout_now(frame: &Frame<'_>) -> Result<StandItem, WireError> {
+    let archived: &ArchivedStandItemWire = access_fixed(frame, Kind::TimeoutNow, frame.body)?;
+    Ok(StandItem::from_wire(archived))
+}
+
 /// Names the layout of everything above: two builds with different hashes don't talk.
 pub const fn layout_hash() -> u64 {
     let layouts = [
@@ -443,6 +470,7 @@ pub const fn layout_hash() -> u64 {
         BallotItem::LAYOUT,
         InstallItem::LAYOUT,
         SaveAt::LAYOUT,
+        StandItem::LAYOUT,
         repair::LAYOUTS[0],
         repair::LAYOUTS[1],
         repair::LAYOUTS[2],

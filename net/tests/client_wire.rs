@@ -78,6 +78,7 @@ fn node_status() -> NodeStatus {
         sync_p50_us: 100,
         sync_p99_us: 200,
         durable: true,
+        is_paused: false,
         groups: vec![group, GroupStatus { damaged: false, role: GroupRole::Learner, ..group }],
     }
 }

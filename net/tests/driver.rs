@@ -196,6 +196,7 @@ fn answer(frame: &Frame<'_>, shard: ShardId, address: &str, outbox: &mut Outbox)
                 sync_p50_us: 1,
                 sync_p99_us: 2,
                 durable: true,
+                is_paused: false,
                 groups: Vec::new(),
             };
             status.write(outbox, identity());

@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 use ringraft_net::frame::FrameHeader;
 use ringraft_net::wire::{self, AppendHead, AppendReplyItem, Ballot, BallotKind, InstallItem};
-use ringraft_net::wire::{AnswerState, Life, LifeItem, RepairAnswer, RepairAsk, RunItem, SaveAt};
+use ringraft_net::wire::{
+    AnswerState, Life, LifeItem, RepairAnswer, RepairAsk, RunItem, SaveAt, StandItem,
+};
 use ringraft_net::wire::{AppendReplies, BeatItem, BeatReplies, BeatReplyItem, Beats};
 use ringraft_net::{Frame, Identity, Inbox, Kind, Outbox, WireError};
 use ringraft_types::{ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Term, Ticks};
@@ -184,6 +186,7 @@ fn golden_bytes() {
     LIFE.ask(&mut outbox, SENDER);
     LIFE.answer(&mut outbox, SENDER, &LIFE_ITEMS);
     SaveAt { index: Index(9) }.write(&mut outbox, GroupId(1), SENDER);
+    StandItem { term: Term(5) }.write(&mut outbox, GroupId(1), SENDER);
     let mut inbox = carry(&mut outbox);
     let mut next = || hex(inbox.next_frame().expect("intact").expect("whole").body);
     assert_eq!(
@@ -215,7 +218,8 @@ fn golden_bytes() {
     );
     assert_eq!(next(), life);
     assert_eq!(next(), "0900000000000000");
-    assert_eq!(wire::layout_hash(), 5_469_506_603_809_315_853);
+    assert_eq!(next(), "0500000000000000");
+    assert_eq!(wire::layout_hash(), 17_101_129_245_928_781_495);
 }
 
 /// Bodies that are no archives are refused with the kind, whatever their length.
@@ -232,6 +236,7 @@ fn wrong_bodies_are_refused() {
         assert!(wire::repair_answer(&frame_of(Kind::RepairAnswer, &body)).is_err());
         assert_eq!(wire::life_ask(&frame_of(Kind::LifeAsk, &body)).is_ok(), length == 12);
         assert_eq!(wire::save_at(&frame_of(Kind::SaveAt, &body)).is_ok(), length == 8);
+        assert_eq!(wire::timeout_now(&frame_of(Kind::TimeoutNow, &body)).is_ok(), length == 8);
         let is_answer = length % 16 == 12;
         assert_eq!(wire::life_answer(&frame_of(Kind::LifeAnswer, &body)).is_ok(), is_answer);
         if length < 40 {
@@ -339,6 +344,7 @@ proptest! {
         let _ = wire::life_ask(&frame_of(Kind::LifeAsk, &body));
         let _ = wire::life_answer(&frame_of(Kind::LifeAnswer, &body));
         let _ = wire::save_at(&frame_of(Kind::SaveAt, &body));
+        let _ = wire::timeout_now(&frame_of(Kind::TimeoutNow, &body));
         let _ = wire::append(&frame_of(Kind::Append, &body));
     }
 }

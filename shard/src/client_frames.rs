@@ -79,6 +79,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                     status.write(outbox, sender);
                 }
             }
+            Kind::Lead => return self.lead_frame(now, from, frame),
             Kind::Members | Kind::Change => return self.member_frame(now, from, frame),
             kind => return Ok(Err(FrameRefusal::WrongPort { kind })),
         }
@@ -160,7 +161,9 @@ impl<D: Device, L: Links> Shard<D, L> {
     ) {
         let group = self.groups[slot].id;
         let stopping = self.is_stopping.then_some((Status::Stopping, NodeId::ZERO));
-        if let Some((status, hint)) = self.refusal(slot).or(stopping) {
+        let group_state = &self.groups[slot];
+        let transferring = group_state.raft.transfers_to().map(|to| (Status::Transferring, to));
+        if let Some((status, hint)) = self.refusal(slot).or(stopping).or(transferring) {
             match status {
                 Status::NotLeader => self.metrics.refused_not_leader += requests.len() as u64,
                 _ => self.metrics.refused_other += requests.len() as u64,
@@ -422,6 +425,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             sync_p50_us: stats.latency.value_at_quantile(0.5) as u32,
             sync_p99_us: stats.latency.value_at_quantile(0.99) as u32,
             durable: self.log.settings().durability != Durability::None,
+            is_paused: self.is_paused(),
             groups: groups.collect(),
         }
     }

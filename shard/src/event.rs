@@ -1,6 +1,7 @@
 //! The closed list of what can wake a shard. A reader finds every entrance here.
 
 use crate::group::Halt;
+use crate::leading::TransferReason;
 use crate::links::ConnectionId;
 use crate::metrics::Stage;
 use crate::snapshots::{InstallFailure, LoadFailure, SnapshotReason};
@@ -231,6 +232,30 @@ pub enum ShardEvent {
         /// From the first block to the last chunk.
         took: Ticks,
     },
+    /// A group was handed over, and the other node leads.
+    HandedOver {
+        /// The group.
+        group: GroupId,
+        /// Who leads.
+        to: NodeId,
+        /// From the beginning until that was known.
+        took: Ticks,
+        /// Why.
+        reason: TransferReason,
+    },
+    /// A group couldn't be handed over to a node: this one leads on, or another one leads.
+    NotHandedOver {
+        /// The group.
+        group: GroupId,
+        /// Who was to lead.
+        to: NodeId,
+        /// From the beginning.
+        took: Ticks,
+        /// Why it was to.
+        reason: TransferReason,
+    },
+    /// The groups here stand for election no more, by request, or again.
+    Paused(bool),
     /// The disk is full, or no longer.
     DiskFull(bool),
     /// The disk holds a write for longer than an election timeout: groups here don't lead until

@@ -103,6 +103,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                 return Ok(Verdict::of(Status::NotLeader));
             }
             ChangeRefused::NotReady => return Ok(Verdict::of(Status::NotReady)),
+            ChangeRefused::Transferring { .. } => return Ok(Verdict::of(Status::Transferring)),
             ChangeRefused::UnderWay { .. } => Refusal::UnderWay,
             ChangeRefused::Conflict { .. } => Refusal::Conflict,
             ChangeRefused::Unchanged => Refusal::Unchanged,

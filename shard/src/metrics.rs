@@ -90,6 +90,10 @@ pub struct Metrics {
     pub appends_postponed: u64,
     /// Times that the disk held a write for longer than an election timeout.
     pub disk_stuck: u64,
+    /// Groups that were handed over to another node.
+    pub transfers: u64,
+    /// Groups that another node was to take over, and didn't.
+    pub transfers_failed: u64,
     /// Groups that lost entries to rot and have them again.
     pub repairs: u64,
     /// Entries that couldn't be read and were written again.
@@ -133,6 +137,8 @@ impl Default for Metrics {
             leader_changes: 0,
             appends_postponed: 0,
             disk_stuck: 0,
+            transfers: 0,
+            transfers_failed: 0,
             repairs: 0,
             entries_mended: 0,
             entries_lent: 0,

@@ -6,6 +6,7 @@ use crate::members::Own;
 use crate::shard::Shard;
 use ringraft_net::wire::{
     self, AppendHead, AppendReplyItem, Ballot, BallotKind, BeatItem, BeatReplyItem, InstallItem,
+    StandItem,
 };
 use ringraft_net::{Frame, Kind};
 use ringraft_raft::output::Envelope;
@@ -97,9 +98,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         if peer.greeted != peer.met && !peer.is_vouched {
             self.meet(from)?;
         }
+        // Who takes over needs votes, maybe this node's.
+        let is_kept = self.is_handing_over() && kind == Kind::Ballot;
         let peer = self.peers.get_mut(&from).expect("it was just found");
-        let is_new = matches!(kind, Kind::Append | Kind::Ballot | Kind::Install);
-        if !peer.is_up() || self.is_stopping && is_new {
+        let is_new = matches!(kind, Kind::Append | Kind::Ballot | Kind::Install | Kind::TimeoutNow);
+        if !peer.is_up() || self.is_stopping && is_new && !is_kept {
             return Ok(Ok(()));
         }
         let is_leaders = matches!(kind, Kind::Append | Kind::Beats | Kind::Install);
@@ -177,7 +180,8 @@ impl<D: Device, L: Links> Shard<D, L> {
                 let message = match ballot.kind {
                     BallotKind::PreVote => Message::PreVote { term, last },
                     BallotKind::PreVoteReply => Message::PreVoteReply { term, granted },
-                    BallotKind::Vote => Message::Vote { term, last },
+                    BallotKind::Vote => Message::Vote { term, last, is_transfer: false },
+                    BallotKind::TransferVote => Message::Vote { term, last, is_transfer: true },
                     BallotKind::VoteReply => Message::VoteReply { term, granted },
                 };
                 return self.message(now, from, frame.header.group, message);
@@ -195,6 +199,13 @@ impl<D: Device, L: Links> Shard<D, L> {
                     self.hear_of_address(now, from, frame.header.group, address);
                 }
                 return Ok(judged);
+            }
+            Kind::TimeoutNow => {
+                let StandItem { term } = match wire::timeout_now(frame) {
+                    Ok(item) => item,
+                    Err(error) => return Ok(Err(malformed(error))),
+                };
+                return self.message(now, from, frame.header.group, Message::TimeoutNow { term });
             }
             Kind::Append => return self.append_frame(now, from, frame),
             Kind::RepairAsk => return Ok(self.repair_ask(from, frame)),
@@ -360,8 +371,16 @@ impl<D: Device, L: Links> Shard<D, L> {
                 let kind = BallotKind::PreVoteReply;
                 self.ballot(envelope.to, group, kind, term, LogId::ZERO, granted);
             }
-            Message::Vote { term, last } => {
-                self.ballot(envelope.to, group, BallotKind::Vote, term, last, false);
+            Message::Vote { term, last, is_transfer } => {
+                let kind = if is_transfer { BallotKind::TransferVote } else { BallotKind::Vote };
+                self.ballot(envelope.to, group, kind, term, last, false);
+            }
+            Message::TimeoutNow { term } => {
+                let sender = self.settings.identity;
+                let outbox = self.links.peer(envelope.to);
+                if let Some(outbox) = outbox.filter(|outbox| !outbox.is_urgent_full()) {
+                    StandItem { term }.write(outbox, group, sender);
+                }
             }
             Message::VoteReply { term, granted } => {
                 let kind = BallotKind::VoteReply;

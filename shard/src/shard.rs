@@ -10,6 +10,7 @@ use crate::event::ShardEvent;
 use crate::gate::Gates;
 use crate::group::{Group, Halt};
 use crate::heartbeat::Staged;
+use crate::leading::HandingOver;
 use crate::limits::{ENTRY_CACHE_BYTES_MIN, Limits};
 use crate::links::Links;
 use crate::machine::StateMachine;
@@ -188,6 +189,7 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) serving: Serving,
     /// Makes the empty machine of a group.
     pub(crate) make_machine: Box<dyn FnMut(GroupId) -> Box<dyn StateMachine>>,
+    pub(crate) handing_over: HandingOver,
     /// Nothing new is taken on: what was is brought to its end.
     pub(crate) is_stopping: bool,
     /// The data directory is an older copy: no group takes part.
@@ -283,6 +285,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             fetching: Fetching::default(),
             serving: Serving::default(),
             make_machine: Box::new(machine),
+            handing_over: HandingOver::default(),
             is_stopping: false,
             is_rolled_back: false,
             is_node_damaged: recovered.node_damaged,
@@ -451,10 +454,14 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     /// Takes on nothing new from now on: no writes of clients, no entries and no votes. What was
-    /// taken goes on to its end.
+    /// taken goes on to its end, and what is led here is handed over in the next turns, as far as
+    /// somebody can take it.
     pub fn stop(&mut self) {
         if !self.is_stopping && self.settings.snapshots.on_stop {
             self.want_snapshots(SnapshotReason::Stop);
+        }
+        if !self.is_stopping {
+            self.give_up_leading();
         }
         self.is_stopping = true;
     }

@@ -115,6 +115,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.open_gates(now)?;
         self.sweep_on();
         self.apply_all(now)?;
+        let hand_over_at = self.hand_over_all(now)?;
         self.trim(now)?;
         let mend_at = self.mend_all(now)?;
         let snapshot_at = self.take_snapshots(now)?.min(self.scrub(now));
@@ -131,7 +132,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         if asked_at <= now {
             wake = Wake::Now;
         }
-        Ok(wake.earlier(Wake::At(self.next_tick.min(look_at).min(asked_at))))
+        Ok(wake.earlier(Wake::At(self.next_tick.min(look_at).min(asked_at).min(hand_over_at))))
     }
 
     fn give_ticks(&mut self, now: Ticks) -> Result<(), ShardError> {

@@ -1,6 +1,7 @@
 //! Whole clusters in one thread, in virtual time, on the production shard: the second owner of
 //! both doors. No socket, no file, no clock.
 
+mod leading;
 mod member_frames;
 mod members;
 mod mending;
@@ -501,7 +502,9 @@ fn a_stopping_node_takes_on_nothing_new() {
     assert_eq!(world.take_reply(leader, taken).expect("answered").0, Status::Ok);
     assert_eq!(world.take_reply(leader, refused).expect("answered").0, Status::Stopping);
     assert!(world.is_quiet(leader));
-    assert_eq!(world.get(leader, b"k").0, Status::Ok);
+    // The third one was up to date, and leads.
+    assert_eq!(world.get(leader, b"k").0, Status::NotLeader);
+    assert_eq!(world.group(others[1]).role, GroupRole::Leader);
 }
 
 /// The leader of a cluster of three, with a write that its disk was given and keeps.

@@ -58,9 +58,9 @@ pub(crate) fn failure(error: ClientError) -> Failure {
         ClientError::NotDone { reason, .. } => match reason {
             Reason::Deadline => Exit::Unavailable,
             // These pass when there is a leader again: for a script it is the same as no answer.
-            Reason::Refused(Status::NotLeader | Status::NotReady | Status::Stopping) => {
-                Exit::Unavailable
-            }
+            Reason::Refused(
+                Status::NotLeader | Status::NotReady | Status::Stopping | Status::Transferring,
+            ) => Exit::Unavailable,
             Reason::Refused(_) => Exit::NotDone,
         },
         // An answer that makes no sense says nothing of what was done.

@@ -199,6 +199,7 @@ mod tests {
             sync_p50_us: 98,
             sync_p99_us: 189,
             durable: node == 1,
+            is_paused: node == 2,
             groups: vec![group],
         }
     }

@@ -59,6 +59,8 @@ pub struct ShardNumbers {
     pub tick_age: Duration,
     /// How often it answered a request: grows by one with each new set of numbers.
     pub answers: u64,
+    /// Whether its groups don't stand for election, by request.
+    pub is_paused: bool,
     /// Its groups.
     pub groups: Vec<GroupRow>,
     /// What it counts.
@@ -153,6 +155,10 @@ pub struct ShardCounters {
     pub slow_writes: u64,
     /// Times that the disk held a write for longer than an election timeout.
     pub disk_stuck: u64,
+    /// Groups handed over to another node.
+    pub transfers: u64,
+    /// Groups that another node was to take over, and didn't.
+    pub transfers_failed: u64,
     /// Groups that lost entries to rot and have them again.
     pub repairs: u64,
     /// Groups of which entries can't be read, and are asked of the other nodes.

@@ -6,7 +6,7 @@
 
 use crate::config::{Log, LogLevel};
 use ringraft_raft::Breach;
-use ringraft_shard::{Halt, ShardEvent};
+use ringraft_shard::{Halt, ShardEvent, TransferReason};
 use ringraft_types::{GroupId, Incarnation, NodeId, Phase, ShardId};
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -385,6 +385,22 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
             };
             tracing::info!(%shard, %group, %index, voters, learners, "{what}");
         }
+        ShardEvent::HandedOver { group, to, took, reason } => {
+            let millis = took.0 / 1_000;
+            let why = reason_of(reason);
+            tracing::info!(%group, %to, millis, why, "handed over: another node leads");
+        }
+        ShardEvent::NotHandedOver { group, to, took, reason } => {
+            let millis = took.0 / 1_000;
+            let why = reason_of(reason);
+            tracing::warn!(%group, %to, millis, why, "not handed over: that node didn't take it");
+        }
+        ShardEvent::Paused(true) => {
+            tracing::warn!(%shard, "elections are paused: groups here don't stand, and are handed over");
+        }
+        ShardEvent::Paused(false) => {
+            tracing::info!(%shard, "elections are resumed: groups here stand as before");
+        }
         ShardEvent::DiskFull(true) => {
             tracing::error!(%shard, "the disk is full: writes are refused, reads go on");
         }
@@ -397,6 +413,15 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
         ShardEvent::DiskStuck(false) => {
             tracing::info!(%shard, "the disk moves again: groups here take part again");
         }
+    }
+}
+
+/// Why a group is handed over, for people.
+fn reason_of(reason: TransferReason) -> &'static str {
+    match reason {
+        TransferReason::Asked => "asked for",
+        TransferReason::Paused => "elections are paused",
+        TransferReason::Stopping => "the node stops",
     }
 }
 

@@ -54,6 +54,10 @@ const COUNTERS: &[Number<ShardNumbers>] = &[
     ("wal_stuck", "Times that the disk held a write for an election timeout", |shard| {
         shard.counters.disk_stuck
     }),
+    ("leader_transfers", "Groups handed over to another node", |shard| shard.counters.transfers),
+    ("leader_transfers_failed", "Groups that another node was to lead, and doesn't", |shard| {
+        shard.counters.transfers_failed
+    }),
     ("groups_repaired", "Groups that lost entries to rot and have them again", |shard| {
         shard.counters.repairs
     }),
@@ -104,6 +108,9 @@ const GAUGES: &[Number<ShardNumbers>] = &[
     ("groups_led", "Groups led here", |shard| count(shard, |row| row.role == "leader")),
     ("groups_leaderless", "Groups without a known leader", |shard| {
         count(shard, |row| row.leader.is_none())
+    }),
+    ("elections_paused", "Whether groups don't stand for election, by request", |shard| {
+        u64::from(shard.is_paused)
     }),
     ("groups_mending", "Groups whose unreadable entries are asked of the other nodes", |shard| {
         shard.counters.repairs_under_way

@@ -5,6 +5,7 @@
 use ringraft::config::{Config, Machine};
 use ringraft_net::client_wire::{self, LocateReply};
 use ringraft_net::handshake::HANDSHAKE_BYTES;
+use ringraft_net::lead_wire::{LeadAsk, LeadReply};
 use ringraft_net::status::NodeStatus;
 use ringraft_net::{
     Frame, FrameHeader, Hello, Identity, Inbox, Kind, Welcome, bulk_wire, members_wire, wire,
@@ -130,6 +131,9 @@ fn decode(frame: &Frame<'_>) {
         Kind::LifeAsk => drop(black_box(wire::life_ask(frame))),
         Kind::LifeAnswer => drop(black_box(wire::life_answer(frame))),
         Kind::SaveAt => drop(black_box(wire::save_at(frame))),
+        Kind::TimeoutNow => drop(black_box(wire::timeout_now(frame))),
+        Kind::Lead => drop(black_box(LeadAsk::read(frame))),
+        Kind::LeadReply => drop(black_box(LeadReply::read(frame))),
         Kind::SnapshotAsk => drop(black_box(bulk_wire::snapshot_ask(frame))),
         Kind::SnapshotOffer => drop(black_box(bulk_wire::snapshot_offer(frame))),
         Kind::ChunkAsk => drop(black_box(bulk_wire::chunk_ask(frame))),

@@ -1,16 +1,17 @@
-//! What a client asks about the members of groups, and has changed of them.
+//! What a client asks about the members of groups and who leads them, and has changed of that.
 //!
 //! A change is not a write of a session: it names the configuration that it is meant for, and a
 //! leader that has made it refuses it the second time. So it may be sent again after its connection
 //! broke; from then on it is *in doubt*, and a refusal doesn't say that it wasn't done.
 
-use ringraft_types::{GroupId, Index, Revision, Status, Ticks};
+use ringraft_types::{GroupId, Index, NodeId, Revision, ShardId, Status, Ticks};
 
 use super::calls::CallKind;
 use super::core::Core;
 use super::session::Advice;
 use super::{Answer, CallId, Reason, SubmitError};
 use crate::frame::Frame;
+use crate::lead_wire::{self, LeadAsk, LeadReply, Leading};
 use crate::members_wire::{self, ChangeAsk, MembersReply};
 
 /// The flag of an answer to a change that was in doubt.
@@ -67,6 +68,93 @@ impl Core {
         Ok(self.calls.id(slot))
     }
 
+    /// Asks a group's leader that another node leads. The answer's body is that of a `LeadReply`,
+    /// also if it was refused; its flag 1 says that an earlier attempt may have been made.
+    ///
+    /// # Errors
+    /// If it can't be taken; nothing was sent then.
+    pub fn submit_hand_over(
+        &mut self,
+        group: GroupId,
+        to: Option<NodeId>,
+        deadline: Ticks,
+    ) -> Result<CallId, SubmitError> {
+        let body = LeadAsk { call: 0, leading: Leading::HandOver { to } }.encode();
+        let (place, slot) = self.submit(CallKind::HandOver, group, &body, deadline)?;
+        self.groups[place].asks.push_back(slot);
+        Ok(self.calls.id(slot))
+    }
+
+    /// Asks a shard of the node at `address` to stand for election no more, or again. The answer's
+    /// body is that of a `LeadReply`.
+    ///
+    /// # Errors
+    /// If it can't be taken; nothing was sent then.
+    pub fn submit_pause(
+        &mut self,
+        address: &str,
+        shard: Option<ShardId>,
+        is_paused: bool,
+        deadline: Ticks,
+    ) -> Result<CallId, SubmitError> {
+        let leading = if is_paused { Leading::Pause } else { Leading::Resume };
+        let body = LeadAsk { call: 0, leading }.encode();
+        let link = self.link_to(address, shard);
+        let slot = self.calls.open(CallKind::Pause, link as u32, &body, deadline)?;
+        let id = self.calls.id(slot);
+        self.links[link].own_queue.push_back(id.0);
+        Ok(id)
+    }
+
+    /// An answer about who leads arrived. A late or doubled one finds nobody.
+    pub(super) fn take_lead_reply(
+        &mut self,
+        now: Ticks,
+        at: usize,
+        frame: &Frame<'_>,
+        reply: &LeadReply<'_>,
+    ) {
+        let Some(slot) = self.calls.find(reply.call) else { return };
+        let call = self.calls.get_mut(slot);
+        if call.out_on != Some(at as u32) {
+            return;
+        }
+        if call.kind == CallKind::Pause {
+            call.out_on = None;
+            self.complete_with_body(slot, frame.body);
+            return;
+        }
+        let Some(place) = self.place_of(frame.header.group) else { return };
+        let call = self.calls.get_mut(slot);
+        if call.kind != CallKind::HandOver || call.group as usize != place {
+            return;
+        }
+        call.out_on = None;
+        let in_doubt = call.in_doubt;
+        if reply.status.is_retryable() {
+            let group = &mut self.groups[place];
+            group.asks.push_back(slot);
+            group.hint = Some(reply.leader).filter(|leader| leader.0 != 0);
+            let advice = match reply.status {
+                Status::NotLeader | Status::Stopping | Status::Unknown => Advice::Seek,
+                _ => Advice::Pause,
+            };
+            self.heed(now, at, place, advice);
+            return;
+        }
+        match reply.status {
+            Status::Ok | Status::Refused => {
+                let flags = if in_doubt { WAS_IN_DOUBT } else { 0 };
+                let (revision, index) = (Revision(0), Index(0));
+                self.calls.done(slot, Answer { flags, revision, index, body: frame.body });
+            }
+            status if in_doubt => self.calls.unknown(slot, Reason::Refused(status)),
+            status => self.calls.not_done(slot, Reason::Refused(status)),
+        }
+        self.calls.close(slot);
+        self.heed(now, at, place, Advice::Continue);
+    }
+
     /// Sends a group's questions about members and changes of them to its leader.
     pub(super) fn flush_asks(&mut self, now: Ticks, place: usize, at: usize) {
         let Self { groups, links, calls, identity, .. } = self;
@@ -76,7 +164,11 @@ impl Core {
             let id = calls.id(slot).0;
             let call = calls.get_mut(slot);
             call.out_on = Some(at as u32);
-            if call.kind == CallKind::Change {
+            if call.kind == CallKind::HandOver {
+                LeadAsk::name(&mut call.command, id);
+                let body = &call.command;
+                lead_wire::write_encoded(&mut link.outbox, group.id, *identity, body);
+            } else if call.kind == CallKind::Change {
                 ChangeAsk::name(&mut call.command, id);
                 members_wire::write_change(&mut link.outbox, group.id, *identity, &call.command);
             } else {

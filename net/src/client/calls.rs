@@ -24,12 +24,21 @@ pub(super) enum CallKind {
     MembersAt,
     /// A change of a group's members.
     Change,
+    /// That another node leads a group.
+    HandOver,
+    /// That a shard stands for election no more, or again.
+    Pause,
 }
 
 impl CallKind {
     /// Whether it is for one node, and waits with its link.
     pub(super) const fn is_of_link(self) -> bool {
-        matches!(self, Self::Status | Self::MembersAt)
+        matches!(self, Self::Status | Self::MembersAt | Self::Pause)
+    }
+
+    /// Whether an attempt without an answer may have been done.
+    pub(super) const fn leaves_doubt(self) -> bool {
+        matches!(self, Self::Change | Self::HandOver | Self::Pause)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::client_wire::{BatchWriter, ITEMS_MAX, REQUEST_HEAD_BYTES, write_locat
 use crate::frame::{Identity, Kind};
 use crate::handshake::Hello;
 use crate::inbox::Inbox;
+use crate::lead_wire::{self, LeadAsk};
 use crate::members_wire::write_members;
 use crate::outbox::Outbox;
 use crate::status::write_status;
@@ -327,17 +328,17 @@ impl Core {
         for slot in lost {
             let call = self.calls.get_mut(slot);
             call.out_on = None;
+            if call.kind.is_of_link() {
+                let id = self.calls.id(slot).0;
+                self.links[at].own_queue.push_back(id);
+                continue;
+            }
             let group = &mut self.groups[call.group as usize];
-            match call.kind {
-                CallKind::Read => group.reads.push_back(slot),
-                CallKind::MembersAt => {
-                    let id = self.calls.id(slot).0;
-                    self.links[at].own_queue.push_back(id);
-                }
-                kind => {
-                    call.in_doubt = kind == CallKind::Change;
-                    group.asks.push_back(slot);
-                }
+            if call.kind == CallKind::Read {
+                group.reads.push_back(slot);
+            } else {
+                call.in_doubt = call.kind.leaves_doubt();
+                group.asks.push_back(slot);
             }
         }
         for group in &mut self.groups {
@@ -371,7 +372,7 @@ impl Core {
             }
             let is_queued = !call.kind.is_of_link() && call.out_on.is_none();
             let may_be_made = call.in_doubt || call.out_on.is_some();
-            match call.kind == CallKind::Change && may_be_made {
+            match call.kind.leaves_doubt() && may_be_made {
                 true => self.calls.unknown(slot, Reason::Deadline),
                 false => self.calls.not_done(slot, Reason::Deadline),
             }
@@ -474,6 +475,15 @@ impl Core {
                     if call.kind == CallKind::Status {
                         write_status(&mut link.outbox, self.identity);
                         link.status_out.push_back(id);
+                    } else if call.kind == CallKind::Pause {
+                        call.out_on = Some(at as u32);
+                        LeadAsk::name(&mut call.command, id);
+                        lead_wire::write_encoded(
+                            &mut link.outbox,
+                            GroupId(0),
+                            self.identity,
+                            &call.command,
+                        );
                     } else {
                         call.out_on = Some(at as u32);
                         let group = self.groups[call.group as usize].id;

@@ -27,6 +27,7 @@ mod change;
 mod core;
 mod driver;
 mod group;
+mod lead;
 mod link;
 mod receive;
 mod session;
@@ -39,6 +40,7 @@ pub use self::calls::{Completed, Completions};
 pub use self::change::{ChangeError, Changed, GroupMembers};
 pub use self::core::{Core, CoreOptions};
 pub use self::driver::{Client, ClientOptions, Response};
+pub use self::lead::{HandedOver, TransferError};
 pub use self::link::{LinkId, Trouble};
 
 /// Names a call of one client, from submission to completion.
@@ -98,6 +100,7 @@ impl fmt::Display for Reason {
                     Status::NoSpace => "free space on the node's disk",
                     Status::Unsupported => "upgrade the servers",
                     Status::Refused => "read who the members are before changing them again",
+                    Status::Transferring => "another node is about to lead: try again",
                     _ => "try again",
                 };
                 write!(f, "the server answered {status:?}: {cure}")

@@ -13,6 +13,7 @@ use crate::error::WireError;
 use crate::frame::{Frame, Kind};
 use crate::handshake::Welcome;
 use crate::inbox::Inbox;
+use crate::lead_wire::LeadReply;
 use crate::members_wire::MembersReply;
 
 /// Nodes beside the endpoints that are remembered: far more than a cluster has. More are not asked.
@@ -92,6 +93,11 @@ impl Core {
                 let reply = MembersReply::read(frame)?;
                 self.links[at].owed = self.links[at].owed.saturating_sub(1);
                 self.take_members_reply(now, at, frame, &reply);
+            }
+            Kind::LeadReply => {
+                let reply = LeadReply::read(frame)?;
+                self.links[at].owed = self.links[at].owed.saturating_sub(1);
+                self.take_lead_reply(now, at, frame, &reply);
             }
             Kind::Error => {
                 let ErrorFrame { code, sentence } = ErrorFrame::read(frame)?;
@@ -323,7 +329,7 @@ impl Core {
             for slot in waiting.chain(group.asks.drain(..)) {
                 let reason = Reason::Refused(Status::NoSuchGroup);
                 let call = self.calls.get(slot);
-                match call.kind == CallKind::Change && call.in_doubt {
+                match call.kind.leaves_doubt() && call.in_doubt {
                     true => self.calls.unknown(slot, reason),
                     false => self.calls.not_done(slot, reason),
                 }

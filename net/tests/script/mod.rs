@@ -350,6 +350,7 @@ impl Script {
                         sync_p50_us: 1,
                         sync_p99_us: 2,
                         durable: true,
+                        is_paused: false,
                         groups: Vec::new(),
                     };
                     status.write(&mut side.outbox, identity(side.node));

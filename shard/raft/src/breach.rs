@@ -101,6 +101,7 @@ impl Raft {
             Message::PreVote { term, .. }
             | Message::Vote { term, .. }
             | Message::Heartbeat { term, .. }
+            | Message::TimeoutNow { term }
             | Message::Install { term, .. }
             | Message::Append(Append { term, .. })
                 if term == Term::ZERO =>
@@ -115,13 +116,16 @@ impl Raft {
             | Message::AppendReply { term, .. }
             | Message::Install { term, .. }
             | Message::Heartbeat { term, .. }
+            | Message::TimeoutNow { term }
             | Message::HeartbeatReply { term, .. } => term,
         };
         if term.0 > NUMBER_MAX {
             return Err(Breach::OutOfReach(term.0));
         }
         match *message {
-            Message::Heartbeat { term, .. } => self.judge_leader(from, term),
+            Message::Heartbeat { term, .. } | Message::TimeoutNow { term } => {
+                self.judge_leader(from, term)
+            }
             Message::Append(append) => {
                 self.judge_leader(from, append.term)?;
                 judge_entries(&append, entries.heads)?;

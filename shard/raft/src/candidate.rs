@@ -45,12 +45,18 @@ impl Candidate {
         Self { stage: Stage::Asking, votes, election_at: replica.next_election(now) }
     }
 
-    /// Enters the next term, votes for itself, asks everybody for a vote.
-    pub(crate) fn stand(replica: &mut Replica, now: Ticks, out: &mut Output) -> Self {
+    /// Enters the next term, votes for itself, asks everybody for a vote. `is_transfer`: its leader
+    /// told it to.
+    pub(crate) fn stand(
+        replica: &mut Replica,
+        now: Ticks,
+        is_transfer: bool,
+        out: &mut Output,
+    ) -> Self {
         assert!(replica.may_campaign());
         let term = replica.term().next();
         replica.set_hard_state(term, Some(replica.id), out);
-        let message = Message::Vote { term, last: replica.vote_last() };
+        let message = Message::Vote { term, last: replica.vote_last(), is_transfer };
         for to in replica.others() {
             replica.send_gated(to, message, Index::ZERO, out);
         }

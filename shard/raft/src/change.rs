@@ -73,6 +73,12 @@ pub enum ChangeRefused {
         /// The configuration in force.
         index: Index,
     },
+    /// Nothing is appended while leadership is handed over: ask who leads then.
+    #[error("leadership is being handed over to node {to}")]
+    Transferring {
+        /// To whom.
+        to: NodeId,
+    },
     /// The change was meant for another configuration.
     #[error(
         "the change is meant for the configuration of entry {expected}, entry {index}'s is in force"

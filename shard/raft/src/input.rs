@@ -113,6 +113,17 @@ pub enum Input<'a> {
     /// A node says that its disk is stuck: if it led, it doesn't any more, and its followers
     /// needn't wait for its silence.
     Resigned(NodeId),
+    /// This leader hands over to a node that [`crate::Raft::transfer_target`] named, with no step in
+    /// between. It takes no proposals and no configuration until it leads no more, or for an
+    /// election timeout. Refused if it can't be.
+    Transfer {
+        /// To whom.
+        to: NodeId,
+    },
+    /// This node is not to stand for election (`true`), or may again (`false`). It follows, votes
+    /// and leads on as before; handing over is its owner's (EL-12). A sole voter goes on: nobody
+    /// else could lead.
+    Paused(bool),
     /// The owner found that entries it holds can't be read back: rot. Until it has them again, or
     /// starts anew without them, the group neither leads nor campaigns, because it couldn't bring
     /// its followers up to date; it votes as if all it holds were whole, and goes on taking entries

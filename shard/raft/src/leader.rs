@@ -1,6 +1,6 @@
 //! A leader replicates its log, commits what a majority holds durably, and answers reads.
 //!
-//! `members` is what it does about configurations.
+//! `members` is what it does about configurations, `transfer` how it hands over.
 //!
 //! Nothing here asks whether a term is newer: by the time a message comes here it is this term's.
 
@@ -15,6 +15,9 @@ use ringraft_types::plant::{Plant, planted};
 use ringraft_types::{Index, NodeId, Ticks, record};
 
 mod members;
+mod transfer;
+
+use transfer::Transfer;
 
 /// The record of a new leader's first entry: a header without payload.
 const NEW_TERM_BYTES: u32 = record::encoded_bytes(0) as u32;
@@ -31,6 +34,9 @@ pub(crate) struct Leader {
     quorum_at: Ticks,
     /// The committed configuration leaves this leader out: until when it leads.
     resigns_at: Option<Ticks>,
+    transfer: Option<Transfer>,
+    /// A node was told in this term to stand at once.
+    has_told: bool,
     reads: Reads,
 }
 
@@ -47,6 +53,8 @@ impl Leader {
             heartbeat_at: next_beat(now, settings.heartbeat_interval),
             quorum_at: now.after(settings.election_timeout),
             resigns_at: None,
+            transfer: None,
+            has_told: false,
             reads: Reads::default(),
         };
         leader.meet_members(replica, now, next);
@@ -68,7 +76,8 @@ impl Leader {
             return Ticks::NEVER;
         }
         let resigns_at = self.resigns_at.unwrap_or(Ticks::NEVER);
-        self.heartbeat_at.min(self.quorum_at).min(resigns_at)
+        let transfer_ends_at = self.transfer.as_ref().map_or(Ticks::NEVER, |it| it.ends_at);
+        self.heartbeat_at.min(self.quorum_at).min(resigns_at).min(transfer_ends_at)
     }
 
     /// Whether an entry of the own term is committed: before, it doesn't know what is (6.4).
@@ -97,6 +106,9 @@ impl Leader {
                 return false;
             }
         }
+        if self.transfer.as_ref().is_some_and(|it| now >= it.ends_at) {
+            self.transfer = None;
+        }
         if now >= self.heartbeat_at {
             if self.reads.is_waiting() && self.is_ready(replica) {
                 self.reads.begin(replica.commit());
@@ -108,6 +120,7 @@ impl Leader {
                 peer.recover(&replica.settings, now);
                 peer.feed(replica, now, out);
             }
+            self.tell_target_again(replica, out);
         }
         true
     }
@@ -122,6 +135,10 @@ impl Leader {
         if bytes.is_empty() {
             return;
         }
+        if self.transfer.is_some() {
+            out.refused = Some(Refusal::Transferring);
+            return;
+        }
         replica.append_own(bytes, out);
         self.feed_all(replica, now, out);
     }
@@ -129,6 +146,7 @@ impl Leader {
     /// This node's own log is durable further than before.
     pub(crate) fn on_persisted(&mut self, replica: &mut Replica, now: Ticks, out: &mut Output) {
         self.advance_commit(replica, now, out);
+        self.tell_target(replica, out);
     }
 
     pub(crate) fn on_append_reply(
@@ -149,6 +167,7 @@ impl Leader {
                 assert!(matched <= replica.log().last(), "{from} holds what was never sent");
                 peer.on_accepted(matched, now);
                 self.advance_commit(replica, now, out);
+                self.tell_target(replica, out);
             }
             AppendOutcome::Rejected { prev, hint } => peer.on_rejected(replica, prev, hint),
         }

@@ -37,7 +37,7 @@
 //! whatever its role, `durable` what of it is on the disk. `candidate`, `follower` and `leader` are
 //! the roles; `progress` is one follower as its leader sees it, `reads` are linearizable reads.
 //! `membership` is who votes, `change` how that changes, `leader/members` what a leader does about
-//! it. `floor` is what a node votes by that lost entries to rot, and when it is whole again.
+//! it, `leader/transfer` how it hands over. `floor` is what a node votes by that lost entries to rot, and when it is whole again.
 //! `invariants` says what must hold after every step, `breach` what other nodes may not say.
 #![forbid(unsafe_code)]
 
@@ -63,6 +63,7 @@ mod quorum;
 mod reads;
 mod replica;
 mod role;
+mod transfer;
 
 pub use breach::{Breach, NUMBER_MAX};
 pub use change::{Allow, CAUGHT_UP_ENTRIES, Change, ChangeRefused, Plan};
@@ -73,3 +74,4 @@ pub use output::{
 };
 pub use raft::Raft;
 pub use settings::{Boot, Configured, EntriesMissing, HardState, LogShape, Settings};
+pub use transfer::TransferRefused;

@@ -25,6 +25,8 @@ pub enum Message {
         term: Term,
         /// The candidate's newest entry.
         last: LogId,
+        /// The leader told it to stand: voters needn't wait for that leader's silence (3.10).
+        is_transfer: bool,
     },
     /// The answer to [`Message::Vote`]; leaves only after the vote is durable (I-03).
     VoteReply {
@@ -65,6 +67,11 @@ pub enum Message {
         commit: Index,
         /// The newest read round: unique and ascending within the term.
         round: u64,
+    },
+    /// "Stand at once: I hand over to you" (thesis 3.10). Nothing answers it but the election.
+    TimeoutNow {
+        /// The leader's term.
+        term: Term,
     },
     /// The answer to [`Message::Heartbeat`] of the same term; a higher term deposes.
     HeartbeatReply {

@@ -85,7 +85,10 @@ pub enum Refusal {
     /// Too many are waiting.
     Busy,
     /// The configuration can't follow the one in force, or not yet: [`crate::Raft::plan`] says why.
+    /// Or leadership can't be handed over so: [`crate::Raft::transfer_target`] says why.
     NotNow,
+    /// Leadership is being handed over (EL-11): for an election timeout at most.
+    Transferring,
 }
 
 /// A role, without its contents.

@@ -13,6 +13,7 @@ use crate::progress::Progress;
 use crate::replica::Replica;
 use crate::role::Role;
 use crate::settings::{Boot, Configured, Settings};
+use crate::transfer::TransferRefused;
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
 use ringraft_types::{Configuration, Index, LogId, NodeId, Term, Ticks};
@@ -106,6 +107,11 @@ impl Raft {
             }
             Input::DiskStuck(is_stuck) => self.on_disk_stuck(is_stuck, out),
             Input::Resigned(node) => self.on_resigned(node),
+            Input::Transfer { to } => match &mut self.role {
+                Role::Leader(leader) => leader.begin_transfer(&self.replica, now, to, out),
+                _ => out.refused = Some(Refusal::NotLeader(self.leader())),
+            },
+            Input::Paused(is_paused) => self.on_paused(is_paused, out),
             Input::Damaged => self.on_damaged(out),
             Input::Refilled { runs, last, configurations } => {
                 self.replica.refill(runs, last, configurations, out);
@@ -243,6 +249,40 @@ impl Raft {
         }
     }
 
+    /// To whom this leader hands over, asked for by name or not: the voter that holds most of those
+    /// that answer and have caught up. `unfit` are nodes that can't lead, as the owner knows. What
+    /// it answers is to be stepped ([`Input::Transfer`]) before all else.
+    ///
+    /// # Errors
+    /// Why it doesn't.
+    pub fn transfer_target(
+        &self,
+        now: Ticks,
+        to: Option<NodeId>,
+        unfit: &[NodeId],
+    ) -> Result<NodeId, TransferRefused> {
+        match &self.role {
+            Role::Leader(leader) => leader.transfer_target(&self.replica, now, to, unfit),
+            _ => Err(TransferRefused::NotLeader(self.leader())),
+        }
+    }
+
+    /// To whom this leader is handing over. Until it is done, or for an election timeout, it takes
+    /// no proposals and no configuration.
+    pub fn transfers_to(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Leader(leader) => leader.transfers_to(),
+            _ => None,
+        }
+    }
+
+    /// Whether this leader has told a node in this term to stand at once. From then on voters may
+    /// elect it though they hear this leader, at any time: nothing may rest on their patience, and
+    /// so no lease, until another term.
+    pub fn may_be_overtaken(&self) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.has_told())
+    }
+
     /// Of every other member, as the leader knows it: up to where its log is known to agree
     /// durably, and its commit index (RP-13). Nothing if this node doesn't lead.
     pub fn peers_progress(&self) -> impl Iterator<Item = (NodeId, Index, Index)> + '_ {
@@ -330,6 +370,21 @@ impl Raft {
         }
     }
 
+    fn on_paused(&mut self, is_paused: bool, out: &mut Output) {
+        if is_paused == self.replica.is_paused {
+            return;
+        }
+        self.replica.is_paused = is_paused;
+        match &mut self.role {
+            // It had no part in elections: it waits as if it had just come.
+            Role::Follower(follower) if !is_paused => {
+                follower.postpone(self.replica.next_election(self.now));
+            }
+            Role::Candidate(_) if !self.replica.may_campaign() => self.step_down(out),
+            _ => {}
+        }
+    }
+
     fn on_resigned(&mut self, node: NodeId) {
         if node != self.replica.id && self.leader() == Some(node) {
             self.replica.resigned = self.term();
@@ -405,7 +460,10 @@ impl Raft {
         assert_ne!(from, self.replica.id, "a message from itself");
         match message {
             Message::PreVote { term, last } => self.on_pre_vote(from, term, last, out),
-            Message::Vote { term, last } => self.on_vote(from, term, last, out),
+            Message::Vote { term, last, is_transfer } => {
+                self.on_vote(from, term, last, is_transfer, out);
+            }
+            Message::TimeoutNow { term } => self.on_timeout_now(from, term, out),
             Message::PreVoteReply { term, granted: true } => {
                 if term == self.term().next() {
                     self.on_grant(from, Stage::Asking, out);
@@ -488,9 +546,18 @@ impl Raft {
 
     /// Gives or refuses the term's vote (thesis 3.4 and 3.6.1). Also to a node that isn't a voter
     /// as far as this one knows, and if this one is none: either may not know yet (4.2.2).
-    fn on_vote(&mut self, from: NodeId, term: Term, last: LogId, out: &mut Output) {
+    fn on_vote(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        last: LogId,
+        is_transfer: bool,
+        out: &mut Output,
+    ) {
         if term > self.term() {
-            if self.sticks_against(from) {
+            // Whom the leader itself told to stand doesn't wait for its silence (3.10).
+            let is_told = is_transfer && self.replica.membership.is_known(from);
+            if !is_told && self.sticks_against(from) {
                 self.on_outsider(from, last, out);
                 return;
             }
@@ -565,7 +632,9 @@ impl Raft {
             return;
         }
         self.role = match candidate.stage() {
-            Stage::Asking => Role::Candidate(Candidate::stand(&mut self.replica, self.now, out)),
+            Stage::Asking => {
+                Role::Candidate(Candidate::stand(&mut self.replica, self.now, false, out))
+            }
             Stage::Standing => Role::Leader(Leader::begin(&mut self.replica, self.now, out)),
         };
     }
@@ -576,10 +645,22 @@ impl Raft {
         #[cfg(ringraft_plant)]
         if planted(Plant::NoPreVote) {
             out.send_now.clear();
-            self.role = Role::Candidate(Candidate::stand(&mut self.replica, self.now, out));
+            self.role = Role::Candidate(Candidate::stand(&mut self.replica, self.now, false, out));
         }
         // A sole voter has them already.
         self.count_votes(out);
+    }
+
+    /// The leader hands over to this node: it stands at once, and nobody is asked whether it could
+    /// win (thesis 3.10).
+    #[cold]
+    fn on_timeout_now(&mut self, from: NodeId, term: Term, out: &mut Output) {
+        let is_led = matches!(self.role, Role::Follower(_)) && self.leader() == Some(from);
+        if term == self.term() && is_led && self.replica.may_campaign() {
+            self.role = Role::Candidate(Candidate::stand(&mut self.replica, self.now, true, out));
+            // A majority may be the others' no more.
+            self.count_votes(out);
+        }
     }
 
     /// Whether the own leader, or being it, forbids to help `from` into a newer term.

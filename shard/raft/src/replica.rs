@@ -23,6 +23,8 @@ pub(crate) struct Replica {
     pub(crate) floor: Option<Floor>,
     /// The own disk doesn't move: see [`crate::Input::DiskStuck`].
     pub(crate) is_stuck: bool,
+    /// It is not to stand: see [`crate::Input::Paused`].
+    pub(crate) is_paused: bool,
     /// The newest term whose leader said that it leads no more; zero: none did.
     pub(crate) resigned: Term,
     jitter: Jitter,
@@ -66,6 +68,7 @@ impl Replica {
             membership,
             floor: vote_floor.map(Floor::Lost).filter(|floor| !floor.is_covered(base)),
             is_stuck: false,
+            is_paused: false,
             resigned: Term::ZERO,
             jitter: Jitter::new(seed),
             term,
@@ -109,8 +112,8 @@ impl Replica {
 
     /// Whether this node may stand for election.
     pub(crate) fn may_campaign(&self) -> bool {
-        let is_stuck = self.is_stuck && !self.membership.is_alone(self.id);
-        self.floor.is_none() && !is_stuck && self.membership.may_stand(self.id)
+        let is_kept = (self.is_stuck || self.is_paused) && !self.membership.is_alone(self.id);
+        self.floor.is_none() && !is_kept && self.membership.may_stand(self.id)
     }
 
     /// The greatest value that as many voters have reached as commit, given each one's own.

@@ -117,13 +117,13 @@ fn message(random: &mut Random, raft: &Raft, heads: &mut Vec<EntryHead>) -> Mess
     let commit = Index(near(random, raft.commit().0));
     let other = Term(near(random, raft.term().0));
     let last = LogId::new(other, index);
-    match random.below(9) {
+    match random.below(10) {
         0 => Message::PreVote { term, last },
         1 if random.permille(700) => {
             Message::PreVoteReply { term: raft.term().next(), granted: true }
         }
         1 => Message::PreVoteReply { term, granted: false },
-        2 => Message::Vote { term, last },
+        2 => Message::Vote { term, last, is_transfer: random.permille(300) },
         3 => Message::VoteReply { term, granted: random.permille(700) },
         4 => {
             // Often right, so that logs grow.
@@ -151,6 +151,7 @@ fn message(random: &mut Random, raft: &Raft, heads: &mut Vec<EntryHead>) -> Mess
             let base = LogId::new(raft.term_at(index).unwrap_or(other), index);
             Message::Install { term, base, commit: Index(near(random, index.0)) }
         }
+        8 => Message::TimeoutNow { term },
         _ => Message::HeartbeatReply { term, round: random.below(9), commit },
     }
 }
@@ -162,6 +163,7 @@ struct Reached {
     committed: u64,
     truncated: u64,
     led: u64,
+    transfers: u64,
     released: u64,
     installed: u64,
     configured: u64,
@@ -201,6 +203,13 @@ fn run(seed: u64, reached: &mut Reached) {
         out.clear();
         match random.below(15) {
             0 => raft.step(now, Input::Tick, &mut out),
+            1 if random.permille(100) => {
+                if let Ok(to) = raft.transfer_target(now, None, &[]) {
+                    raft.step(now, Input::Transfer { to }, &mut out);
+                    assert_eq!(out.refused, None);
+                    reached.transfers += 1;
+                }
+            }
             1 if raft.role() == RoleKind::Leader => {
                 raft.step(now, Input::Propose { bytes: &[48, 56] }, &mut out);
             }

@@ -34,7 +34,7 @@ fn append(from: u32, to: u32, term: u64, prev: LogId, commit: u64, terms: &[u64]
 }
 
 fn vote(from: u32, to: u32, term: u64, last: LogId) -> Mail {
-    mail(from, to, Message::Vote { term: Term(term), last })
+    mail(from, to, Message::Vote { term: Term(term), last, is_transfer: false })
 }
 
 /// Hands a message to a node, makes it durable, and takes its only answer.

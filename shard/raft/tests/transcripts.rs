@@ -17,6 +17,8 @@
 //! read 1 7 / flush 1
 //! stuck 1 / moves 1           its disk
 //! resigned 2 1                2 hears that 1's disk is stuck
+//! transfer 1 3 / transfer 1 best [unfit=3]    1 hands over to 3, or to who holds most
+//! pause 1 / resume 1          it isn't to stand, or may again
 //! damaged 1 / mended 1        1 finds rot in its log / has what it hit again
 //! refill 1 2,2                1, started with less, has these behind it again
 //! release 1 5                 1's snapshot covers 5, its log begins after it
@@ -47,7 +49,11 @@ fn show_message(message: Message) -> String {
     match message {
         Message::PreVote { term, last } => format!("prevote t{term} last={last}"),
         Message::PreVoteReply { term, granted } => format!("prevote-reply t{term} {granted}"),
-        Message::Vote { term, last } => format!("vote t{term} last={last}"),
+        Message::Vote { term, last, is_transfer } => {
+            let transfer = if is_transfer { " transfer" } else { "" };
+            format!("vote t{term} last={last}{transfer}")
+        }
+        Message::TimeoutNow { term } => format!("timeout-now t{term}"),
         Message::VoteReply { term, granted } => format!("vote-reply t{term} {granted}"),
         Message::Append(Append { term, prev, commit, count }) => {
             format!("append t{term} prev={prev} +{count} commit={commit}")
@@ -141,6 +147,7 @@ fn show_output(id: u32, role: RoleKind, out: &Output) -> String {
     parts.extend(out.refused.map(|refusal| match refusal {
         Refusal::Busy => "busy".into(),
         Refusal::NotNow => "not now".into(),
+        Refusal::Transferring => "transferring".into(),
         Refusal::NotLeader(hint) => {
             format!("not leader, hint={}", hint.map_or("-".into(), |id| id.to_string()))
         }
@@ -274,6 +281,22 @@ impl Runner {
         }
     }
 
+    /// Asks a leader to hand over, and shows what becomes of it.
+    fn transfer(&mut self, id: u32, words: &[&str]) {
+        let to = (words[0] != "best").then(|| NodeId(number(words[0])));
+        let unfit = words.get(1).map_or(Vec::new(), |word| {
+            nodes(&ids(word.strip_prefix("unfit=").expect("the only option")))
+        });
+        let now = self.cluster().now;
+        match self.cluster().raft(id).transfer_target(now, to, &unfit) {
+            Ok(to) => {
+                self.shown += &format!("{id}: hands over to {to}\n");
+                self.step(id, Input::Transfer { to });
+            }
+            Err(refused) => self.shown += &format!("{id}: refused, {refused}\n"),
+        }
+    }
+
     fn command(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let count = |position: usize| words.get(position).map_or(usize::MAX, |word| number(word));
@@ -333,6 +356,9 @@ impl Runner {
                 self.cluster().flush(id);
                 self.show(id);
             }
+            "transfer" => self.transfer(number(words[1]), &words[2..]),
+            "pause" => self.step(number(words[1]), Input::Paused(true)),
+            "resume" => self.step(number(words[1]), Input::Paused(false)),
             "linkup" => self.step(number(words[1]), Input::LinkUp(NodeId(number(words[2])))),
             "linkdown" => self.step(number(words[1]), Input::LinkDown(NodeId(number(words[2])))),
             "damaged" => self.step(number(words[1]), Input::Damaged),

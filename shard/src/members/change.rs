@@ -76,7 +76,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     /// Peers of which this node knows that their disks don't move.
-    fn unfit_peers(&self) -> Vec<NodeId> {
+    pub(crate) fn unfit_peers(&self) -> Vec<NodeId> {
         let patience = self.settings.raft.election_timeout;
         let stuck = self.peers.iter().filter(|(_, peer)| peer.disk_wait >= patience);
         stuck.map(|(&node, _)| node).collect()

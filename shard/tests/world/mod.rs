@@ -2,6 +2,7 @@
 
 use ringraft_net::client_wire::{self, BatchWriter};
 use ringraft_net::handshake::{Host, Role, Welcome};
+use ringraft_net::lead_wire::{LeadAsk, LeadReply, Leading};
 use ringraft_net::members_wire::{self, ChangeAsk, MembersReply};
 use ringraft_net::status::GroupStatus;
 use ringraft_net::{Frame, FrameError, Identity, Inbox, Kind, Outbox};
@@ -655,7 +656,9 @@ impl World {
 
     /// Tells a node to stop; it goes on turning.
     pub(crate) fn stop(&mut self, id: NodeId) {
-        self.nodes.get_mut(&id).and_then(|node| node.shard.as_mut()).expect("it runs").stop();
+        let node = self.nodes.get_mut(&id).expect("a node");
+        node.shard.as_mut().expect("it runs").stop();
+        node.wake = self.now;
     }
 
     /// Whether a node has nothing left to do.
@@ -826,6 +829,13 @@ impl World {
         for bytes in replies {
             let answers = &mut self.answers;
             feed(&mut Inbox::opened(), &bytes, |frame| {
+                if frame.header.kind == Kind::LeadReply {
+                    let reply = LeadReply::read(frame).expect("a sound frame");
+                    let (status, index, revision) = (reply.status, Index::ZERO, Revision(0));
+                    let body = frame.body.to_vec();
+                    answers.insert((id, reply.call), Answer { status, revision, index, body });
+                    return;
+                }
                 if frame.header.kind == Kind::MembersReply {
                     let reply = MembersReply::read(frame).expect("a sound frame");
                     let (status, index, revision) = (reply.status, reply.index, Revision(0));
@@ -904,6 +914,16 @@ impl World {
         } else {
             members_wire::write_members(&mut outbox, group, Identity::default(), call);
         }
+        self.feed_client(to, &mut outbox);
+        call
+    }
+
+    /// Asks a node that another one leads, or of a shard not to stand. Returns the call.
+    pub(crate) fn send_lead(&mut self, to: NodeId, group: GroupId, leading: Leading) -> u64 {
+        let call = self.next_call;
+        self.next_call += 1;
+        let mut outbox = Outbox::new(1 << 20);
+        LeadAsk { call, leading }.write(&mut outbox, group, Identity::default());
         self.feed_client(to, &mut outbox);
         call
     }

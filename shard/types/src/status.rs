@@ -41,6 +41,8 @@ pub enum Status {
     Stopping = 16,
     /// Definitely not done: the group's members can't change so. The reply says why.
     Refused = 17,
+    /// Definitely not done: leadership is being handed over (EL-11). Try again in a moment.
+    Transferring = 18,
 }
 
 impl Status {
@@ -65,6 +67,7 @@ impl Status {
             15 => Self::Unsupported,
             16 => Self::Stopping,
             17 => Self::Refused,
+            18 => Self::Transferring,
             _ => return None,
         })
     }
@@ -76,6 +79,7 @@ impl Status {
             Self::NotLeader
                 | Self::Busy
                 | Self::NotReady
+                | Self::Transferring
                 | Self::Gap
                 | Self::WindowFull
                 | Self::Unknown

@@ -72,6 +72,9 @@ impl Leader {
         let is_ready = replica.commit() >= self.term_first;
         #[cfg(ringraft_plant)]
         let is_ready = is_ready || planted(Plant::ChangeBeforeCommit);
+        if let Some(to) = self.transfers_to() {
+            return Err(ChangeRefused::Transferring { to });
+        }
         let in_force = replica.membership.in_force();
         let is_settled = replica.membership.is_settled();
         #[cfg(ringraft_plant)]
@@ -121,7 +124,7 @@ impl Leader {
     }
 
     /// Whether a node answers, and holds nearly all that is committed.
-    fn check_ready(
+    pub(super) fn check_ready(
         &self,
         replica: &Replica,
         now: Ticks,

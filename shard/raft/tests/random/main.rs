@@ -9,6 +9,8 @@
 //! Nodes take snapshots and give up their logs at random, and whoever falls behind gets one from
 //! whoever has one; a snapshot is the entries that it covers, so that states can be compared.
 //!
+//! Leadership is handed over at random, and nodes are paused.
+//!
 //! After every step: I-01, I-02, I-03, I-04, I-05, leader completeness, committed entries durable
 //! on a majority of those who vote (V5) and never changed, configurations as the logs say, the
 //! majorities of each meeting those of the one before (V6), equal states, what is promised would be found by a start, reads
@@ -20,6 +22,7 @@ mod members;
 mod node;
 mod random;
 mod snapshots;
+mod transfers;
 mod world;
 
 use world::World;
@@ -76,6 +79,8 @@ fn safe_under_faults_and_live_after() {
     assert!(total.configured > 1000 && total.completed > 250, "{total:?}");
     assert!(total.joint_leaders > 300 && total.leaving_leaders > 10, "{total:?}");
     assert!(total.changes_refused > 1000 && total.forgotten > 20, "{total:?}");
+    assert!(total.transfers > 1000 && total.transfers_done > 200, "{total:?}");
+    assert!(total.transfers_refused > 1000, "{total:?}");
     assert!(total.emptied > 100 && total.cut > 5 && total.kept > 20, "{total:?}");
 }
 

@@ -9,7 +9,7 @@ use ringraft_raft::{
     RoleKind, Settings, Token,
 };
 use ringraft_types::{Configuration, Index, LogId, NodeId, Term, Ticks};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) enum Event {
     Deliver { from: usize, to: usize, life: u32, message: Message, entries: Vec<Entry> },
@@ -54,6 +54,10 @@ pub(crate) struct Reached {
     /// Leaders elected under a joint configuration, and under one that leaves them out.
     pub(crate) joint_leaders: u64,
     pub(crate) leaving_leaders: u64,
+    /// Transfers begun, leaders that were told to stand, and transfers refused.
+    pub(crate) transfers: u64,
+    pub(crate) transfers_done: u64,
+    pub(crate) transfers_refused: u64,
 }
 
 impl Reached {
@@ -81,6 +85,9 @@ impl Reached {
         self.changes_refused += other.changes_refused;
         self.joint_leaders += other.joint_leaders;
         self.leaving_leaders += other.leaving_leaders;
+        self.transfers += other.transfers;
+        self.transfers_done += other.transfers_done;
+        self.transfers_refused += other.transfers_refused;
     }
 }
 
@@ -118,6 +125,10 @@ pub(crate) struct World {
     pub(crate) committed: Vec<Entry>,
     leaders: BTreeMap<Term, usize>,
     votes: BTreeMap<(usize, Term), NodeId>,
+    /// Terms in which somebody stands because it was told to.
+    told: BTreeSet<Term>,
+    /// Per node, its newest transfer: in which term, and when it ends.
+    pub(crate) transfers: BTreeMap<usize, (Term, Ticks)>,
     pub(crate) reached: Reached,
 }
 
@@ -169,6 +180,8 @@ impl World {
             committed: Vec::new(),
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
+            told: BTreeSet::new(),
+            transfers: BTreeMap::new(),
             reached: Reached::default(),
             random,
         };
@@ -226,6 +239,7 @@ impl World {
             Event::Tick { node, life } => {
                 if self.nodes[node].life == life && self.nodes[node].raft.is_some() {
                     self.step(node, Input::Tick, &[]);
+                    self.check_transfer(node);
                     self.plan_tick(node);
                 }
             }
@@ -317,6 +331,11 @@ impl World {
             204..208 if self.nodes[node].raft.is_some() => {
                 let id = self.nodes[other].id;
                 self.step(node, Input::Resigned(id), &[]);
+            }
+            209..229 => self.transfer(node, other),
+            229..234 => {
+                let is_paused = self.random.permille(500);
+                self.pause(node, is_paused);
             }
             // The power goes: of many, or of all.
             208 if self.random.permille(self.storm / 4) => {
@@ -585,6 +604,9 @@ impl World {
             Message::Vote { term, .. } => Some((term, node.id)),
             _ => None,
         };
+        if let Message::Vote { term, is_transfer: true, .. } = envelope.message {
+            self.told.insert(term);
+        }
         if let Some((term, to)) = vote {
             assert!(hard_state.term >= term, "a vote left before it was durable");
             assert!(hard_state.term > term || hard_state.vote == Some(to));
@@ -603,6 +625,7 @@ impl World {
     /// I-04 and leader completeness.
     fn check_leader(&mut self, node: usize, term: Term) {
         self.reached.leaders += 1;
+        self.reached.transfers_done += u64::from(self.told.contains(&term));
         let known = *self.leaders.entry(term).or_insert(node);
         assert_eq!(known, node, "two leaders in term {term}");
         let log = &self.nodes[node].log;
@@ -681,6 +704,7 @@ impl World {
         for node in 0..self.nodes.len() {
             if self.nodes[node].raft.is_some() {
                 self.step(node, Input::DiskStuck(false), &[]);
+                self.pause(node, false);
             }
         }
         (self.loss, self.duplicate) = (0, 0);
