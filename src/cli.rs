@@ -10,6 +10,7 @@ mod format;
 mod http;
 mod init;
 mod kv;
+mod leader;
 mod log_level;
 mod node;
 mod output;
@@ -50,6 +51,10 @@ const COMMANDS_BY_TASK: &str = "\
   node replace  Have a new node vote in the place of an old one
   node add      Add a node as a learner; then `node promote`, `demote` or `remove`
   node prepare  Hold a change of voters; then `node commit` or `abort`
+\x1b[1;4mSay who leads:\x1b[0m
+  leader ls        List who leads each group
+  leader transfer  Have another node lead
+  leader pause     Keep a node from leading; then `leader resume`
 \x1b[1;4mKeep it short:\x1b[0m
   snapshot    Save groups, so that their logs end, and list what is saved
 \x1b[1;4mSave what is left:\x1b[0m
@@ -96,7 +101,7 @@ pub struct Global {
         value_name = "HOST:PORT,…"
     )]
     pub(crate) endpoints: Vec<crate::config::Address>,
-    /// The group that a request is for [default: 1]; `snapshot` and `node` take several, and all by
+    /// The group that a request is for [default: 1]; `snapshot`, `node` and `leader` take several, and all by
     /// default
     #[arg(id = "group", long, global = true, value_delimiter = ',', value_name = "ID",
         value_parser = clap::value_parser!(u64).range(1..))]
@@ -126,6 +131,9 @@ pub(crate) enum Command {
     Format(format::FormatArgs),
     /// Run a node; or list, add, promote, demote, remove or replace nodes
     Node(node::NodeArgs),
+    /// List who leads each group, hand that over, or keep a node from leading
+    #[command(subcommand)]
+    Leader(leader::LeaderCommand),
     /// Start a whole quorum on this machine
     Dev(dev::DevArgs),
     /// Set a key
@@ -195,7 +203,8 @@ fn asks_for_json(args: impl IntoIterator<Item = std::ffi::OsString>) -> bool {
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
     let Cli { global, command } = cli;
-    let takes_several = matches!(command, Command::Snapshot(_) | Command::Node(_));
+    let takes_several =
+        matches!(command, Command::Snapshot(_) | Command::Node(_) | Command::Leader(_));
     if global.groups.len() > 1 && !takes_several {
         let failure =
             Failure::new(Exit::Usage, "this command is for one group, and several are named");
@@ -213,6 +222,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Range(args) => kv::range(&args, &global),
         Command::Txn(args) => txn::run(args, &global),
         Command::Status => status::run(&global),
+        Command::Leader(command) => leader::run(&command, &global),
         Command::LogLevel(args) => log_level::run(&args, &global),
         Command::Snapshot(command) => snapshot::run(&command, &global),
         Command::Recover(command) => recover::run(&command, global.output),

@@ -4,6 +4,7 @@ mod directory;
 mod disk;
 mod kind;
 mod leaders;
+mod leading;
 mod members;
 mod network;
 
@@ -30,6 +31,8 @@ pub(crate) enum Lasting {
     Next(GroupId, u64),
     /// These ways are slow.
     Slow(Vec<(usize, usize)>),
+    /// This lane's groups don't stand for election.
+    NotStanding(usize, usize),
     /// This node stands still, in this life.
     Paused(usize, u64),
     /// This shard is slow.
@@ -185,6 +188,8 @@ impl World {
             FaultKind::LonelyLeader => self.leave_alone(),
             FaultKind::PingPong => self.begin_ping_pong(),
             FaultKind::Members => self.change_members(),
+            FaultKind::HandOver => self.hand_over(),
+            FaultKind::PauseElections => self.pause_elections(node),
             // The network does these all the time.
             FaultKind::Loss | FaultKind::Replay | FaultKind::LateAnswers => false,
             _ => self.inflict_on_network(kind, node),
@@ -227,6 +232,9 @@ impl World {
                 }
             }
             Some(Lasting::Paused(node, life)) => self.resume(node, life),
+            Some(Lasting::NotStanding(node, lane)) => {
+                self.stand_again(node, lane);
+            }
             Some(Lasting::SlowShard(node, lane)) => self.nodes[node].slowness[lane] = 1,
             Some(Lasting::SlowDisk(node, lane)) => self.nodes[node].moods[lane].slowness = 1,
             Some(Lasting::HungDisk(node, lane)) => self.release(node, lane),

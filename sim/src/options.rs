@@ -160,7 +160,9 @@ impl Options {
         let mut options = options.over(asked);
         options.doom(&mut random, asked);
         options.weather.window_bytes = random.pick(&[8 << 10, 64 << 10, 256 << 10]);
-        let later = |kind: &&FaultKind| kind.is_later() && **kind != FaultKind::Members;
+        // These two; what came after them is drawn by itself.
+        let later =
+            |kind: &&FaultKind| matches!(kind, FaultKind::PingPong | FaultKind::LateAnswers);
         for &kind in FaultKind::ALL.iter().filter(later) {
             let is_on = random.below(100) < 30;
             let mean = Ticks::from_millis(random.between(300, 4_000));
@@ -172,7 +174,19 @@ impl Options {
         options.snapshots = snapshots(&mut random, options.log.segment_bytes);
         options.scrub = scrub(&mut random);
         options.change_members(&mut Random::new(random.peek() ^ 0x3e3b), asked);
+        options.change_leaders(&mut Random::new(random.peek() ^ 0x1ead), asked);
         options
+    }
+
+    /// In a part of the runs groups are handed over, and nodes kept from leading.
+    fn change_leaders(&mut self, random: &mut Random, asked: &Asked) {
+        for kind in [FaultKind::HandOver, FaultKind::PauseElections] {
+            let is_on = random.below(100) < 40;
+            let mean = Ticks::from_millis(random.between(50, 1_500));
+            if is_on && !asked.without.contains(&kind) {
+                self.faults.insert(kind, mean);
+            }
+        }
     }
 
     /// In a part of the runs members change, some of them to nodes that begin with nothing.

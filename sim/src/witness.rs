@@ -254,6 +254,8 @@ pub(crate) struct Snoop {
     promises: BTreeMap<(NodeId, GroupId), Promise>,
     /// By group, term and who asked: who would vote for it.
     grants: BTreeMap<(GroupId, Term, NodeId), BTreeSet<NodeId>>,
+    /// By group, term and node: who was told by a leader to stand in it.
+    told_to_stand: BTreeSet<(GroupId, Term, NodeId)>,
     /// By group and term: the commit index that its leader told first.
     told: BTreeMap<(GroupId, Term), Index>,
     /// By group, term and who said it to the term's leader: up to where it holds what the leader
@@ -314,11 +316,25 @@ impl Snoop {
                         self.voted(group, ballot.term, from, from);
                         self.stands(group, ballot.term, from);
                     }
+                    BallotKind::TransferVote => {
+                        self.voted(group, ballot.term, from, from);
+                        let told = (group, ballot.term, from);
+                        assert!(
+                            self.told_to_stand.contains(&told),
+                            "EL-09: node {from} stands in term {} of group {group} as if it had \
+                             been told to",
+                            ballot.term
+                        );
+                    }
                     BallotKind::VoteReply if ballot.granted => {
                         self.voted(group, ballot.term, from, to);
                     }
                     _ => {}
                 }
+            }
+            Kind::TimeoutNow => {
+                let item = wire::timeout_now(frame).expect("V13: a node sends sound frames");
+                self.told_to_stand.insert((group, item.term.next(), to));
             }
             Kind::AppendReplies => {
                 let view = wire::append_replies(frame).expect("V13: a node sends sound frames");

@@ -13,6 +13,7 @@ use crate::boot::BootError;
 use crate::config::{Address, Config};
 use crate::control::{LogControl, StopSignals};
 use change::ChangeArgs;
+pub(crate) use change::groups;
 use plan::{Goal, Newcomer};
 use ringraft_types::{Incarnation, NodeId};
 use rustix::process::{Pid, Signal};

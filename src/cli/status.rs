@@ -83,11 +83,13 @@ fn to_table(found: &[NodeStatus], missing: &[Unreachable]) -> String {
         for group in &status.groups {
             let GroupStatus { term, commit, applied, leader, .. } = group;
             let role = group.role.name();
+            let damaged = if group.damaged { ", DAMAGED" } else { "" };
+            let paused = if status.is_paused { ", paused" } else { "" };
             table.add_row([
                 node_name(found, status.node),
                 group.group.to_string(),
                 status.shard.to_string(),
-                if group.damaged { format!("{role}, DAMAGED") } else { role.to_owned() },
+                [role, damaged, paused].concat(),
                 term.to_string(),
                 commit.to_string(),
                 applied.to_string(),
@@ -140,6 +142,7 @@ fn to_json(found: &[NodeStatus], missing: &[Unreachable]) -> Value {
             "shard": status.shard.get(),
             "uptime_ms": status.uptime.get() / 1000,
             "durable": status.durable,
+            "elections_paused": status.is_paused,
             "sync_us": {"p50": status.sync_p50_us, "p99": status.sync_p99_us},
             "groups": status.groups.iter().map(group_json).collect::<Vec<_>>(),
         })
@@ -215,7 +218,7 @@ mod tests {
         assert_eq!(words.len(), 4, "{table}");
         let leader = "1 (a) 1 leader 3 41 40 1 1 (a) 30, taking 98/189";
         assert_eq!(words[1].join(" "), leader, "{table}");
-        assert!(table.contains("follower, DAMAGED"), "{table}");
+        assert!(table.contains("follower, DAMAGED, paused"), "{table}");
         assert!(!table.contains("SHARD"), "all have one: {table}");
         let other = NodeStatus { shard: ShardId(1), ..found[0].clone() };
         assert!(to_table(&[other], &[]).contains("SHARD"), "there are several: {table}");

@@ -11,6 +11,7 @@ mod histories;
 mod identity;
 mod install;
 mod kill;
+mod leaders;
 mod load;
 mod members;
 mod network;

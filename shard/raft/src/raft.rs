@@ -566,6 +566,8 @@ impl Raft {
         let is_complete = last >= self.replica.vote_last();
         #[cfg(ringraft_plant)]
         let is_complete = is_complete || planted(Plant::ShorterLogElected);
+        #[cfg(ringraft_plant)]
+        let is_complete = is_complete || is_transfer && planted(Plant::TransferBlind);
         let granted = term == self.term() && self.may_vote_for(from) && is_complete;
         if granted && self.vote().is_none() {
             self.replica.set_hard_state(term, Some(from), out);

@@ -152,6 +152,9 @@ plants! {
     RemovedLeaderCounted,
     /// A higher term of a node that was removed deposes a leader.
     OutsiderDeposes,
+    /// A leader that hands over tells the target at once, and voters give it their votes whatever it
+    /// holds.
+    TransferBlind,
     /// What couldn't be read counts as there again before it is durable.
     MendedEarly,
     /// The client forgets that a write was sent when its connection is lost.

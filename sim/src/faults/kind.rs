@@ -55,6 +55,10 @@ pub enum FaultKind {
     Replay,
     /// Somebody changes the members of a group; not beside faults that destroy what a node promised.
     Members,
+    /// A leader hands a group over, to anybody or to a named node.
+    HandOver,
+    /// A shard's groups don't stand for election for a while, and are handed over.
+    PauseElections,
     /// Old answers of its peers reach a node that was just elected.
     LateAnswers,
     /// A disk is slow.
@@ -142,6 +146,8 @@ impl FaultKind {
         FaultKind::PingPong,
         FaultKind::LateAnswers,
         FaultKind::Members,
+        FaultKind::HandOver,
+        FaultKind::PauseElections,
     ];
 
     /// Whether it destroys what a node promised to keep. Such faults strike a minority only, the
@@ -162,7 +168,14 @@ impl FaultKind {
     /// Whether it came later: it is drawn apart from the others, so that what they do to a seed's
     /// run stays.
     pub(crate) const fn is_later(self) -> bool {
-        matches!(self, Self::PingPong | Self::LateAnswers | Self::Members)
+        matches!(
+            self,
+            Self::PingPong
+                | Self::LateAnswers
+                | Self::Members
+                | Self::HandOver
+                | Self::PauseElections
+        )
     }
 
     /// What it strikes.
@@ -172,6 +185,8 @@ impl FaultKind {
             | Self::PingPong
             | Self::LateAnswers
             | Self::Members
+            | Self::HandOver
+            | Self::PauseElections
             | Self::Replay => Family::Leaders,
             Self::Partition
             | Self::OneWay
@@ -215,6 +230,8 @@ impl FaultKind {
             Self::PingPong => "ping-pong",
             Self::LateAnswers => "late-answers",
             Self::Members => "members",
+            Self::HandOver => "hand-over",
+            Self::PauseElections => "pause-elections",
             Self::Clog => "clog",
             Self::SlowLink => "slow-link",
             Self::Tear => "tear",

@@ -155,6 +155,8 @@ impl World {
                     let text = format!("node {id} leads group {group} no more, in term {term}");
                     trace::note(now, What::Text(text));
                 }
+                ShardEvent::HandedOver { .. } => self.base.count("groups handed over"),
+                ShardEvent::NotHandedOver { .. } => self.base.count("groups not handed over"),
                 ShardEvent::DiskStuck(true) => self.base.count("disk is stuck"),
                 ShardEvent::DiskFull(true) => self.base.count("disk is full"),
                 _ => {}

@@ -114,7 +114,7 @@ impl Work {
 }
 
 /// All groups of the cluster, or those that were named.
-pub(super) fn groups(client: &mut Client, global: &Global) -> Result<Vec<GroupId>, Failure> {
+pub(crate) fn groups(client: &mut Client, global: &Global) -> Result<Vec<GroupId>, Failure> {
     if !global.groups.is_empty() {
         let named: BTreeSet<u64> = global.groups.iter().copied().collect();
         return Ok(named.into_iter().map(GroupId).collect());

@@ -107,6 +107,7 @@ fn planted_bugs_of_members_are_found() {
         Plant::JointStuck,
         Plant::LearnerCounted,
         Plant::RemovedLeaderCounted,
+        Plant::TransferBlind,
     ];
     let mut missed = Vec::new();
     for bug in bugs {

@@ -1,0 +1,281 @@
+//! `ringraft leader`: who leads each group, handing that over, and keeping a node from leading.
+
+use super::Global;
+use super::client;
+use super::exit::{Exit, Failure};
+use super::node::groups;
+use super::output::{self, Output};
+use ringraft_net::client::{Client, TransferError};
+use ringraft_net::lead_wire::LeadRefusal;
+use ringraft_net::status::{GroupRole, NodeStatus};
+use ringraft_types::{GroupId, NodeId};
+use serde_json::{Value, json};
+
+/// What `ringraft leader` can do.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum LeaderCommand {
+    /// List who leads each group, and whose elections are paused
+    Ls,
+    /// Have another node lead each group: the one named by --to, or the one that fits best
+    ///
+    /// Clients notice a short wait: what was under way is answered first, and the library sends the
+    /// rest to the next leader. A group whose transfer fails is led on by who led it.
+    Transfer(TransferArgs),
+    /// Keep a node from leading: it hands over what it leads, and stands in no election
+    ///
+    /// It votes and replicates as before. It stays so until `ringraft leader resume`, or until the
+    /// node starts anew. Don't pause all nodes: without a leader nobody would stand.
+    Pause(NodeArg),
+    /// Let a node lead again; nothing is moved back by itself
+    Resume(NodeArg),
+}
+
+/// What `ringraft leader transfer` is told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TransferArgs {
+    /// The node that is to lead [default: of each group, the voter that holds most]
+    #[arg(long, value_name = "NODE", value_parser = clap::value_parser!(u32).range(1..))]
+    to: Option<u32>,
+    /// Do it; without this, only the plan is shown
+    #[arg(long)]
+    yes: bool,
+}
+
+/// A node.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NodeArg {
+    /// The node's number
+    #[arg(value_name = "ID", value_parser = clap::value_parser!(u32).range(1..))]
+    node: u32,
+    /// Do it; without this, only the plan is shown
+    #[arg(long)]
+    yes: bool,
+}
+
+pub(crate) fn run(command: &LeaderCommand, global: &Global) -> Result<Exit, Failure> {
+    let mut client = Client::connect(client::options(global)).map_err(client::failure)?;
+    match command {
+        LeaderCommand::Ls => list(&mut client, global),
+        LeaderCommand::Transfer(args) => transfer(&mut client, args, global),
+        LeaderCommand::Pause(one) => pause(&mut client, one, true, global),
+        LeaderCommand::Resume(one) => pause(&mut client, one, false, global),
+    }
+}
+
+/// A group and who leads it.
+#[derive(Debug, PartialEq, Eq)]
+struct Led {
+    group: GroupId,
+    leader: Option<NodeId>,
+    term: u64,
+}
+
+/// Who leads each of these groups, as who leads it in the newest term says.
+fn led(statuses: &[NodeStatus], groups: &[GroupId]) -> Vec<Led> {
+    let newest = |&group: &GroupId| {
+        let rows = statuses
+            .iter()
+            .flat_map(|status| status.groups.iter().map(move |row| (status.node, row)));
+        let leaders = rows.filter(|(_, row)| row.group == group && row.role == GroupRole::Leader);
+        let newest = leaders.max_by_key(|(_, row)| row.term);
+        let (leader, term) = newest.map_or((None, 0), |(node, row)| (Some(node), row.term.0));
+        Led { group, leader, term }
+    };
+    groups.iter().map(newest).collect()
+}
+
+fn list(client: &mut Client, global: &Global) -> Result<Exit, Failure> {
+    let groups = groups(client, global)?;
+    let statuses: Vec<NodeStatus> = client.status_all().into_iter().flatten().collect();
+    let found = led(&statuses, &groups);
+    let mut paused: Vec<NodeId> =
+        statuses.iter().filter(|status| status.is_paused).map(|status| status.node).collect();
+    paused.dedup();
+    match global.output {
+        Output::Json => {
+            let rows: Vec<Value> = found.iter().map(led_json).collect();
+            let paused: Vec<u32> = paused.iter().map(|node| node.0).collect();
+            output::json(&json!({"groups": rows, "paused": paused}))?;
+        }
+        Output::Table => {
+            let mut table = output::table(&["GROUP", "LEADER", "TERM"]);
+            for one in &found {
+                let leader = one.leader.map_or("-".to_owned(), |node| node.to_string());
+                table.add_row([one.group.to_string(), leader, one.term.to_string()]);
+            }
+            let mut text = output::table_text(&table);
+            for node in paused {
+                text += &format!("\nelections are paused on node {node}");
+            }
+            output::text(&text)?;
+        }
+    }
+    let are_all_led = found.iter().all(|one| one.leader.is_some());
+    Ok(if are_all_led { Exit::Ok } else { Exit::Unavailable })
+}
+
+fn led_json(one: &Led) -> Value {
+    json!({
+        "group": one.group.get(),
+        "leader": one.leader.map(|node| node.0),
+        "term": one.term,
+    })
+}
+
+/// What came of a group.
+struct Moved {
+    from: Led,
+    outcome: Result<&'static str, Failure>,
+    leader: Option<NodeId>,
+}
+
+fn transfer(client: &mut Client, args: &TransferArgs, global: &Global) -> Result<Exit, Failure> {
+    let groups = groups(client, global)?;
+    let statuses: Vec<NodeStatus> = client.status_all().into_iter().flatten().collect();
+    let to = args.to.map(NodeId);
+    let mut moves = Vec::new();
+    for from in led(&statuses, &groups) {
+        let (outcome, leader) = match (from.leader, to) {
+            (Some(leader), Some(to)) if leader == to => (Ok("leads already"), Some(to)),
+            _ if !args.yes => (Ok("planned"), to),
+            _ => match client.transfer_leader(from.group, to, global.timeout) {
+                Ok(done) => (Ok("done"), Some(done.leader)),
+                Err(TransferError::Refused { refusal, sentence, leader }) => {
+                    let failure = Failure::new(exit_of(refusal), sentence).cure(refusal.cure());
+                    (Err(failure), leader)
+                }
+                Err(TransferError::Client(error)) => (Err(client::failure(error)), None),
+            },
+        };
+        moves.push(Moved { from, outcome, leader });
+    }
+    match global.output {
+        Output::Json => {
+            let rows: Vec<Value> = moves.iter().map(moved_json).collect();
+            output::json(&json!({"done": args.yes, "groups": rows}))?;
+        }
+        Output::Table => {
+            let mut table = output::table(&["GROUP", "FROM", "TO", "OUTCOME"]);
+            for one in &moves {
+                let name = |node: Option<NodeId>, none: &str| {
+                    node.map_or(none.to_owned(), |node| node.to_string())
+                };
+                let none = if args.yes { "-" } else { "the best" };
+                let outcome = match &one.outcome {
+                    Ok(outcome) => (*outcome).to_owned(),
+                    Err(failure) => failure.message.clone(),
+                };
+                let (from, to) = (name(one.from.leader, "-"), name(one.leader, none));
+                table.add_row([one.from.group.to_string(), from, to, outcome]);
+            }
+            let mut text = output::table_text(&table);
+            if !args.yes {
+                text += "\nnothing was done: say --yes to do it";
+            }
+            output::text(&text)?;
+        }
+    }
+    match moves.into_iter().find_map(|one| one.outcome.err()) {
+        // The line of JSON says it all.
+        Some(failure) if global.output == Output::Json => Ok(failure.exit),
+        Some(failure) => Err(failure),
+        None => Ok(if args.yes { Exit::Ok } else { Exit::NotDone }),
+    }
+}
+
+fn moved_json(one: &Moved) -> Value {
+    json!({
+        "group": one.from.group.get(),
+        "from": one.from.leader.map(|node| node.0),
+        "to": one.leader.map(|node| node.0),
+        "outcome": one.outcome.as_ref().map_or("failed", |outcome| outcome),
+        "error": one.outcome.as_ref().err().map(|failure| failure.message.clone()),
+    })
+}
+
+/// A transfer that may do well in a moment is no answer, to a script.
+fn exit_of(refusal: LeadRefusal) -> Exit {
+    match refusal {
+        LeadRefusal::Overtaken | LeadRefusal::UnderWay => Exit::Unavailable,
+        _ => Exit::NotDone,
+    }
+}
+
+fn pause(
+    client: &mut Client,
+    one: &NodeArg,
+    is_paused: bool,
+    global: &Global,
+) -> Result<Exit, Failure> {
+    let node = NodeId(one.node);
+    let located = client.locate(global.group()).map_err(client::failure)?;
+    let Some(member) = located.members.into_iter().find(|member| member.node == node) else {
+        let failure = Failure::new(Exit::NotDone, format!("node {node} is no member"));
+        return Err(failure.cure("`ringraft node ls` shows who is"));
+    };
+    if one.yes {
+        client.pause_elections(&member.address, is_paused).map_err(client::failure)?;
+    }
+    let word = if is_paused { "paused" } else { "resumed" };
+    match global.output {
+        Output::Json => output::json(&json!({
+            "done": one.yes, "node": node.0, "elections": word,
+        }))?,
+        Output::Table if one.yes => {
+            output::text(&format!("elections are {word} on node {node}"))?;
+        }
+        Output::Table => output::text(&format!(
+            "elections would be {word} on node {node}\nnothing was done: say --yes to do it"
+        ))?,
+    }
+    Ok(if one.yes { Exit::Ok } else { Exit::NotDone })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringraft_net::status::{GroupStatus, SnapshotActivity};
+    use ringraft_types::{Index, Revision, ShardId, Term, Ticks};
+
+    /// Goal: of two that say that they lead, the newer one is believed; a group that nobody leads
+    /// says so.
+    #[test]
+    fn the_newest_leader_is_told() {
+        let status = |node, role, term| NodeStatus {
+            node: NodeId(node),
+            shard: ShardId(0),
+            name: String::new(),
+            uptime: Ticks(1),
+            sync_p50_us: 0,
+            sync_p99_us: 0,
+            durable: true,
+            is_paused: false,
+            groups: vec![GroupStatus {
+                group: GroupId(1),
+                role,
+                term: Term(term),
+                leader: NodeId(0),
+                commit: Index(0),
+                applied: Index(0),
+                last: Index(0),
+                revision: Revision(0),
+                state_hash: 0,
+                lag_entries: 0,
+                damaged: false,
+                snapshot: Index(0),
+                activity: SnapshotActivity::None,
+            }],
+        };
+        let statuses = [
+            status(1, GroupRole::Leader, 3),
+            status(2, GroupRole::Leader, 4),
+            status(3, GroupRole::Follower, 4),
+        ];
+        let found = led(&statuses, &[GroupId(1), GroupId(2)]);
+        let expected = [
+            Led { group: GroupId(1), leader: Some(NodeId(2)), term: 4 },
+            Led { group: GroupId(2), leader: None, term: 0 },
+        ];
+        assert_eq!(found, expected);
+    }
+}
