@@ -74,10 +74,12 @@ fn a_terminated_leader_hands_over() {
         stops.push(Instant::now());
         assert!(cluster.nodes[leader].terminate().success());
         load.wait_more(WRITES);
-        let log = cluster.nodes[cluster.leader(GROUP)].log();
+        let next = cluster.leader(GROUP);
         let lost = format!("peer lost shard=0 peer={}", leader + 1);
-        let (led, lost) = (log.rfind("leads group=1"), log.rfind(&lost));
-        assert!(led < lost, "it leads before the other is gone: {log}");
+        // Its lines are written a little later.
+        let seen = |what: &str| cluster.nodes[next].log().rfind(what);
+        wait_until("both lines", || seen(&lost) > seen("starting") && seen("leads group=1") > None);
+        assert!(seen("leads group=1") < seen(&lost), "it leads before the other is gone");
         cluster.nodes[leader].start();
         cluster.wait_caught_up(leader, GROUP);
     }
