@@ -467,6 +467,7 @@ fn shard_settings(
             inflight_bytes_max: raft.inflight_bytes_max,
             reads_waiting_max: limits.pending_reads_max,
             commits_by_half: raft.commits_by_half,
+            lease: raft.lease,
         },
         limits: Limits {
             group_writes_max: limits.pending_writes_max,

@@ -4,6 +4,7 @@
 mod args;
 mod bench;
 mod client;
+mod consistency;
 mod dev;
 mod exit;
 mod format;

@@ -135,6 +135,8 @@ pub struct Raft {
     pub heartbeat_interval: Ticks,
     /// Silence before an election; a random part of up to as much again is added.
     pub election_timeout: Ticks,
+    /// For how long a majority's answer makes a leader sure that it leads; zero: never.
+    pub lease: Ticks,
     /// Entries in one append.
     pub append_entries_max: u32,
     /// Record bytes in one append.

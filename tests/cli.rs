@@ -323,6 +323,7 @@ fn keys_from_the_shell() {
     assert_eq!(dev.nodes.len(), 1);
     put_and_get(&dev);
     ranges(&dev);
+    consistencies(&dev);
     deletes(&dev);
     transactions(&dev);
     requests_that_are_not_done(&dev);
@@ -376,6 +377,24 @@ fn ranges(dev: &Dev) {
     assert_eq!(all["kvs"].as_array().expect("a list").len() as u64, all["count"]);
     assert_eq!(dev.ask(&["range", "z"]).exits(0).out, "");
     dev.ask(&["range", "p", "q", "--prefix"]).complains(2, &["--prefix"]);
+}
+
+/// Who answers a read, and what it may see.
+fn consistencies(dev: &Dev) {
+    let index = dev.ask_json(&["put", "c", "seen"])["index"].as_u64().expect("an index");
+    assert_eq!(dev.ask(&["get", "c", "--consistency", "lease"]).exits(0).out, "seen\n");
+    let index = index.to_string();
+    for node in ["1", "2", "3"] {
+        let stale = ["--consistency", "stale=10000", "--min-index", &index, "--node", node];
+        assert_eq!(dev.ask(&[&["get", "c"], &stale[..]].concat()).exits(0).out, "seen\n");
+        let said = dev.ask(&[&["range", "c", "--prefix"], &stale[..]].concat()).exits(0).out;
+        assert_eq!(said, "c\nseen\n");
+    }
+    let never = ["get", "c", "--consistency", "stale", "--min-index", "9999999", "--wait", "1"];
+    dev.ask(&never).complains(3, &["NotYet", "allow more time"]);
+    dev.ask(&["get", "c", "--min-index", "7"]).complains(2, &["--min-index", "stale"]);
+    dev.ask(&["get", "c", "--consistency", "strong"]).complains(2, &["\"strong\"", "lease"]);
+    dev.ask(&["get", "c", "--node", "9"]).complains(2, &["node 9 is no member", "node list"]);
 }
 
 fn deletes(dev: &Dev) {

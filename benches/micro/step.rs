@@ -22,6 +22,7 @@ fn settings() -> Settings {
         inflight_bytes_max: 8 << 20,
         reads_waiting_max: 1_024,
         commits_by_half: false,
+        lease: Ticks::ZERO,
     }
 }
 

@@ -5,7 +5,9 @@
 //! Writes   u32 count, u32 0, then count times: u32 length, u32 0, u64 call, payload
 //!          (payload = envelope of 40 bytes, command: the payload of the record as it will lie in
 //!          the log)
-//! Reads    u32 count, u32 consistency, then count times: u32 length, u32 0, u64 call, command
+//! Reads    u32 count, u32 consistency (0 linearizable, 1 by lease, 3 local), of local reads also
+//!          u64 least index, u32 greatest age (ms), u32 wait (ms);
+//!          then count times: u32 length, u32 0, u64 call, command
 //! Replies  u32 count, u32 0, then count times: u64 call, u8 status, u8 flags, u16 0, u32 length,
 //!          u64 revision, u64 index, u32 hint, u32 0, body
 //! Locate   empty; the group is in the frame's header
@@ -36,8 +38,11 @@ pub const REPLY_HEAD_BYTES: usize = 40;
 pub const BATCH_HEAD_BYTES: usize = 8;
 /// The longest body of one reply, bytes: it fits a frame of its own.
 pub const REPLY_BODY_BYTES_MAX: usize = FRAME_BODY_BYTES_MAX - BATCH_HEAD_BYTES - REPLY_HEAD_BYTES;
-/// The only consistency of version 1: linearizable.
-pub const LINEARIZABLE: u32 = 0;
+/// Bytes of what a frame of local reads asks for.
+const LOCAL_BYTES: usize = 16;
+const LINEARIZABLE: u32 = 0;
+const LEASE: u32 = 1;
+const LOCAL: u32 = 3;
 const LOCATE_HEAD_BYTES: usize = 24;
 
 // A write of the longest payload fits a frame.
@@ -47,6 +52,51 @@ const _: () =
 const _: () = assert!(
     LOCATE_HEAD_BYTES + MEMBERS_MAX * (8 + ADDRESS_BYTES_MAX) <= Kind::LocateReply.body_bytes_max()
 );
+
+/// What a read may see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// All that was done before it began. The leader asks a majority whether it still leads.
+    #[default]
+    Linearizable,
+    /// The same, and the leader asks nobody while it has a lease: that rests on clocks whose rates
+    /// differ by less than the servers' settings allow. Without a lease it asks.
+    Lease,
+    /// What the node that is asked has applied, whether it leads or not.
+    Local(Local),
+}
+
+/// The bounds of a local read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// It sees this entry: that of an answer that was seen before, from whichever node. Zero: any.
+    pub at_least: Index,
+    /// The node heard of its leader at most so many milliseconds ago. `u32::MAX`: it doesn't matter.
+    pub age_ms_max: u32,
+    /// It waits so many milliseconds for the entry.
+    pub wait_ms: u32,
+}
+
+impl Default for Local {
+    fn default() -> Self {
+        Self { at_least: Index::ZERO, age_ms_max: u32::MAX, wait_ms: 0 }
+    }
+}
+
+impl Consistency {
+    const fn word(self) -> u32 {
+        match self {
+            Self::Linearizable => LINEARIZABLE,
+            Self::Lease => LEASE,
+            Self::Local(_) => LOCAL,
+        }
+    }
+
+    /// Whether only the leader answers.
+    pub const fn is_of_leader(self) -> bool {
+        !matches!(self, Self::Local(_))
+    }
+}
 
 /// One write or read of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +111,7 @@ pub struct Request<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Requests<'a> {
     count: u32,
+    consistency: Consistency,
     items: &'a [u8],
 }
 
@@ -73,6 +124,11 @@ impl<'a> Requests<'a> {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// What the reads of the batch may see.
+    pub fn consistency(&self) -> Consistency {
+        self.consistency
     }
 
     /// The requests in order.
@@ -109,7 +165,11 @@ fn requests<'a>(
     least: usize,
     most: usize,
 ) -> Result<Requests<'a>, WireError> {
-    let (count, items) = batch(frame, kind)?;
+    let (count, word, items) = batch(frame, kind)?;
+    let (consistency, items) = match kind {
+        Kind::Reads => consistency(frame, word, items)?,
+        _ => (Consistency::Linearizable, items),
+    };
     let mut cursor = Cursor::new(items);
     for item in 0..count {
         let short = WireError::Short { kind, length: frame.body.len(), item };
@@ -125,11 +185,35 @@ fn requests<'a>(
         cursor.take(length).ok_or(short)?;
     }
     end(&cursor, kind)?;
-    Ok(Requests { count, items })
+    Ok(Requests { count, consistency, items })
+}
+
+/// What the word says, and for local reads the bytes behind it.
+fn consistency<'a>(
+    frame: &Frame<'_>,
+    word: u32,
+    items: &'a [u8],
+) -> Result<(Consistency, &'a [u8]), WireError> {
+    let kind = Kind::Reads;
+    match word {
+        LINEARIZABLE => Ok((Consistency::Linearizable, items)),
+        LEASE => Ok((Consistency::Lease, items)),
+        LOCAL => {
+            let short = WireError::Short { kind, length: frame.body.len(), item: 0 };
+            let (head, items) = items.split_at_checked(LOCAL_BYTES).ok_or(short)?;
+            let local = Local {
+                at_least: Index(u64_at(head, 0)),
+                age_ms_max: u32_at(head, 8),
+                wait_ms: u32_at(head, 12),
+            };
+            Ok((Consistency::Local(local), items))
+        }
+        _ => Err(WireError::Field { kind, field: "consistency", value: u64::from(word) }),
+    }
 }
 
 /// Checks a batch's kind, group, count and second word.
-fn batch<'a>(frame: &Frame<'a>, kind: Kind) -> Result<(u32, &'a [u8]), WireError> {
+fn batch<'a>(frame: &Frame<'a>, kind: Kind) -> Result<(u32, u32, &'a [u8]), WireError> {
     assert_eq!(frame.header.kind, kind, "the caller chooses the function by the frame's kind");
     if frame.header.group == GroupId(0) {
         return Err(WireError::Group { kind, group: frame.header.group });
@@ -144,11 +228,10 @@ fn batch<'a>(frame: &Frame<'a>, kind: Kind) -> Result<(u32, &'a [u8]), WireError
     if count as usize > ITEMS_MAX {
         return Err(WireError::Count { kind, count: count as usize, limit: ITEMS_MAX });
     }
-    // Reads: LINEARIZABLE, the only consistency yet. Others: reserved.
-    if word != LINEARIZABLE {
-        return Err(WireError::Field { kind, field: "consistency", value: u64::from(word) });
+    if word != 0 && kind != Kind::Reads {
+        return Err(WireError::Field { kind, field: "reserved", value: u64::from(word) });
     }
-    Ok((count, items))
+    Ok((count, word, items))
 }
 
 fn end(cursor: &Cursor<'_>, kind: Kind) -> Result<(), WireError> {
@@ -172,6 +255,24 @@ impl<'a> BatchWriter<'a> {
         assert!(matches!(kind, Kind::Writes | Kind::Reads | Kind::Replies));
         let mut frame = FrameWriter::begin(outbox, kind, group, sender);
         frame.extend(&[0; BATCH_HEAD_BYTES]);
+        Self { frame, count: 0 }
+    }
+
+    /// Begins a batch of reads that may see this.
+    pub fn begin_reads(
+        outbox: &'a mut Outbox,
+        consistency: Consistency,
+        group: GroupId,
+        sender: Identity,
+    ) -> Self {
+        let mut frame = FrameWriter::begin(outbox, Kind::Reads, group, sender);
+        frame.extend(&[0; 4]);
+        frame.extend(&consistency.word().to_le_bytes());
+        if let Consistency::Local(Local { at_least, age_ms_max, wait_ms }) = consistency {
+            frame.extend(&at_least.0.to_le_bytes());
+            frame.extend(&age_ms_max.to_le_bytes());
+            frame.extend(&wait_ms.to_le_bytes());
+        }
         Self { frame, count: 0 }
     }
 
@@ -311,7 +412,7 @@ impl<'a> Replies<'a> {
 /// If it isn't one.
 pub fn replies<'a>(frame: &Frame<'a>) -> Result<Replies<'a>, WireError> {
     let kind = Kind::Replies;
-    let (count, items) = batch(frame, kind)?;
+    let (count, _, items) = batch(frame, kind)?;
     let mut cursor = Cursor::new(items);
     for item in 0..count {
         let short = WireError::Short { kind, length: frame.body.len(), item };

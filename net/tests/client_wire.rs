@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use ringraft_net::client_wire::{
-    self, BatchWriter, ErrorFrame, ITEMS_MAX, LocateReply, Member, Reply, Request,
+    self, BatchWriter, Consistency, ErrorFrame, ITEMS_MAX, Local, LocateReply, Member, Reply,
+    Request,
 };
 use ringraft_net::frame::FrameHeader;
 use ringraft_net::status::{GroupRole, GroupStatus, NodeStatus, SnapshotActivity};
@@ -99,6 +100,25 @@ fn batches_round_trip() {
     assert!(Envelope::decode(&items[1].payload[1..]).is_err());
 
     let reads = batch(Kind::Reads, |batch| batch.request(9, [b"ge", b"t"]));
+    for (consistency, head) in [
+        (Consistency::Lease, "0100000001000000"),
+        (
+            Consistency::Local(Local { at_least: Index(7), age_ms_max: 500, wait_ms: 20 }),
+            "01000000030000000700000000000000f401000014000000",
+        ),
+    ] {
+        let mut outbox = Outbox::new(1 << 20);
+        let mut batch = BatchWriter::begin_reads(&mut outbox, consistency, GroupId(1), NOBODY);
+        batch.request(9, [b"get", b""]);
+        batch.finish();
+        let bytes = outbox.take_all();
+        let body = &bytes[bytes.len() - head.len() / 2 - 19..];
+        let shown: String = body.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(shown, format!("{head}03000000000000000900000000000000676574"));
+        let requests = client_wire::reads(&frame_of(Kind::Reads, body)).expect("it is one");
+        assert_eq!(requests.consistency(), consistency);
+        assert_eq!(requests.iter().map(|it| it.payload).collect::<Vec<_>>(), [b"get"]);
+    }
     let frame = frame_of(Kind::Reads, &reads);
     let items: Vec<_> = client_wire::reads(&frame).expect("reads").iter().collect();
     assert_eq!(items, [Request { call: 9, payload: b"get" }]);
@@ -224,7 +244,11 @@ fn limits_are_kept() {
     assert!(matches!(writes(|it| it[8] = 39), WireError::Length { least: 40, .. }));
     assert!(matches!(writes(|it| it[11] = 1), WireError::Length { .. }));
     assert!(matches!(writes(|it| it[1] = 9), WireError::Count { limit: ITEMS_MAX, .. }));
-    assert!(matches!(writes(|it| it[4] = 1), WireError::Field { field: "consistency", .. }));
+    assert!(matches!(writes(|it| it[4] = 1), WireError::Field { field: "reserved", .. }));
+    let mut reads = batch(Kind::Reads, |batch| batch.request(9, [b"get", b""]));
+    reads[4] = 2;
+    let refused = client_wire::reads(&frame_of(Kind::Reads, &reads)).map(drop);
+    assert!(matches!(refused, Err(WireError::Field { field: "consistency", value: 2, .. })));
     assert!(matches!(writes(|it| it[12] = 1), WireError::Field { field: "reserved", .. }));
     let mut outbox = Outbox::new(1 << 20);
     let mut batch = BatchWriter::begin(&mut outbox, Kind::Reads, GroupId(1), NOBODY);

@@ -197,7 +197,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         if std::mem::replace(&mut group.halt_told, true) {
             return;
         }
-        let reads = std::mem::take(&mut group.reads);
+        let mut reads = std::mem::take(&mut group.reads);
+        reads.append(&mut group.reads_placed);
         group.reads_bytes = 0;
         self.events.push(ShardEvent::Halted { group: group.id, halt });
         for batch in reads {
@@ -218,6 +219,21 @@ impl<D: Device, L: Links> Shard<D, L> {
                 batch.index = Some(Index::ZERO);
             }
         }
+        let mut at = 0;
+        while let Some(batch) = group.reads_placed.get(at) {
+            if batch.index.is_none_or(|index| index > group.applied) {
+                at += 1;
+                continue;
+            }
+            if served >= READS_PER_TURN {
+                return true;
+            }
+            let mut batch = group.reads_placed.remove(at).expect("it was just seen");
+            group.reads_bytes -= batch.body.len();
+            let sender = settings.identity;
+            served += serve_batch(group, links, sender, &batch, metrics, &mut scratch.reply);
+            give_back(read_buffers, &mut batch);
+        }
         while let Some(batch) = group.reads.front()
             && batch.index.is_some_and(|index| index <= group.applied)
         {
@@ -228,12 +244,38 @@ impl<D: Device, L: Links> Shard<D, L> {
             group.reads_bytes -= batch.body.len();
             let sender = settings.identity;
             served += serve_batch(group, links, sender, &batch, metrics, &mut scratch.reply);
-            batch.body.clear();
-            if read_buffers.len() < READ_BUFFERS_MAX && batch.body.capacity() <= READ_BUFFER_BYTES {
-                read_buffers.push(batch.body);
-            }
+            give_back(read_buffers, &mut batch);
         }
         false
+    }
+
+    /// Refuses the reads that have waited for their entry for as long as they would. Returns when
+    /// to look again.
+    pub(crate) fn expire_reads(&mut self, now: Ticks) -> Ticks {
+        if now < self.reads_until {
+            return self.reads_until;
+        }
+        self.reads_until = Ticks::NEVER;
+        for slot in 0..self.groups.len() {
+            let mut at = 0;
+            while let Some(batch) = self.groups[slot].reads_placed.get(at) {
+                let group = &self.groups[slot];
+                // What is applied is served when there is room for it in a turn.
+                let is_applied = batch.index.is_some_and(|index| index <= group.applied);
+                if batch.until > now || is_applied {
+                    let look_at = if is_applied { Ticks::NEVER } else { batch.until };
+                    self.reads_until = self.reads_until.min(look_at);
+                    at += 1;
+                    continue;
+                }
+                let group = &mut self.groups[slot];
+                let batch = group.reads_placed.remove(at).expect("it was just seen");
+                group.reads_bytes -= batch.body.len();
+                self.metrics.refused_other += 1;
+                self.refuse_reads(slot, &batch, Status::NotYet, NodeId::ZERO);
+            }
+        }
+        self.reads_until
     }
 
     /// Leadership is lost: whoever waits for apply is told that the outcome is unknown. A retry
@@ -258,6 +300,15 @@ impl<D: Device, L: Links> Shard<D, L> {
 const READ_BUFFERS_MAX: usize = 64;
 /// The largest that is kept, bytes.
 const READ_BUFFER_BYTES: usize = 64 << 10;
+
+/// Keeps a served read's buffer for the next one.
+fn give_back(read_buffers: &mut Vec<Vec<u8>>, batch: &mut ReadBatch) {
+    let mut body = std::mem::take(&mut batch.body);
+    body.clear();
+    if read_buffers.len() < READ_BUFFERS_MAX && body.capacity() <= READ_BUFFER_BYTES {
+        read_buffers.push(body);
+    }
+}
 
 /// Answers the reads of one frame, in as many frames as the replies take. Reads that find the
 /// outbox full are answered "busy": their client asks for more than it takes in. Returns how many

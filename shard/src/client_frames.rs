@@ -10,7 +10,9 @@ use crate::metrics::Stage;
 use crate::peer_frames::Carried;
 use crate::session::Verdict;
 use crate::shard::Shard;
-use ringraft_net::client_wire::{self, BatchWriter, LocateReply, Reply, Requests};
+use ringraft_net::client_wire::{
+    self, BatchWriter, Consistency, Local, LocateReply, Reply, Requests,
+};
 use ringraft_net::status::{GroupRole, GroupStatus, NodeStatus};
 use ringraft_net::{Frame, Identity, Kind, Outbox};
 use ringraft_raft::{Input, RoleKind};
@@ -261,32 +263,64 @@ impl<D: Device, L: Links> Shard<D, L> {
         requests: &Requests<'_>,
     ) -> Result<(), ShardError> {
         let group = self.groups[slot].id;
-        if let Some((status, hint)) = self.refusal(slot) {
+        let consistency = requests.consistency();
+        let refusal = match consistency {
+            Consistency::Local(local) => self.local_refusal(now, slot, local),
+            _ => self.refusal(slot),
+        };
+        if let Some((status, hint)) = refusal {
             self.refuse_all(from, group, requests, status, hint);
             return Ok(());
         }
         let limits = &self.settings.limits;
         let state = &self.groups[slot];
-        if state.reads.len() >= limits.group_reads_max
+        if state.reads.len() + state.reads_placed.len() >= limits.group_reads_max
             || state.reads_bytes >= limits.group_reads_bytes_max
         {
             self.metrics.refused_busy += requests.len() as u64;
             self.refuse_all(from, group, requests, Status::Busy, NodeId::ZERO);
             return Ok(());
         }
+        let (index, until) = match consistency {
+            Consistency::Linearizable => (None, Ticks::NEVER),
+            // `now` was read after the frame came in: see decision 0020.
+            Consistency::Lease => (state.raft.lease_index(now), Ticks::NEVER),
+            Consistency::Local(Local { at_least, wait_ms, .. }) => {
+                (Some(at_least), now.after(Ticks::from_millis(u64::from(wait_ms))))
+            }
+        };
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let mut copy = self.read_buffers.pop().unwrap_or_default();
         copy.extend_from_slice(body);
-        self.groups[slot].reads_bytes += copy.len();
-        self.groups[slot].reads.push_back(ReadBatch {
-            ticket,
-            connection: from,
-            index: None,
-            body: copy,
-        });
+        let batch = ReadBatch { ticket, connection: from, index, until, body: copy };
+        let group = &mut self.groups[slot];
+        group.reads_bytes += batch.body.len();
+        if index.is_some() {
+            self.metrics.reads_by_lease +=
+                u64::from(consistency == Consistency::Lease) * requests.len() as u64;
+            self.reads_until = self.reads_until.min(until);
+            group.reads_placed.push_back(batch);
+            self.list_for_apply(slot);
+            return Ok(());
+        }
+        group.reads.push_back(batch);
         self.touch(slot);
         self.step(now, slot, Input::Read { ticket }, Carried::Cache)
+    }
+
+    /// Why a local read isn't served here, if so. A member that follows nobody may be asked as well,
+    /// if the reader doesn't mind the age.
+    fn local_refusal(&self, now: Ticks, slot: usize, local: Local) -> Option<(Status, NodeId)> {
+        let group = &self.groups[slot];
+        if group.halt.is_some() {
+            return Some((Status::Damaged, NodeId::ZERO));
+        }
+        let age_max = Ticks::from_millis(u64::from(local.age_ms_max));
+        let is_fresh = local.age_ms_max == u32::MAX
+            || group.raft.contact_age(now).is_some_and(|age| age <= age_max);
+        let hint = group.leader().unwrap_or(NodeId::ZERO);
+        (!is_fresh).then_some((Status::TooStale, hint))
     }
 
     /// Hands writes over before their turn when they fill too much of the cache: an entry that is

@@ -27,6 +27,8 @@ pub(crate) struct ReadBatch {
     pub(crate) connection: ConnectionId,
     /// Set when a majority confirmed; served when this is applied.
     pub(crate) index: Option<Index>,
+    /// Refused then, if it isn't served yet.
+    pub(crate) until: Ticks,
     /// The frame's body, checked.
     pub(crate) body: Vec<u8>,
 }
@@ -90,6 +92,9 @@ pub(crate) struct Group {
     pub(crate) proposals_arrived: Ticks,
     /// Ascending by ticket.
     pub(crate) reads: VecDeque<ReadBatch>,
+    /// Those that need no round: each waits for its entry to be applied.
+    pub(crate) reads_placed: VecDeque<ReadBatch>,
+    /// Of both.
     pub(crate) reads_bytes: usize,
     /// What a leader named last of what is to be installed: itself, and the entry that a snapshot
     /// must cover at least. It says so again while this node lacks that.
@@ -153,6 +158,7 @@ impl Group {
             proposals: Vec::new(),
             proposals_arrived: Ticks::ZERO,
             reads: VecDeque::new(),
+            reads_placed: VecDeque::new(),
             reads_bytes: 0,
             install: None,
             gated: VecDeque::new(),

@@ -72,6 +72,8 @@ pub struct Metrics {
     pub entries_applied: u64,
     /// Reads served here.
     pub reads_served: u64,
+    /// Of them, those that were taken under a lease: nobody was asked for them.
+    pub reads_by_lease: u64,
     /// Requests answered "busy".
     pub refused_busy: u64,
     /// Requests answered "not leader".
@@ -128,6 +130,7 @@ impl Default for Metrics {
             writes_done: 0,
             entries_applied: 0,
             reads_served: 0,
+            reads_by_lease: 0,
             refused_busy: 0,
             refused_not_leader: 0,
             refused_other: 0,

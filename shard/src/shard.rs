@@ -200,6 +200,8 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) segments_found: u64,
     /// Spare buffers for reads that wait.
     pub(crate) read_buffers: Vec<Vec<u8>>,
+    /// No read that waits for its entry expires before this.
+    pub(crate) reads_until: Ticks,
 }
 
 /// Buffers that a turn reuses.
@@ -292,6 +294,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             torn_blocks: recovered.torn_blocks,
             segments_found: recovered.segments,
             read_buffers: Vec::new(),
+            reads_until: Ticks::NEVER,
             settings,
         };
         match shards_found {

@@ -128,7 +128,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         if is_log_behind || is_asked || !self.to_apply.is_empty() {
             wake = Wake::Now;
         }
-        let asked_at = snapshot_at.min(mend_at);
+        let asked_at = snapshot_at.min(mend_at).min(self.expire_reads(now));
         if asked_at <= now {
             wake = Wake::Now;
         }

@@ -5,6 +5,7 @@ mod leading;
 mod member_frames;
 mod members;
 mod mending;
+mod reads;
 mod repair;
 mod rollback;
 mod salvage;

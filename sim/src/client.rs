@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use ringraft_net::client::{CallId, Core, CoreOptions, LinkId, Outcome};
+use ringraft_net::client_wire::{Consistency, Local};
 use ringraft_net::handshake::Role;
-use ringraft_types::{GroupId, NodeId, Ticks};
+use ringraft_types::{GroupId, Index, NodeId, Ticks};
 
 use crate::base::{Base, Event, Owner};
-use crate::history::{self, Ask, CallName, History};
+use crate::history::{self, Ask, CallName, History, Range};
 use crate::net::{Network, Received};
 use crate::node::{CLUSTER, address, node_at};
 use crate::options::Options;
@@ -21,6 +22,8 @@ use crate::workload::Workload;
 struct Under {
     name: CallName,
     group: GroupId,
+    /// It may see no state before this entry.
+    at_least: Index,
 }
 
 /// What a client asks for again and again for a while.
@@ -59,6 +62,8 @@ pub(crate) struct Client {
     since: Ticks,
     done: BTreeMap<GroupId, (u64, u64)>,
     began: BTreeMap<CallId, Ticks>,
+    /// The newest entry that an answer of a group had seen.
+    seen: BTreeMap<GroupId, Index>,
 }
 
 impl Client {
@@ -87,6 +92,7 @@ impl Client {
             since: Ticks::NEVER,
             done: BTreeMap::new(),
             began: BTreeMap::new(),
+            seen: BTreeMap::new(),
         }
     }
 
@@ -294,7 +300,14 @@ impl Client {
             }
             let group = GroupId(base.random.between(1, self.options.groups));
             let ask = self.workload.next(&mut base.random, group, self.name(), &self.options);
-            self.submit(base, history, group, ask);
+            match ask {
+                // Every so often any node may answer.
+                Ask::Range(range) if range.revision == 0 && self.next_call.is_multiple_of(5) => {
+                    let consistency = history::Consistency::Stale;
+                    self.submit(base, history, group, Ask::Range(Range { consistency, ..range }));
+                }
+                ask => self.submit(base, history, group, ask),
+            }
         }
     }
 
@@ -324,8 +337,28 @@ impl Client {
         ask.encode(&mut command).expect("the workload keeps the limits");
         let patience = base.random.pick(&[200, 1_000, 5_000, 5_000]);
         let deadline = base.now.after(Ticks::from_millis(patience));
+        let (mut at, mut consistency) = (None, Consistency::Linearizable);
+        let mut at_least = Index::ZERO;
+        match &ask {
+            Ask::Range(range) if range.consistency == history::Consistency::Stale => {
+                let turn = self.next_call / 5;
+                at = Some(address(NodeId((turn % u64::from(self.options.nodes)) as u32 + 1)));
+                if turn.is_multiple_of(2) {
+                    at_least = self.seen.get(&group).copied().unwrap_or_default();
+                }
+                let age_ms_max = if turn.is_multiple_of(3) { 300 } else { u32::MAX };
+                consistency = Consistency::Local(Local { at_least, age_ms_max, wait_ms: 100 });
+            }
+            Ask::Range(_) if self.options.raft.lease > Ticks::ZERO && base.random.coin() => {
+                consistency = Consistency::Lease;
+            }
+            _ => {}
+        }
         let submitted = match ask.is_read() {
-            true => self.core.submit_read(group, &command, deadline),
+            true => {
+                let at = at.as_deref();
+                self.core.submit_read_of(at, group, &command, consistency, deadline)
+            }
             false => self.core.submit_write(group, &command, deadline),
         };
         // As many calls as the core takes are under way, those included that only fill a gap.
@@ -334,7 +367,7 @@ impl Client {
         self.next_call += 1;
         trace::note(base.now, What::Asked { client: self.at, call: name.number, group });
         history.invoke(base.now, name, group, ask).expect("time goes on, and names are new");
-        self.calls.insert(id, Under { name, group });
+        self.calls.insert(id, Under { name, group, at_least });
         self.began.insert(id, base.now);
     }
 
@@ -349,6 +382,9 @@ impl Client {
                     let reply = history::Reply::decode(answer.body)
                         .unwrap_or_else(|error| panic!("V13: a reply can't be read: {error}"));
                     let index = Some(answer.index);
+                    assert!(answer.index >= under.at_least, "RD-05: a read sees an older state");
+                    let seen = self.seen.entry(under.group).or_default();
+                    *seen = answer.index.max(*seen);
                     let revision = answer.revision;
                     self.workload.heard(under.group, &reply, revision);
                     if began >= self.since {

@@ -146,9 +146,13 @@ impl World {
                 true
             }
             FaultKind::ClockRate => {
-                // No promise rests on a clock's rate: a leader that hardly notices how time passes
-                // may not serve an old state either.
+                // Without leases no promise rests on a clock's rate: a leader that hardly notices
+                // how time passes may not serve an old state either.
+                let (low, high) = self.options.clock_rate;
+                let has_leases = self.options.raft.lease > Ticks::ZERO;
                 let rate = match self.base.random.below(4) {
+                    0..2 if has_leases => self.base.random.pick(&[low, high]),
+                    _ if has_leases => self.base.random.between(low, high),
                     0 => self.base.random.pick(&[100_000, 300_000, 3_000_000]),
                     _ => self.base.random.between(700_000, 1_300_000),
                 };

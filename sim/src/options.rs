@@ -175,6 +175,7 @@ impl Options {
         options.scrub = scrub(&mut random);
         options.change_members(&mut Random::new(random.peek() ^ 0x3e3b), asked);
         options.change_leaders(&mut Random::new(random.peek() ^ 0x1ead), asked);
+        options.give_leases(&mut Random::new(random.peek() ^ 0x1ea5));
         options
     }
 
@@ -187,6 +188,24 @@ impl Options {
                 self.faults.insert(kind, mean);
             }
         }
+    }
+
+    /// In half of the runs leaders have leases. There no clock jumps, and none runs faster than
+    /// another by more than the leases allow; by so much they may.
+    fn give_leases(&mut self, random: &mut Random) {
+        if random.coin() {
+            return;
+        }
+        let (low, high) = random.pick(&[
+            (990_000, 1_010_000),
+            (950_000, 1_050_000),
+            (900_000, 1_100_000),
+            (800_000, 1_200_000),
+        ]);
+        self.clock_rate = (low, high);
+        let drift = 1_000 - low * 1_000 / high;
+        self.raft.lease = Settings::lease_of(self.raft.election_timeout, drift as u32);
+        self.faults.remove(&FaultKind::ClockJump);
     }
 
     /// In a part of the runs members change, some of them to nodes that begin with nothing.
@@ -276,6 +295,7 @@ fn raft(random: &mut Random) -> Settings {
         inflight_bytes_max: random.pick(&[8 << 10, 256 << 10, 4 << 20]),
         reads_waiting_max: 1024,
         commits_by_half: false,
+        lease: Ticks::ZERO,
     };
     // Hangs on what was drawn, as below.
     Settings { commits_by_half: settings.inflight_appends_max == 64, ..settings }

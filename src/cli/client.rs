@@ -1,11 +1,12 @@
 //! A client of the quorum, with every outcome as an exit code.
 
 use super::Global;
+use super::consistency::ReadArgs;
 use super::exit::{Exit, Failure};
 use ringraft_net::ClientError;
 use ringraft_net::client::{Client, ClientOptions, Reason, Response, SubmitError};
 use ringraft_types::command::CommandError;
-use ringraft_types::{GroupId, Status};
+use ringraft_types::{GroupId, NodeId, Status};
 use std::time::Duration;
 
 /// One group of the quorum at the endpoints.
@@ -13,13 +14,17 @@ use std::time::Duration;
 pub(crate) struct Quorum {
     client: Client,
     group: GroupId,
+    /// The first endpoint.
+    first: Option<String>,
 }
 
 impl Quorum {
     pub(crate) fn connect(global: &Global) -> Result<Self, Failure> {
         let group = global.group();
-        let client = Client::connect(options(global)).map_err(failure)?;
-        Ok(Self { client, group })
+        let options = options(global);
+        let first = options.endpoints.first().cloned();
+        let client = Client::connect(options).map_err(failure)?;
+        Ok(Self { client, group, first })
     }
 
     /// Writes, and waits until the write is applied.
@@ -27,9 +32,28 @@ impl Quorum {
         self.client.write(self.group, command).map_err(failure)
     }
 
-    /// Reads what every write that was done before is in.
-    pub(crate) fn read(&mut self, command: &[u8]) -> Result<Response, Failure> {
-        self.client.read(self.group, command).map_err(failure)
+    /// Reads what the options say, from the leader or from one node.
+    pub(crate) fn read(&mut self, command: &[u8], of: &ReadArgs) -> Result<Response, Failure> {
+        let consistency = of.consistency()?;
+        let address = match of.node {
+            Some(node) => Some(self.address_of(node)?),
+            // Any node will do: the first that was named.
+            None if consistency.is_of_leader() => None,
+            None => self.first.clone(),
+        };
+        let (client, at) = (&mut self.client, address.as_deref());
+        client.read_of(at, self.group, command, consistency).map_err(failure)
+    }
+
+    /// Where a member's clients find it.
+    fn address_of(&mut self, node: u32) -> Result<String, Failure> {
+        let members = self.client.locate(self.group).map_err(failure)?.members;
+        let found = members.iter().find(|member| member.node == NodeId(node));
+        found.map(|member| member.address.clone()).ok_or_else(|| {
+            let group = self.group;
+            Failure::new(Exit::Usage, format!("node {node} is no member of group {group}"))
+                .cure("`ringraft node list` shows the members")
+        })
     }
 }
 
@@ -51,7 +75,7 @@ pub(crate) fn failure(error: ClientError) -> Failure {
     let exit = match &error {
         ClientError::NoEndpoint
         | ClientError::Endpoint { .. }
-        | ClientError::Submit(SubmitError::NoGroup) => Exit::Usage,
+        | ClientError::Submit(SubmitError::NoGroup | SubmitError::NoNode) => Exit::Usage,
         ClientError::Random { .. } | ClientError::Poll { .. } => Exit::Environment,
         ClientError::NoStatus { .. } => Exit::Unavailable,
         ClientError::Submit(_) => Exit::NotDone,

@@ -1,6 +1,7 @@
 //! `put`, `get`, `del` and `range`.
 
 use super::client::{Quorum, refused, unreadable};
+use super::consistency::ReadArgs;
 use super::exit::{Exit, Failure};
 use super::output::{self, Output};
 use super::{Global, text};
@@ -33,6 +34,8 @@ pub(crate) struct GetArgs {
     /// As of this revision instead of the current one
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "R")]
     revision: u64,
+    #[command(flatten)]
+    read: ReadArgs,
 }
 
 /// What `ringraft del` is told.
@@ -76,6 +79,8 @@ pub(crate) struct RangeArgs {
     /// Only count the keys
     #[arg(long, conflicts_with_all = ["keys_only", "limit"])]
     count_only: bool,
+    #[command(flatten)]
+    read: ReadArgs,
 }
 
 pub(crate) fn put(args: &PutArgs, global: &Global) -> Result<Exit, Failure> {
@@ -110,7 +115,7 @@ pub(crate) fn get(args: &GetArgs, global: &Global) -> Result<Exit, Failure> {
         limit: 1,
         ..RangeCommand::current(Keys::One(args.key.as_bytes()))
     };
-    let response = read_range(&range, global)?;
+    let response = read_range(&range, &args.read, global)?;
     let mut reply = range_reply(&response)?;
     let found = reply.keys.next();
     match global.output {
@@ -161,7 +166,7 @@ pub(crate) fn range(args: &RangeArgs, global: &Global) -> Result<Exit, Failure> 
         count_only: args.count_only,
         ..RangeCommand::current(keys(&args.start, args.end.as_deref(), args.prefix))
     };
-    let response = read_range(&range, global)?;
+    let response = read_range(&range, &args.read, global)?;
     let reply = range_reply(&response)?;
     match global.output {
         Output::Json => {
@@ -189,10 +194,14 @@ fn keys<'a>(start: &'a str, end: Option<&'a str>, prefix: bool) -> Keys<'a> {
     Keys::Between { start: start.as_bytes(), end: end.unwrap_or_default().as_bytes() }
 }
 
-fn read_range(range: &RangeCommand<'_>, global: &Global) -> Result<Response, Failure> {
+fn read_range(
+    range: &RangeCommand<'_>,
+    of: &ReadArgs,
+    global: &Global,
+) -> Result<Response, Failure> {
     let mut command = Vec::new();
     range.encode(&mut command).map_err(refused)?;
-    Quorum::connect(global)?.read(&command)
+    Quorum::connect(global)?.read(&command, of)
 }
 
 fn range_reply(response: &Response) -> Result<RangeReply<'_>, Failure> {

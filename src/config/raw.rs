@@ -50,6 +50,7 @@ pub(crate) struct RawFile {
     pub(crate) snapshot: RawSnapshot,
     pub(crate) scrub: RawScrub,
     pub(crate) raft: RawRaft,
+    pub(crate) reads: RawReads,
     pub(crate) limits: RawLimits,
     pub(crate) log: RawLog,
 }
@@ -141,6 +142,13 @@ pub(crate) struct RawRaft {
     pub(crate) inflight_appends_max: At<usize>,
     pub(crate) inflight_bytes_max: At<u64>,
     pub(crate) commits_by_half: At<bool>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RawReads {
+    pub(crate) lease: At<bool>,
+    pub(crate) drift_permille: At<u32>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -5,6 +5,7 @@ use super::{
     Address, Addresses, Config, ConfigError, Cpu, Layer, Limits, Log, LogLevel, Machine, Member,
     Raft, SyncMethod, Wal,
 };
+use ringraft_raft::Settings;
 use ringraft_shard::limits::ENTRY_CACHE_BYTES_MIN;
 use ringraft_shard::snapshots::STRANDS_BYTES;
 use ringraft_shard::{ScrubRules, SnapshotRules};
@@ -412,10 +413,15 @@ fn raft(layers: &Layers) -> Result<Raft, ConfigError> {
         return Err(inflight.refuse(what, "set it to at least raft.append_bytes_max"));
     }
     let entries = layers.get("raft.append_entries_max", |raw| &raw.raft.append_entries_max);
+    let has_lease = layers.get("reads.lease", |raw| &raw.reads.lease).value;
+    let drift = layers.get("reads.drift_permille", |raw| &raw.reads.drift_permille);
+    let drift = drift.within(1, 500)?;
     let appends = layers.get("raft.inflight_appends_max", |raw| &raw.raft.inflight_appends_max);
+    let election_timeout = Ticks::from_millis(election_ms);
     Ok(Raft {
         heartbeat_interval: Ticks::from_millis(heartbeat_ms),
-        election_timeout: Ticks::from_millis(election_ms),
+        election_timeout,
+        lease: if has_lease { Settings::lease_of(election_timeout, drift) } else { Ticks::ZERO },
         append_entries_max: entries.within(1, 65_536)?,
         append_bytes_max,
         inflight_appends_max: appends.within(1, 4096)?,

@@ -2,7 +2,7 @@
 //! that it was made for, and hears exactly what that answers.
 
 use ringraft_net::client_wire::{
-    BatchWriter, ErrorFrame, LocateReply, Reply, replies, write_locate,
+    BatchWriter, Consistency, ErrorFrame, LocateReply, Reply, replies, write_locate,
 };
 use ringraft_net::{Hello, Identity, Inbox, Kind, Outbox, Welcome};
 use ringraft_types::{ClientId, GroupId, ShardId, Status};
@@ -77,6 +77,22 @@ impl Raw {
         payload: [&[u8]; 2],
     ) -> io::Result<u64> {
         self.send_many(kind, group, payload, 1)
+    }
+
+    /// Sends a read that may see this; its number.
+    pub(crate) fn send_read(
+        &mut self,
+        group: GroupId,
+        command: &[u8],
+        of: Consistency,
+    ) -> io::Result<u64> {
+        let sender = Identity::default();
+        let mut batch = BatchWriter::begin_reads(&mut self.outbox, of, group, sender);
+        self.calls += 1;
+        batch.request(self.calls, [command, b""]);
+        batch.finish();
+        self.flush()?;
+        Ok(self.calls)
     }
 
     /// Sends the same read or write several times in one frame; the last one's number.

@@ -3,7 +3,7 @@
 use crate::cluster::{Cluster, Shape, client, wait_until};
 use crate::load::{Load, Writer, check};
 use crate::raw::{Answer, Raw};
-use ringraft_net::Kind;
+use ringraft_net::client_wire::Consistency;
 use ringraft_types::command::{Keys, PutCommand, RangeCommand};
 use ringraft_types::reply::Reply;
 use ringraft_types::{GroupId, Status};
@@ -71,7 +71,9 @@ impl Register {
         let mut client = client(endpoints);
         while !self.is_over() {
             let floor = self.floor();
-            let response = client.read(GROUP, &read_command()).expect("reads are served");
+            let command = read_command();
+            let response = client.read_of(None, GROUP, &command, Consistency::Lease);
+            let response = response.expect("reads are served");
             let read = number_in(&response.body);
             assert!(read >= floor, "a client read {read} after {floor} was acknowledged");
             self.reads.fetch_add(1, Ordering::SeqCst);
@@ -90,7 +92,12 @@ struct Asked {
 impl Asked {
     fn ask(&mut self, register: &Register) {
         let floor = register.floor();
-        let call = self.raw.send(Kind::Reads, GROUP, [&read_command(), b""]);
+        // By turns with a round of its own and under the leader's lease.
+        let consistency = match self.floors.len() % 2 {
+            0 => Consistency::Linearizable,
+            _ => Consistency::Lease,
+        };
+        let call = self.raw.send_read(GROUP, &read_command(), consistency);
         self.floors.insert(call.expect("the socket takes it"), floor);
     }
 

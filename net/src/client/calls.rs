@@ -6,6 +6,7 @@ use std::ops::Range;
 use ringraft_types::{Index, Revision, Ticks};
 
 use super::{Answer, CallId, Outcome, Reason, SubmitError};
+use crate::client_wire::Consistency;
 
 /// A free slot keeps at most this much memory, bytes.
 const IDLE_BYTES: usize = 4 << 10;
@@ -16,6 +17,8 @@ pub(super) enum CallKind {
     Free,
     Write,
     Read,
+    /// A read asked of one node.
+    ReadAt,
     Locate,
     Status,
     /// The members of a group, asked of its leader.
@@ -33,7 +36,7 @@ pub(super) enum CallKind {
 impl CallKind {
     /// Whether it is for one node, and waits with its link.
     pub(super) const fn is_of_link(self) -> bool {
-        matches!(self, Self::Status | Self::MembersAt | Self::Pause)
+        matches!(self, Self::Status | Self::MembersAt | Self::Pause | Self::ReadAt)
     }
 
     /// Whether an attempt without an answer may have been done.
@@ -54,6 +57,8 @@ pub(super) struct Call {
     /// A read or a matter of members whose attempt is unanswered, and where.
     pub(super) out_on: Option<u32>,
     pub(super) group: u32,
+    /// What a read may see.
+    pub(super) consistency: Consistency,
     /// A write's number in its session; zero as long as it has none.
     pub(super) sequence: u64,
     pub(super) deadline: Ticks,
@@ -162,6 +167,7 @@ impl Calls {
                     in_doubt: false,
                     out_on: None,
                     group,
+                    consistency: Consistency::Linearizable,
                     sequence: 0,
                     deadline,
                     command: Vec::new(),
@@ -178,6 +184,7 @@ impl Calls {
         call.in_doubt = false;
         call.out_on = None;
         call.group = group;
+        call.consistency = Consistency::Linearizable;
         call.sequence = 0;
         call.deadline = deadline;
         call.command.extend_from_slice(command);

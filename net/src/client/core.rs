@@ -11,7 +11,7 @@ use super::calls::{CallKind, Calls, Completions};
 use super::group::{Group, Leader, Random};
 use super::link::{Link, LinkId, State, Trouble};
 use super::{CallId, Outcome, Reason, SubmitError};
-use crate::client_wire::{BatchWriter, ITEMS_MAX, REQUEST_HEAD_BYTES, write_locate};
+use crate::client_wire::{BatchWriter, Consistency, ITEMS_MAX, REQUEST_HEAD_BYTES, write_locate};
 use crate::frame::{Identity, Kind};
 use crate::handshake::Hello;
 use crate::inbox::Inbox;
@@ -117,6 +117,38 @@ impl Core {
         let (place, slot) = self.submit(CallKind::Read, group, command, deadline)?;
         self.groups[place].reads.push_back(slot);
         Ok(self.calls.id(slot))
+    }
+
+    /// Takes a read that may see what `consistency` says: for the leader, or for the node at an
+    /// address alone. A node that is asked by its address answers for itself: a refusal of its is
+    /// final.
+    ///
+    /// # Errors
+    /// If it can't be taken; nothing was sent then. A local read names its node.
+    pub fn submit_read_of(
+        &mut self,
+        at: Option<&str>,
+        group: GroupId,
+        command: &[u8],
+        consistency: Consistency,
+        deadline: Ticks,
+    ) -> Result<CallId, SubmitError> {
+        let kind = match at {
+            Some(_) => CallKind::ReadAt,
+            None if consistency.is_of_leader() => CallKind::Read,
+            None => return Err(SubmitError::NoNode),
+        };
+        let (place, slot) = self.submit(kind, group, command, deadline)?;
+        self.calls.get_mut(slot).consistency = consistency;
+        let id = self.calls.id(slot);
+        match at {
+            Some(address) => {
+                let link = self.link_to(address, None);
+                self.links[link].own_queue.push_back(id.0);
+            }
+            None => self.groups[place].reads.push_back(slot),
+        }
+        Ok(id)
     }
 
     /// Asks where a group is. The answer's body is that of a `LocateReply` frame.
@@ -436,9 +468,14 @@ impl Core {
             link.owe(count, now);
         }
         while !group.reads.is_empty() && now >= group.reads_retry_at && !link.outbox.is_full() {
-            let mut batch = BatchWriter::begin(&mut link.outbox, Kind::Reads, group.id, *identity);
+            // The reads of one frame may all see the same.
+            let of = |slot: &u32| calls.get(*slot).consistency;
+            let consistency = group.reads.front().map(of).expect("there is one");
+            let (outbox, id) = (&mut link.outbox, group.id);
+            let mut batch = BatchWriter::begin_reads(outbox, consistency, id, *identity);
             while batch.len() < ITEMS_MAX && batch.body_len() < BATCH_BYTES {
-                let Some(slot) = group.reads.pop_front() else { break };
+                let is_alike = |slot: &mut u32| calls.get(*slot).consistency == consistency;
+                let Some(slot) = group.reads.pop_front_if(is_alike) else { break };
                 let id = calls.id(slot).0;
                 let call = calls.get_mut(slot);
                 call.out_on = Some(at as u32);
@@ -484,6 +521,13 @@ impl Core {
                             self.identity,
                             &call.command,
                         );
+                    } else if call.kind == CallKind::ReadAt {
+                        call.out_on = Some(at as u32);
+                        let (of, group) = (call.consistency, self.groups[call.group as usize].id);
+                        let outbox = &mut link.outbox;
+                        let mut batch = BatchWriter::begin_reads(outbox, of, group, self.identity);
+                        batch.request(id, [&call.command, &[]]);
+                        batch.finish();
                     } else {
                         call.out_on = Some(at as u32);
                         let group = self.groups[call.group as usize].id;

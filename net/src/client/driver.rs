@@ -12,7 +12,7 @@ use ringraft_types::{ClusterId, GroupId, Index, Revision, ShardId, Ticks};
 use super::core::{Core, CoreOptions};
 use super::link::{LinkId, Trouble};
 use super::{Answer, CallId, Completions, Outcome, Reason, SubmitError};
-use crate::client_wire::LocateReply;
+use crate::client_wire::{Consistency, LocateReply};
 use crate::error::ClientError;
 use crate::status::NodeStatus;
 
@@ -180,6 +180,24 @@ impl Client {
     /// If it wasn't done.
     pub fn read(&mut self, group: GroupId, command: &[u8]) -> Result<Response, ClientError> {
         let call = self.submit_read(group, command, self.options.timeout)?;
+        self.finish(call)
+    }
+
+    /// Reads what `consistency` says, from the leader or from the node at an address alone, and
+    /// waits for the outcome.
+    ///
+    /// # Errors
+    /// If it wasn't done: a local read whose bounds the node doesn't keep is refused as
+    /// [`Status::TooStale`](ringraft_types::Status) or `NotYet`.
+    pub fn read_of(
+        &mut self,
+        at: Option<&str>,
+        group: GroupId,
+        command: &[u8],
+        consistency: Consistency,
+    ) -> Result<Response, ClientError> {
+        let deadline = self.after(self.options.timeout);
+        let call = self.core.submit_read_of(at, group, command, consistency, deadline)?;
         self.finish(call)
     }
 

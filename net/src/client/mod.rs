@@ -99,6 +99,10 @@ impl fmt::Display for Reason {
                     Status::Damaged => "repair the node's log",
                     Status::NoSpace => "free space on the node's disk",
                     Status::Unsupported => "upgrade the servers",
+                    Status::TooStale => {
+                        "ask another node, or for an older state; this one hasn't heard of a leader"
+                    }
+                    Status::NotYet => "ask another node, or allow more time",
                     Status::Refused => "read who the members are before changing them again",
                     Status::Transferring => "another node is about to lead: try again",
                     _ => "try again",
@@ -135,4 +139,7 @@ pub enum SubmitError {
     /// Group zero is nobody's.
     #[error("group 0 doesn't exist: groups count from 1")]
     NoGroup,
+    /// A local read is a node's own, and none was named.
+    #[error("a local read needs the address of the node that answers it")]
+    NoNode,
 }

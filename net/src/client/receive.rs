@@ -133,6 +133,15 @@ impl Core {
                 CallKind::Read if call.out_on == Some(at as u32) => {
                     self.take_read_reply(place, slot, &reply)
                 }
+                CallKind::ReadAt if call.out_on == Some(at as u32) => {
+                    let Reply { status, flags, revision, index, body, .. } = reply;
+                    match status {
+                        Status::Ok => calls.done(slot, Answer { flags, revision, index, body }),
+                        _ => calls.not_done(slot, Reason::Refused(status)),
+                    }
+                    calls.close(slot);
+                    continue;
+                }
                 _ => continue,
             };
             if next != Advice::Continue {

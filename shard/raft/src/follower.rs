@@ -12,16 +12,14 @@ use ringraft_types::{Index, LogId, NodeId, Term, Ticks};
 #[derive(Debug)]
 pub(crate) struct Follower {
     leader: Option<NodeId>,
-    /// When the leader was last heard; means nothing without a leader.
-    heard_at: Ticks,
     /// When to stand for election.
     election_at: Ticks,
 }
 
 impl Follower {
     /// Follows nobody yet.
-    pub(crate) fn waiting(now: Ticks, election_at: Ticks) -> Self {
-        Self { leader: None, heard_at: now, election_at }
+    pub(crate) fn waiting(election_at: Ticks) -> Self {
+        Self { leader: None, election_at }
     }
 
     pub(crate) fn leader(&self) -> Option<NodeId> {
@@ -33,23 +31,15 @@ impl Follower {
     }
 
     /// The term's leader was heard.
-    pub(crate) fn hear(&mut self, leader: NodeId, now: Ticks, election_at: Ticks) {
+    pub(crate) fn hear(&mut self, leader: NodeId, election_at: Ticks) {
         assert!(self.leader.is_none_or(|known| known == leader), "two leaders in a term (I-04)");
         self.leader = Some(leader);
-        self.heard_at = now;
         self.election_at = election_at;
     }
 
     /// A vote was given: its candidate gets the time to win (thesis 3.4).
     pub(crate) fn postpone(&mut self, election_at: Ticks) {
         self.election_at = election_at;
-    }
-
-    /// Whether a leader other than `from` was heard within the election timeout: then nobody else
-    /// gets a vote in a newer term (thesis 4.2.3).
-    pub(crate) fn sticks_against(&self, from: NodeId, now: Ticks, replica: &Replica) -> bool {
-        self.leader.is_some_and(|leader| leader != from)
-            && now.since(self.heard_at) < replica.settings.election_timeout
     }
 }
 

@@ -5,6 +5,7 @@
 //! Nothing here asks whether a term is newer: by the time a message comes here it is this term's.
 
 use crate::input::EntryHead;
+use crate::lease::Lease;
 use crate::message::{AppendOutcome, Message};
 use crate::output::{Envelope, Output, Refusal};
 use crate::progress::Progress;
@@ -38,6 +39,7 @@ pub(crate) struct Leader {
     /// A node was told in this term to stand at once.
     has_told: bool,
     reads: Reads,
+    lease: Lease,
 }
 
 impl Leader {
@@ -56,6 +58,7 @@ impl Leader {
             transfer: None,
             has_told: false,
             reads: Reads::default(),
+            lease: Lease::default(),
         };
         leader.meet_members(replica, now, next);
         leader.feed_all(replica, now, out);
@@ -113,6 +116,8 @@ impl Leader {
             if self.reads.is_waiting() && self.is_ready(replica) {
                 self.reads.begin(replica.commit());
                 self.confirm_reads(replica, out);
+            } else if replica.settings.lease > Ticks::ZERO {
+                self.reads.begin_bare();
             }
             self.part(replica, now);
             self.send_heartbeats(replica, now, out);
@@ -204,9 +209,52 @@ impl Leader {
 
     /// Answers the reads whose round enough to commit have answered.
     fn confirm_reads(&mut self, replica: &Replica, out: &mut Output) {
-        let agreed =
-            replica.reached_to_commit(|id| self.peer(id).map_or(u64::MAX, |peer| peer.round));
-        self.reads.confirm(agreed, out);
+        self.reads.confirm(self.answered(replica), out);
+    }
+
+    /// The newest round that enough to commit have answered, of each set of voters in force: every
+    /// majority that could elect another has one of them.
+    fn answered(&self, replica: &Replica) -> u64 {
+        replica.reached_to_commit(|id| self.peer(id).map_or(u64::MAX, |peer| peer.round))
+    }
+
+    /// When a majority last proved that this node leads.
+    pub(crate) fn contact_at(&self, replica: &Replica, now: Ticks) -> Option<Ticks> {
+        if !self.is_ready(replica) {
+            return None;
+        }
+        if replica.membership.is_alone(replica.id) {
+            return Some(now);
+        }
+        if replica.settings.lease > Ticks::ZERO {
+            return self.lease.until(self.answered(replica), Ticks::ZERO);
+        }
+        let heard_at =
+            replica.membership.agreed(|id| self.peer(id).map_or(now, |peer| peer.heard_at));
+        Some(heard_at)
+    }
+
+    /// What a read may see now without a round of its own.
+    pub(crate) fn lease_index(&self, replica: &Replica, now: Ticks) -> Option<Index> {
+        let lease = replica.settings.lease;
+        // Who was told to stand is voted for whatever was promised, also when that was long ago.
+        if lease == Ticks::ZERO || self.has_told || !self.is_ready(replica) {
+            return None;
+        }
+        #[cfg(ringraft_plant)]
+        let lease = match planted(Plant::LeaseWithoutMargin) {
+            true => Ticks(replica.settings.election_timeout.0 * 5 / 4),
+            false => lease,
+        };
+        #[cfg(ringraft_plant)]
+        if planted(Plant::LeaseFromAnswer) {
+            let heard_at =
+                replica.membership.agreed(|id| self.peer(id).map_or(now, |peer| peer.heard_at));
+            return (now < heard_at.after(lease)).then(|| replica.commit());
+        }
+        let is_alone = replica.membership.is_alone(replica.id);
+        let until = || self.lease.until(self.answered(replica), lease);
+        (is_alone || until().is_some_and(|at| now < at)).then(|| replica.commit())
     }
 
     pub(crate) fn read(&mut self, replica: &Replica, ticket: u64, out: &mut Output) {
@@ -291,8 +339,8 @@ impl Leader {
         self.reads.lose(out);
     }
 
-    /// Commits what a majority, or as many as are enough, holds durably, if it is of the own term (thesis 3.6.2): older
-    /// entries are committed along with it, never by counting.
+    /// Commits what a majority, or as many as are enough, holds durably, if it is of the own term
+    /// (thesis 3.6.2): older entries are committed along with it, never by counting.
     #[inline]
     fn advance_commit(&mut self, replica: &mut Replica, now: Ticks, out: &mut Output) {
         let persisted = replica.durable().persisted();
@@ -334,6 +382,9 @@ impl Leader {
 
     fn send_heartbeats(&mut self, replica: &Replica, now: Ticks, out: &mut Output) {
         self.heartbeat_at = next_beat(now, replica.settings.heartbeat_interval);
+        if replica.settings.lease > Ticks::ZERO {
+            self.lease.leaves(self.reads.newest(), now, replica.settings.lease);
+        }
         let (term, commit, round) = (replica.term(), replica.commit(), self.reads.newest());
         out.send_now.extend(self.peers.iter().map(|peer| {
             // A follower may hold other entries after what it is known to hold.

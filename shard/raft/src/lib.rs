@@ -35,7 +35,8 @@
 //!
 //! `raft` takes the inputs and holds the transitions between roles. `replica` is what a node has
 //! whatever its role, `durable` what of it is on the disk. `candidate`, `follower` and `leader` are
-//! the roles; `progress` is one follower as its leader sees it, `reads` are linearizable reads.
+//! the roles; `progress` is one follower as its leader sees it, `reads` are linearizable reads, and
+//! `lease` and `promise` those that need no round.
 //! `membership` is who votes, `change` how that changes, `leader/members` what a leader does about
 //! it, `leader/transfer` how it hands over. `floor` is what a node votes by that lost entries to rot, and when it is whole again.
 //! `invariants` says what must hold after every step, `breach` what other nodes may not say.
@@ -56,9 +57,11 @@ mod follower;
 mod invariants;
 mod jitter;
 mod leader;
+mod lease;
 mod log;
 mod membership;
 mod progress;
+mod promise;
 mod quorum;
 mod reads;
 mod replica;

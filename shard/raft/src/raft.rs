@@ -10,6 +10,7 @@ use crate::leader::Leader;
 use crate::message::{Append, Message};
 use crate::output::{Output, Refusal, RoleKind};
 use crate::progress::Progress;
+use crate::promise::Promise;
 use crate::replica::Replica;
 use crate::role::Role;
 use crate::settings::{Boot, Configured, Settings};
@@ -35,10 +36,15 @@ impl Raft {
     /// If the parts of `boot` contradict each other.
     pub fn new(now: Ticks, settings: Settings, boot: Boot) -> Self {
         let mut replica = Replica::new(settings, boot);
+        replica.promise = Promise::of_start(now, settings.election_timeout);
+        #[cfg(ringraft_plant)]
+        if planted(Plant::PromiseForgotten) {
+            replica.promise = Promise::default();
+        }
         // Nobody to wait for (EL-14).
         let is_alone = replica.membership.is_alone(replica.id);
         let election_at = if is_alone { now } else { replica.next_election(now) };
-        Self { replica, role: Role::Follower(Follower::waiting(now, election_at)), now }
+        Self { replica, role: Role::Follower(Follower::waiting(election_at)), now }
     }
 
     /// Takes in one thing that happened. Adds to `out`, which the caller has cleared.
@@ -191,6 +197,37 @@ impl Raft {
     /// and may answer reads (thesis 6.4).
     pub fn is_ready(&self) -> bool {
         matches!(&self.role, Role::Leader(leader) if leader.is_ready(&self.replica))
+    }
+
+    /// What a read may be answered by at once, if this leader is sure by its lease that nobody else
+    /// leads: everything up to this entry must be applied. `now` must have been read after the
+    /// read arrived; then it doesn't matter how long the answer takes (decision 0020). `None`: ask
+    /// a majority ([`Input::Read`]).
+    ///
+    /// # Panics
+    /// If time goes back.
+    pub fn lease_index(&self, now: Ticks) -> Option<Index> {
+        assert!(now >= self.now, "time goes back from {} to {now}", self.now);
+        match &self.role {
+            Role::Leader(leader) => leader.lease_index(&self.replica, now),
+            _ => None,
+        }
+    }
+
+    /// How long ago this node was in touch with its leader: a follower, since it heard it last; a
+    /// leader that is ready, since the heartbeats left that a majority answered (without leases,
+    /// since it heard of one). `None`: not since the start. It says nothing of what is on its way.
+    pub fn contact_age(&self, now: Ticks) -> Option<Ticks> {
+        let at = match &self.role {
+            Role::Leader(leader) => leader.contact_at(&self.replica, now),
+            _ => self.replica.promise.heard_at(self.replica.settings.election_timeout),
+        };
+        at.map(|at| now.since(at))
+    }
+
+    /// Whether this node helps nobody into office but whom it heard lead: leases rest on it.
+    pub fn sticks(&self, now: Ticks) -> bool {
+        matches!(self.role, Role::Leader(_)) || self.replica.promise.is_kept(now)
     }
 
     /// What this node votes as if it held, though it can't use it; `None`: its log is sound.
@@ -388,8 +425,10 @@ impl Raft {
     fn on_resigned(&mut self, node: NodeId) {
         if node != self.replica.id && self.leader() == Some(node) {
             self.replica.resigned = self.term();
+            // It led no more when it said so.
+            self.replica.promise = Promise::default();
             let election_at = self.replica.early_election(self.now, node);
-            self.role = Role::Follower(Follower::waiting(self.now, election_at));
+            self.role = Role::Follower(Follower::waiting(election_at));
         }
     }
 
@@ -554,9 +593,10 @@ impl Raft {
         is_transfer: bool,
         out: &mut Output,
     ) {
+        // Whom the leader itself told to stand doesn't wait for its silence (3.10). Nobody's lease rests
+        // on what was promised to that one, and those of leaders before it ended before it led.
+        let is_told = is_transfer && self.replica.membership.is_known(from);
         if term > self.term() {
-            // Whom the leader itself told to stand doesn't wait for its silence (3.10).
-            let is_told = is_transfer && self.replica.membership.is_known(from);
             if !is_told && self.sticks_against(from) {
                 self.on_outsider(from, last, out);
                 return;
@@ -568,14 +608,18 @@ impl Raft {
         let is_complete = is_complete || planted(Plant::ShorterLogElected);
         #[cfg(ringraft_plant)]
         let is_complete = is_complete || is_transfer && planted(Plant::TransferBlind);
-        let granted = term == self.term() && self.may_vote_for(from) && is_complete;
+        let may_vote = match self.vote() {
+            None if is_told => self.leader().is_none(),
+            _ => self.may_vote_for(from),
+        };
+        let granted = term == self.term() && may_vote && is_complete;
         if granted && self.vote().is_none() {
             self.replica.set_hard_state(term, Some(from), out);
             let election_at = self.replica.next_election(self.now);
             match &mut self.role {
                 Role::Follower(follower) => follower.postpone(election_at),
                 // It asked for pre-votes and was overtaken.
-                role => *role = Role::Follower(Follower::waiting(self.now, election_at)),
+                role => *role = Role::Follower(Follower::waiting(election_at)),
             }
         }
         let reply = Message::VoteReply { term: self.term(), granted };
@@ -665,20 +709,17 @@ impl Raft {
         }
     }
 
-    /// Whether the own leader, or being it, forbids to help `from` into a newer term.
+    /// Whether a leader that was heard, or being it, forbids to help `from` into a newer term.
     fn sticks_against(&self, from: NodeId) -> bool {
-        match &self.role {
-            Role::Follower(follower) => follower.sticks_against(from, self.now, &self.replica),
-            Role::Candidate(_) => false,
-            Role::Leader(_) => true,
-        }
+        matches!(self.role, Role::Leader(_)) || self.replica.promise.forbids(from, self.now)
     }
 
-    /// Whether this term's vote is `from`'s, or nobody's while nobody leads.
+    /// Whether this term's vote is `from`'s, or nobody's while nobody leads and nobody else was
+    /// promised otherwise, in whatever term.
     fn may_vote_for(&self, from: NodeId) -> bool {
         match self.vote() {
             Some(vote) => vote == from,
-            None => self.leader().is_none(),
+            None => self.leader().is_none() && !self.sticks_against(from),
         }
     }
 
@@ -713,7 +754,7 @@ impl Raft {
             Role::Candidate(candidate) => candidate.election_at(),
             Role::Leader(_) => self.replica.next_election(self.now),
         };
-        let follower = Role::Follower(Follower::waiting(self.now, election_at));
+        let follower = Role::Follower(Follower::waiting(election_at));
         if let Role::Leader(leader) = std::mem::replace(&mut self.role, follower) {
             leader.end(out);
         }
@@ -732,12 +773,14 @@ impl Raft {
             // Appends that left before it resigned: taken, but no sign that it leads.
             return true;
         }
+        let timeout = self.replica.settings.election_timeout;
+        self.replica.promise = Promise::to(leader, self.now, timeout);
         let election_at = self.replica.next_election(self.now);
         match &mut self.role {
-            Role::Follower(follower) => follower.hear(leader, self.now, election_at),
+            Role::Follower(follower) => follower.hear(leader, election_at),
             Role::Candidate(_) => {
-                let mut follower = Follower::waiting(self.now, election_at);
-                follower.hear(leader, self.now, election_at);
+                let mut follower = Follower::waiting(election_at);
+                follower.hear(leader, election_at);
                 self.role = Role::Follower(follower);
             }
             Role::Leader(_) => panic!("{leader} leads in term {term}, as does this node (I-04)"),

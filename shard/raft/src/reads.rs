@@ -66,6 +66,11 @@ impl Reads {
         self.begun = self.tickets.len();
     }
 
+    /// Begins a round that no read waits for.
+    pub(crate) fn begin_bare(&mut self) {
+        self.newest += 1;
+    }
+
     /// Enough voters answered round `number` or a newer one.
     pub(crate) fn confirm(&mut self, number: u64, out: &mut Output) {
         while self.rounds.front().is_some_and(|round| round.number <= number) {

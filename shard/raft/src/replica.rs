@@ -9,6 +9,7 @@ use crate::log::Log;
 use crate::membership::Membership;
 use crate::message::Message;
 use crate::output::{Envelope, Gated, Output, Span, Token};
+use crate::promise::Promise;
 use crate::settings::{Boot, Configured, HardState, Settings};
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
@@ -27,6 +28,8 @@ pub(crate) struct Replica {
     pub(crate) is_paused: bool,
     /// The newest term whose leader said that it leads no more; zero: none did.
     pub(crate) resigned: Term,
+    /// Whom alone it helps into office, and until when.
+    pub(crate) promise: Promise,
     jitter: Jitter,
     /// Never goes back.
     term: Term,
@@ -70,6 +73,7 @@ impl Replica {
             is_stuck: false,
             is_paused: false,
             resigned: Term::ZERO,
+            promise: Promise::default(),
             jitter: Jitter::new(seed),
             term,
             vote,

@@ -27,6 +27,22 @@ pub struct Settings {
     /// leader included; a majority elects as ever, and any has one of the half among it. Nodes may
     /// differ in this.
     pub commits_by_half: bool,
+    /// For how long a leader is sure that nobody else leads, from when the heartbeats left that a
+    /// majority answered: at most `election_timeout`, less what clocks may differ in their rates
+    /// ([`Settings::lease_of`]). Zero: never, and [`crate::Raft::lease_index`] knows of nothing.
+    pub lease: Ticks,
+}
+
+impl Settings {
+    /// The lease that clocks allow whose rates differ by at most `drift` parts per thousand: the
+    /// faster one counts an election timeout while the slower one counts so much less.
+    ///
+    /// # Panics
+    /// If `drift` isn't less than a thousand.
+    pub fn lease_of(election_timeout: Ticks, drift: u32) -> Ticks {
+        assert!(drift < 1000, "a drift of {drift} parts of a thousand");
+        Ticks(election_timeout.0 * u64::from(1000 - drift) / 1000)
+    }
 }
 
 /// Term, vote and commit: what a group must find again after a restart.

@@ -39,6 +39,7 @@ fn settings() -> Settings {
         inflight_bytes_max: 1_000,
         reads_waiting_max: 4,
         commits_by_half: false,
+        lease: Ticks::ZERO,
     }
 }
 

@@ -6,15 +6,17 @@
 //! ```text
 //! nodes 1 2 3 [entries=4 bytes=1000 appends=2 window=10000]   boots new nodes
 //!   [commits=half]            of an even number
+//!   [lease=80]                milliseconds; else there are none
 //!   [learners=4] [joins=5]    a learner from the beginning; a node that knows of nobody
 //! boot 1 voters=1,2,3 term=2 vote=1 commit=3 log=1,1,2 [floor=2.5] [snapshot=1,1]
+//! start 1 term=2 ...          the same, at this very moment: it may owe somebody something
 //! crash 1                     loses what isn't durable, starts from the disk
 //! advance 50                  milliseconds
 //! tick 1 / timeout 1          a tick now / when it wants one
 //! propose 1 3 [48]            three entries of 48 bytes
 //! deliver 1->2 [n] / drop 1->2 [n] / stash 1->2 name / hand name
 //! persist 1 [n]               the oldest n batches are durable, or all
-//! read 1 7 / flush 1
+//! read 1 7 / flush 1 / lease 1
 //! stuck 1 / moves 1           its disk
 //! resigned 2 1                2 hears that 1's disk is stuck
 //! transfer 1 3 / transfer 1 best [unfit=3]    1 hands over to 3, or to who holds most
@@ -40,7 +42,7 @@ use ringraft_raft::{
     Allow, Append, AppendOutcome, Change, Envelope, HardState, Input, Message, Output, Raft,
     Refusal, RoleKind, Token,
 };
-use ringraft_types::{Configuration, Index, LogId, NodeId, Term};
+use ringraft_types::{Configuration, Index, LogId, NodeId, Term, Ticks};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -205,6 +207,7 @@ impl Runner {
                 "bytes" => cluster.settings.append_bytes_max = number(value),
                 "appends" => cluster.settings.inflight_appends_max = number(value),
                 "commits" => cluster.settings.commits_by_half = value == "half",
+                "lease" => cluster.settings.lease = Ticks::from_millis(number(value)),
                 "window" => cluster.settings.inflight_bytes_max = number(value),
                 "learners" => {
                     let (voters, learners) = (nodes(&voters), nodes(&ids(value)));
@@ -351,6 +354,18 @@ impl Runner {
                 }
             }
             "read" => self.step(number(words[1]), Input::Read { ticket: number(words[2]) }),
+            "lease" => {
+                let id = number(words[1]);
+                let now = self.cluster().now;
+                let index = self.cluster().raft(id).lease_index(now);
+                let text = index.map_or("no lease".into(), |index| format!("reads at {index}"));
+                self.shown += &format!("{id}: {text}\n");
+            }
+            "start" => {
+                self.cluster().is_fresh = true;
+                self.boot(number(words[1]), &words[2..]);
+                self.cluster().is_fresh = false;
+            }
             "flush" => {
                 let id = number(words[1]);
                 self.cluster().flush(id);

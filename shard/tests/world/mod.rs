@@ -1,6 +1,6 @@
 //! A cluster in one thread: memory disks, a network of queues, virtual time.
 
-use ringraft_net::client_wire::{self, BatchWriter};
+use ringraft_net::client_wire::{self, BatchWriter, Consistency};
 use ringraft_net::handshake::{Host, Role, Welcome};
 use ringraft_net::lead_wire::{LeadAsk, LeadReply, Leading};
 use ringraft_net::members_wire::{self, ChangeAsk, MembersReply};
@@ -345,6 +345,7 @@ impl World {
                 inflight_bytes_max: 4 << 20,
                 reads_waiting_max: 1024,
                 commits_by_half: false,
+                lease: Ticks::from_millis(270),
             },
             limits: Limits {
                 cache_bytes_max: 16 << 20,
@@ -895,6 +896,27 @@ impl World {
         batch.finish();
         self.feed_client(to, &mut outbox);
         call
+    }
+
+    /// Sends a read of a key that may see this. Returns the call.
+    pub(crate) fn send_get_of(&mut self, to: NodeId, key: &[u8], of: Consistency) -> u64 {
+        let mut command = Vec::new();
+        let range = RangeCommand::current(Keys::One(key));
+        range.encode(&mut command).expect("within limits");
+        let call = self.next_call;
+        self.next_call += 1;
+        let mut outbox = Outbox::new(16 << 20);
+        let mut batch = BatchWriter::begin_reads(&mut outbox, of, GROUP, Identity::default());
+        batch.request(call, [&command, b""]);
+        batch.finish();
+        self.feed_client(to, &mut outbox);
+        call
+    }
+
+    /// The same, and waits for the reply.
+    pub(crate) fn get_of(&mut self, to: NodeId, key: &[u8], of: Consistency) -> Answer {
+        let call = self.send_get_of(to, key, of);
+        self.await_answer(to, call)
     }
 
     /// Asks a node about the members of a group, or for a change of them. Returns the call.

@@ -106,6 +106,12 @@ plants! {
     BeatCommitUncut,
     /// A read is served without asking a majority.
     ReadUnconfirmed,
+    /// A lease counts from when its round was answered, not from when that left.
+    LeaseFromAnswer,
+    /// A lease lasts longer than clocks allow that differ.
+    LeaseWithoutMargin,
+    /// A restart votes at once, whatever was promised before.
+    PromiseForgotten,
     /// An answer to any round of heartbeats confirms the newest.
     RoundUnchecked,
     /// An answer that tells of a newer term looks like one to a round of that term.

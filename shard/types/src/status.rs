@@ -43,6 +43,10 @@ pub enum Status {
     Refused = 17,
     /// Definitely not done: leadership is being handed over (EL-11). Try again in a moment.
     Transferring = 18,
+    /// Definitely not done: this node heard of its leader longer ago than the read allows.
+    TooStale = 19,
+    /// Definitely not done: the entry that the read wants to see isn't applied here yet.
+    NotYet = 20,
 }
 
 impl Status {
@@ -68,6 +72,8 @@ impl Status {
             16 => Self::Stopping,
             17 => Self::Refused,
             18 => Self::Transferring,
+            19 => Self::TooStale,
+            20 => Self::NotYet,
             _ => return None,
         })
     }

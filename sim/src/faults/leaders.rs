@@ -30,6 +30,9 @@ impl World {
         // Answers that come later and later keep it in office for long by what is long over.
         let times = self.base.random.pick(&[0, 10, 30]);
         let rate = self.base.random.pick(&[50_000, 200_000, 500_000, 1_000_000]);
+        // Leases allow for the slowest clock of the run, and no slower one.
+        let has_leases = self.options.raft.lease > Ticks::ZERO;
+        let rate = if has_leases { self.options.clock_rate.0 } else { rate };
         self.set_rate(leader, rate);
         let (mut blocked, mut slow) = (Vec::new(), Vec::new());
         for other in (0..nodes + clients).filter(|&at| at != leader && at != nodes + beside) {

@@ -1,5 +1,6 @@
 //! How a leader hands over (thesis 3.10): it takes no more proposals, brings the target up to date,
-//! commits what it took, and tells it to stand at once. It goes on as before if it leads still after an election timeout.
+//! commits what it took, and tells it to stand at once. It goes on as before if it leads still after
+//! an election timeout.
 //!
 //! Nothing here is needed for safety: the target wins by its log and by votes, as any other would.
 //! But voters give these votes though they hear a leader. So whoever was told may be elected at any

@@ -35,6 +35,8 @@ pub(crate) struct Node {
 pub(crate) struct Cluster {
     pub(crate) now: Ticks,
     pub(crate) settings: Settings,
+    /// Nodes start at the very moment.
+    pub(crate) is_fresh: bool,
     /// What the group begins with.
     pub(crate) first: Configuration,
     /// Those that join later: they know of nobody.
@@ -74,7 +76,9 @@ impl Cluster {
                 inflight_bytes_max: 10_000,
                 reads_waiting_max: 4,
                 commits_by_half: false,
+                lease: Ticks::ZERO,
             },
+            is_fresh: false,
             first: Configuration::first(nodes(voters), Vec::new()).expect("sound"),
             joins: Vec::new(),
             configurations: BTreeMap::new(),
@@ -136,7 +140,10 @@ impl Cluster {
             vote_floor,
             seed: u64::from(id),
         };
-        let raft = Raft::new(self.now, self.settings, boot);
+        // It started an election timeout ago, and owes nobody anything: or no test could have it
+        // vote. One that is about what a start owes says so.
+        let ago = if self.is_fresh { Ticks::ZERO } else { self.settings.election_timeout };
+        let raft = Raft::new(Ticks(self.now.0 - ago.0), self.settings, boot);
         let node = Node {
             raft,
             disk: (hard_state, log.to_vec()),

@@ -81,6 +81,7 @@ fn safe_under_faults_and_live_after() {
     assert!(total.changes_refused > 1000 && total.forgotten > 20, "{total:?}");
     assert!(total.transfers > 1000 && total.transfers_done > 200, "{total:?}");
     assert!(total.transfers_refused > 1000, "{total:?}");
+    assert!(total.leases > 10_000 && total.no_leases > 10_000, "{total:?}");
     assert!(total.emptied > 100 && total.cut > 5 && total.kept > 20, "{total:?}");
 }
 
@@ -94,7 +95,7 @@ fn a_seed_repeats() {
 #[cfg(ringraft_plant)]
 #[test]
 fn planted_bugs_of_members_are_found() {
-    use ringraft_types::plant::{Plant, plant};
+    use ringraft_types::plant::Plant;
     let bugs = [
         Plant::NewMajorityOnly,
         Plant::OldMajorityOnly,
@@ -109,8 +110,22 @@ fn planted_bugs_of_members_are_found() {
         Plant::RemovedLeaderCounted,
         Plant::TransferBlind,
     ];
+    find(&bugs);
+}
+
+/// Each bug that is planted in leases is found by some of the seeds.
+#[cfg(ringraft_plant)]
+#[test]
+fn planted_bugs_of_leases_are_found() {
+    use ringraft_types::plant::Plant;
+    find(&[Plant::LeaseFromAnswer, Plant::LeaseWithoutMargin, Plant::PromiseForgotten]);
+}
+
+#[cfg(ringraft_plant)]
+fn find(bugs: &[ringraft_types::plant::Plant]) {
+    use ringraft_types::plant::plant;
     let mut missed = Vec::new();
-    for bug in bugs {
+    for &bug in bugs {
         plant(Some(bug));
         let seeds = 0..number("RINGRAFT_SEEDS").unwrap_or(SEEDS);
         let found = seeds.into_iter().find(|&seed| std::panic::catch_unwind(|| run(seed)).is_err());

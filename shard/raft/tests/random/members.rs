@@ -133,7 +133,7 @@ impl World {
 
     fn ask(&mut self, node: usize, expected: Index, change: Change<'_>) {
         let raft = self.nodes[node].raft.as_ref().expect("it was asked");
-        match raft.plan(self.now, expected, change) {
+        match raft.plan(self.clock(node), expected, change) {
             Ok(Plan::Append(next)) => self.configure(node, &next),
             Ok(Plan::Done) => {
                 assert_eq!(raft.configuration().replaces(), expected);
@@ -190,11 +190,20 @@ impl World {
     }
 
     /// V5: whom a node that commits counts on; by the log, not by what the core says.
-    pub(crate) fn is_held_by_majority(&self, node: usize, holders: &[NodeId]) -> bool {
+    pub(crate) fn are_enough(&self, node: usize, holders: &[NodeId]) -> bool {
+        self.decide(node, holders, self.enough())
+    }
+
+    /// Whether these would elect a leader, by a node's log.
+    pub(crate) fn would_elect(&self, node: usize, voters: &[NodeId]) -> bool {
+        self.decide(node, voters, majority)
+    }
+
+    fn decide(&self, node: usize, nodes: &[NodeId], enough: Enough) -> bool {
         let own = &self.nodes[node];
         let configuration = in_force(&self.configurations, &own.first, &own.log).configuration;
-        let nodes = holders.iter().fold(0, |nodes, holder| nodes | 1 << holder.0);
-        decides(&configuration, nodes, self.enough())
+        let nodes = nodes.iter().fold(0, |nodes, node| nodes | 1 << node.0);
+        decides(&configuration, nodes, enough)
     }
 
     /// How many of some voters commit.

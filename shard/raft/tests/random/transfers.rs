@@ -11,10 +11,11 @@ impl World {
         let to = self.random.permille(500).then_some(to);
         let Some(raft) = &self.nodes[node].raft else { return };
         let term = raft.term();
-        match raft.transfer_target(self.now, to, &[]) {
+        let now = self.clock(node);
+        match raft.transfer_target(now, to, &[]) {
             Ok(to) => {
                 self.reached.transfers += 1;
-                let ends_at = self.now.after(self.settings.election_timeout);
+                let ends_at = now.after(self.settings.election_timeout);
                 self.transfers.insert(node, (term, ends_at));
                 self.step(node, Input::Transfer { to }, &[]);
             }
@@ -34,7 +35,7 @@ impl World {
         let Some(raft) = &self.nodes[node].raft else { return };
         let known = self.transfers.get(&node).filter(|known| known.0 == raft.term());
         let ends_at = known.map_or(Ticks::ZERO, |known| known.1);
-        if raft.role() == RoleKind::Leader && self.now >= ends_at {
+        if raft.role() == RoleKind::Leader && self.clock(node) >= ends_at {
             assert_eq!(raft.transfers_to(), None, "a transfer has no end");
         }
     }

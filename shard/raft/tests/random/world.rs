@@ -58,6 +58,9 @@ pub(crate) struct Reached {
     pub(crate) transfers: u64,
     pub(crate) transfers_done: u64,
     pub(crate) transfers_refused: u64,
+    /// Looks at ready leaders that had a lease, and that had none.
+    pub(crate) leases: u64,
+    pub(crate) no_leases: u64,
 }
 
 impl Reached {
@@ -88,6 +91,8 @@ impl Reached {
         self.transfers += other.transfers;
         self.transfers_done += other.transfers_done;
         self.transfers_refused += other.transfers_refused;
+        self.leases += other.leases;
+        self.no_leases += other.no_leases;
     }
 }
 
@@ -95,6 +100,8 @@ pub(crate) struct World {
     pub(crate) random: Random,
     pub(crate) now: Ticks,
     pub(crate) settings: Settings,
+    /// How fast each node's clock goes, of a thousand.
+    rates: Vec<u64>,
     ids: Vec<NodeId>,
     /// What the group began with, and what entries say since.
     pub(crate) first: Configuration,
@@ -132,6 +139,19 @@ pub(crate) struct World {
     pub(crate) reached: Reached,
 }
 
+/// How much the rates of clocks may differ, parts per thousand.
+const DRIFT: u32 = 100;
+
+/// A rate within the drift: 940 or 1040 of a thousand, or between.
+fn rate_of(seed: u64, at: u64) -> u64 {
+    let mut random = Random::new(seed ^ (at + 1) << 32);
+    match random.below(3) {
+        0 => 940,
+        1 => 1040,
+        _ => random.between(940, 1041),
+    }
+}
+
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
@@ -146,6 +166,7 @@ impl World {
             reads_waiting_max: random.between(2, 10) as usize,
             // A draw of its own would change every run there is.
             commits_by_half: seed % 2 == 1,
+            lease: Settings::lease_of(Ticks::from_millis(150), DRIFT),
         };
         let ids: Vec<NodeId> = (1..=count as u32).map(NodeId).collect();
         let changes = [0, 10, 30, 100][random.below(4) as usize];
@@ -161,6 +182,7 @@ impl World {
             nodes: ids.iter().zip(0..).map(|(&id, at)| Node::new(id, first_of(at))).collect(),
             now: Ticks(1_000_000),
             settings,
+            rates: (0..count as u64).map(|at| rate_of(seed, at)).collect(),
             ids,
             first,
             configurations: Registry::new(),
@@ -196,7 +218,8 @@ impl World {
             return;
         }
         let seed = self.random.next();
-        self.nodes[node].boot(self.now, self.settings, &self.configurations, seed);
+        let now = self.clock(node);
+        self.nodes[node].boot(now, self.settings, &self.configurations, seed);
         self.reached.cut_at_start += self.nodes[node].batches.len() as u64;
         self.plan_tick(node);
     }
@@ -212,7 +235,8 @@ impl World {
             return;
         }
         let late = if self.is_healed { 0 } else { self.random.below(3000) };
-        let delay = raft.wake_at().since(self.now).0 + late;
+        let left = raft.wake_at().since(self.clock(node)).0;
+        let delay = (left * 1000).div_ceil(self.rates[node]) + late;
         let life = self.nodes[node].life;
         self.plan(delay, Event::Tick { node, life });
     }
@@ -329,8 +353,12 @@ impl World {
                 self.step(node, Input::DiskStuck(is_stuck), &[]);
             }
             204..208 if self.nodes[node].raft.is_some() => {
-                let id = self.nodes[other].id;
-                self.step(node, Input::Resigned(id), &[]);
+                // One that says so leads no more: its lease has ended, too.
+                let leads = |raft: &Raft| raft.role() == RoleKind::Leader;
+                if !self.nodes[other].raft.as_ref().is_some_and(leads) {
+                    let id = self.nodes[other].id;
+                    self.step(node, Input::Resigned(id), &[]);
+                }
             }
             209..229 => self.transfer(node, other),
             229..234 => {
@@ -374,8 +402,9 @@ impl World {
             self.step(node, Input::Read { ticket: self.ticket }, &[]);
         }
         let mut out = Output::default();
+        let now = self.clock(node);
         let raft = self.nodes[node].raft.as_mut().expect("just seen");
-        raft.flush_reads(self.now, &mut out);
+        raft.flush_reads(now, &mut out);
         self.carry_out(node, &out, &[], None);
     }
 
@@ -445,10 +474,11 @@ impl World {
     /// One step of a node's core; `entries` are what the input carries.
     pub(crate) fn step(&mut self, node: usize, input: Input<'_>, entries: &[Entry]) {
         let mut out = Output::default();
+        let now = self.clock(node);
         let raft = self.nodes[node].raft.as_mut().expect("callers look first");
         let was = (raft.role(), raft.term());
         let wake_at = raft.wake_at();
-        raft.step(self.now, input, &mut out);
+        raft.step(now, input, &mut out);
         let is = (raft.role(), raft.term());
         if raft.wake_at() < wake_at {
             self.plan_tick(node);
@@ -465,6 +495,49 @@ impl World {
         };
         self.carry_out(node, &out, entries, first);
         self.check_node(node);
+        self.check_leases();
+    }
+
+    /// What a node's clock says.
+    pub(crate) fn clock(&self, node: usize) -> Ticks {
+        Ticks(self.now.0 * self.rates[node] / 1000)
+    }
+
+    /// Whoever is sure by its lease that it leads has committed whatever was committed anywhere.
+    fn check_leases(&mut self) {
+        let committed = Index(self.committed.len() as u64);
+        for node in 0..self.nodes.len() {
+            let Some(raft) = &self.nodes[node].raft else { continue };
+            match raft.lease_index(self.clock(node)) {
+                Some(index) => {
+                    assert!(index >= committed, "node {} would read {index}", node + 1);
+                    let leads_later = |other: &Raft| {
+                        other.role() == RoleKind::Leader && other.term() > raft.term()
+                    };
+                    let mut rafts = self.nodes.iter().filter_map(|node| node.raft.as_ref());
+                    let later = rafts.find(|other| leads_later(other));
+                    assert!(later.is_none(), "node {} has a lease, another leads", node + 1);
+                    self.check_promises(node);
+                    self.reached.leases += 1;
+                }
+                None => self.reached.no_leases += u64::from(raft.is_ready()),
+            }
+        }
+    }
+
+    /// While a leader has a lease, those who would help another into office are no majority. Who
+    /// doesn't run helps nobody, and won't for a while when it does.
+    fn check_promises(&self, leader: usize) {
+        let is_free = |&(at, node): &(usize, &Node)| {
+            node.raft.as_ref().is_some_and(|raft| !raft.sticks(self.clock(at)))
+        };
+        let free: Vec<NodeId> =
+            self.nodes.iter().enumerate().filter(is_free).map(|(_, node)| node.id).collect();
+        assert!(
+            !self.would_elect(leader, &free),
+            "node {} has a lease, and {free:?} are free to elect another",
+            leader + 1
+        );
     }
 
     /// I-13: a node that says it is whole again holds on its disk all that was committed of what it
@@ -651,7 +724,7 @@ impl World {
                 held.contains(&Some(&entry))
             };
             let copies: Vec<NodeId> = self.nodes.iter().filter(holds).map(|node| node.id).collect();
-            let is_held = self.is_held_by_majority(node, &copies);
+            let is_held = self.are_enough(node, &copies);
             assert!(is_held, "index {} is on {copies:?} only (V5)", position + 1);
             self.committed.push(entry);
             self.reached.committed += 1;
