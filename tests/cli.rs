@@ -36,6 +36,7 @@ fn a_quorum_in_one_command() {
     status_shows_all(&dev);
     http_answers(&dev);
     the_log_level_changes(&dev);
+    consistencies(&dev);
     loads_are_measured(&dev);
     a_second_one_is_refused(&dev);
     a_killed_node_is_missed_by_nobody(&mut dev);
@@ -323,7 +324,6 @@ fn keys_from_the_shell() {
     assert_eq!(dev.nodes.len(), 1);
     put_and_get(&dev);
     ranges(&dev);
-    consistencies(&dev);
     deletes(&dev);
     transactions(&dev);
     requests_that_are_not_done(&dev);
@@ -394,7 +394,7 @@ fn consistencies(dev: &Dev) {
     dev.ask(&never).complains(3, &["NotYet", "allow more time"]);
     dev.ask(&["get", "c", "--min-index", "7"]).complains(2, &["--min-index", "stale"]);
     dev.ask(&["get", "c", "--consistency", "strong"]).complains(2, &["\"strong\"", "lease"]);
-    dev.ask(&["get", "c", "--node", "9"]).complains(2, &["node 9 is no member", "node list"]);
+    dev.ask(&["get", "c", "--node", "9"]).complains(2, &["node 9 is no member", "node ls"]);
 }
 
 fn deletes(dev: &Dev) {

@@ -52,7 +52,7 @@ impl Quorum {
         found.map(|member| member.address.clone()).ok_or_else(|| {
             let group = self.group;
             Failure::new(Exit::Usage, format!("node {node} is no member of group {group}"))
-                .cure("`ringraft node list` shows the members")
+                .cure("`ringraft node ls` shows the members")
         })
     }
 }
