@@ -675,11 +675,19 @@ impl Recovery {
             // The snapshot that it names may be one of those, and newer than all that is known.
             let is_owed = replay.name_lost && !self.snapshots_lost.is_empty();
             let is_unsure = is_unknown || is_owed;
+            // A term is durable before its entries: a newer one was, and nothing is left of it (V4).
+            let terms = run.terms.iter().chain(tail.iter().flat_map(|tail| &tail.terms));
+            let newest = terms.map(|&(_, term)| term).max().unwrap_or_default();
+            let is_term_lost = replay.hard.is_some_and(|(term, ..)| term < newest);
+            let is_hard_unknown = is_unknown || is_term_lost && replay.hard_lost.is_none();
             recovered.groups.insert(
                 group,
                 RecoveredGroup {
                     hard: replay.hard,
-                    hard_lost: if is_unknown { Some(FLOOR_UNKNOWN.term) } else { replay.hard_lost },
+                    hard_lost: match is_hard_unknown {
+                        true => Some(FLOOR_UNKNOWN.term),
+                        false => replay.hard_lost,
+                    },
                     runs: run.terms,
                     first: run.first,
                     last: run.last,

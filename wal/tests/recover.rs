@@ -114,6 +114,27 @@ fn without_a_seal_the_last_block_counts_as_torn() {
     assert_eq!((group.last, group.damaged), (Index(5), None));
 }
 
+/// Entries of a term that no hard state knows: the one that did is lost, and with it whom the node
+/// voted for, in a term that nobody can tell (V4). What damaged the log left no other trace: the block
+/// and the repetition of its directory are gone (seed 126).
+#[test]
+fn a_term_without_its_hard_state_was_lost() {
+    let mut bench = Bench::new(settings());
+    for group in 1..=2 {
+        bench.append(&hard(group, 1, 2, 0));
+        bench.append_run(group, 1, 1, 1, 100);
+    }
+    bench.flush();
+    bench.append_run(1, 2, 2, 2, 100);
+    bench.append_run(2, 2, 2, 1, 100);
+    bench.flush();
+    bench.settle();
+    bench.device.kill();
+    let (_, recovered) = recover(&mut bench.device);
+    let lost = |group| recovered.groups[&GroupId(group)].hard_lost;
+    assert_eq!((lost(1), lost(2)), (Some(Term(u64::MAX)), None));
+}
+
 /// A rotten record under an intact header: only its group is damaged, its neighbours in the same
 /// block aren't and can be read back, and a hard state that was lost is reported with its term.
 #[test]
