@@ -112,8 +112,8 @@ follower() {
         grep -v '"role":"leader"' | grep -o '"name":"[a-z]*"' | head -1 | cut -d'"' -f4
 }
 
-# pid NAME: of a node.
-pid() { pgrep -f -- "node --config $work/install/$1/node.toml"; }
+# pid CLUSTER NAME: of a node.
+pid() { pgrep -f -- "node --config $work/$1/$2/node.toml"; }
 
 is_installing() {
     "$ringraft" snapshot ls $at --node "$1" --output json 2>/dev/null |
@@ -129,7 +129,7 @@ measure_install() {
         load beside
         away=$(follower)
         echo "install: round $round of $rounds, on node $away" >&2
-        kill -9 "$(pid "$away")"
+        kill -9 "$(pid install "$away")"
         sleep 1
         # More than the log keeps for followers that lag.
         while
@@ -184,7 +184,7 @@ used() {
 nameless() {
     local node process
     for node in a b c; do
-        process=$(pgrep -f -- "node --config $work/$1/$node/node.toml" || true)
+        process=$(pid "$1" "$node" || true)
         find "/proc/$process/fd" -lname '*(deleted)' -exec stat -Lc %s {} + 2>/dev/null |
             awk '{ sum += $1 } END { printf "%.0f\n", sum }'
     done

@@ -219,6 +219,13 @@ impl<D: Device, L: Links> Shard<D, L> {
                 batch.index = Some(Index::ZERO);
             }
         }
+        let sender = settings.identity;
+        let mut serve = |group: &mut Group, batch: ReadBatch| {
+            group.reads_bytes -= batch.body.len();
+            let served = serve_batch(group, links, sender, &batch, metrics, &mut scratch.reply);
+            give_back(read_buffers, batch.body);
+            served
+        };
         let mut at = 0;
         while let Some(batch) = group.reads_placed.get(at) {
             if batch.index.is_none_or(|index| index > group.applied) {
@@ -228,11 +235,8 @@ impl<D: Device, L: Links> Shard<D, L> {
             if served >= READS_PER_TURN {
                 return true;
             }
-            let mut batch = group.reads_placed.remove(at).expect("it was just seen");
-            group.reads_bytes -= batch.body.len();
-            let sender = settings.identity;
-            served += serve_batch(group, links, sender, &batch, metrics, &mut scratch.reply);
-            give_back(read_buffers, &mut batch);
+            let batch = group.reads_placed.remove(at).expect("it was just seen");
+            served += serve(group, batch);
         }
         while let Some(batch) = group.reads.front()
             && batch.index.is_some_and(|index| index <= group.applied)
@@ -240,11 +244,8 @@ impl<D: Device, L: Links> Shard<D, L> {
             if served >= READS_PER_TURN {
                 return true;
             }
-            let mut batch = group.reads.pop_front().expect("its front was just seen");
-            group.reads_bytes -= batch.body.len();
-            let sender = settings.identity;
-            served += serve_batch(group, links, sender, &batch, metrics, &mut scratch.reply);
-            give_back(read_buffers, &mut batch);
+            let batch = group.reads.pop_front().expect("its front was just seen");
+            served += serve(group, batch);
         }
         false
     }
@@ -302,8 +303,7 @@ const READ_BUFFERS_MAX: usize = 64;
 const READ_BUFFER_BYTES: usize = 64 << 10;
 
 /// Keeps a served read's buffer for the next one.
-fn give_back(read_buffers: &mut Vec<Vec<u8>>, batch: &mut ReadBatch) {
-    let mut body = std::mem::take(&mut batch.body);
+fn give_back(read_buffers: &mut Vec<Vec<u8>>, mut body: Vec<u8>) {
     body.clear();
     if read_buffers.len() < READ_BUFFERS_MAX && body.capacity() <= READ_BUFFER_BYTES {
         read_buffers.push(body);

@@ -47,14 +47,22 @@ impl Quorum {
 
     /// Where a member's clients find it.
     fn address_of(&mut self, node: u32) -> Result<String, Failure> {
-        let members = self.client.locate(self.group).map_err(failure)?.members;
-        let found = members.iter().find(|member| member.node == NodeId(node));
-        found.map(|member| member.address.clone()).ok_or_else(|| {
-            let group = self.group;
+        let group = self.group;
+        member_address(&mut self.client, group, NodeId(node))?.ok_or_else(|| {
             Failure::new(Exit::Usage, format!("node {node} is no member of group {group}"))
                 .cure("`ringraft node ls` shows the members")
         })
     }
+}
+
+/// Where the clients of a group's member find it, if the node is one.
+pub(crate) fn member_address(
+    client: &mut Client,
+    group: GroupId,
+    node: NodeId,
+) -> Result<Option<String>, Failure> {
+    let members = client.locate(group).map_err(failure)?.members;
+    Ok(members.into_iter().find(|member| member.node == node).map(|member| member.address))
 }
 
 /// How long one node may take to say how it is: that some don't answer is what people ask for, and

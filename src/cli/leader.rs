@@ -208,13 +208,12 @@ fn pause(
     global: &Global,
 ) -> Result<Exit, Failure> {
     let node = NodeId(one.node);
-    let located = client.locate(global.group()).map_err(client::failure)?;
-    let Some(member) = located.members.into_iter().find(|member| member.node == node) else {
+    let Some(address) = client::member_address(client, global.group(), node)? else {
         let failure = Failure::new(Exit::NotDone, format!("node {node} is no member"));
         return Err(failure.cure("`ringraft node ls` shows who is"));
     };
     if one.yes {
-        client.pause_elections(&member.address, is_paused).map_err(client::failure)?;
+        client.pause_elections(&address, is_paused).map_err(client::failure)?;
     }
     let word = if is_paused { "paused" } else { "resumed" };
     match global.output {

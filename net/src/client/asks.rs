@@ -43,10 +43,7 @@ impl Core {
         deadline: Ticks,
     ) -> Result<CallId, SubmitError> {
         let (_, slot) = self.submit(CallKind::MembersAt, group, &[], deadline)?;
-        let id = self.calls.id(slot);
-        let link = self.link_to(address, None);
-        self.links[link].own_queue.push_back(id.0);
-        Ok(id)
+        Ok(self.queue_at(address, slot))
     }
 
     /// Takes a change of a group's members for its leader. The answer's body is that of a
@@ -99,11 +96,7 @@ impl Core {
     ) -> Result<CallId, SubmitError> {
         let leading = if is_paused { Leading::Pause } else { Leading::Resume };
         let body = LeadAsk { call: 0, leading }.encode();
-        let link = self.link_to(address, shard);
-        let slot = self.calls.open(CallKind::Pause, link as u32, &body, deadline)?;
-        let id = self.calls.id(slot);
-        self.links[link].own_queue.push_back(id.0);
-        Ok(id)
+        self.submit_to_link(CallKind::Pause, (address, shard), &body, deadline)
     }
 
     /// An answer about who leads arrived. A late or doubled one finds nobody.
@@ -130,26 +123,38 @@ impl Core {
             return;
         }
         call.out_on = None;
-        let in_doubt = call.in_doubt;
-        if reply.status.is_retryable() {
+        self.settle_ask(now, at, (place, slot), (reply.status, reply.leader), frame.body);
+    }
+
+    /// A group's answer to what it was asked: to ask again elsewhere or later, or the end.
+    fn settle_ask(
+        &mut self,
+        now: Ticks,
+        at: usize,
+        (place, slot): (usize, u32),
+        (status, leader): (Status, NodeId),
+        body: &[u8],
+    ) {
+        if status.is_retryable() {
             let group = &mut self.groups[place];
             group.asks.push_back(slot);
-            group.hint = Some(reply.leader).filter(|leader| leader.0 != 0);
-            let advice = match reply.status {
+            group.hint = Some(leader).filter(|leader| leader.0 != 0);
+            let advice = match status {
                 Status::NotLeader | Status::Stopping | Status::Unknown => Advice::Seek,
                 _ => Advice::Pause,
             };
             self.heed(now, at, place, advice);
             return;
         }
-        match reply.status {
+        let in_doubt = self.calls.get(slot).in_doubt;
+        match status {
             Status::Ok | Status::Refused => {
                 let flags = if in_doubt { WAS_IN_DOUBT } else { 0 };
                 let (revision, index) = (Revision(0), Index(0));
-                self.calls.done(slot, Answer { flags, revision, index, body: frame.body });
+                self.calls.done(slot, Answer { flags, revision, index, body });
             }
-            status if in_doubt => self.calls.unknown(slot, Reason::Refused(status)),
-            status => self.calls.not_done(slot, Reason::Refused(status)),
+            _ if in_doubt => self.calls.unknown(slot, Reason::Refused(status)),
+            _ => self.calls.not_done(slot, Reason::Refused(status)),
         }
         self.calls.close(slot);
         self.heed(now, at, place, Advice::Continue);
@@ -199,33 +204,12 @@ impl Core {
             self.complete_with_body(slot, frame.body);
             return;
         }
-        let (in_doubt, is_question) = (call.in_doubt, call.kind == CallKind::Members);
+        let is_question = call.kind == CallKind::Members;
         // A node that doesn't lead answers a question all the same, but a leader knows more.
         let status = match reply.status {
             Status::Ok if is_question && !reply.is_leader => Status::NotLeader,
             status => status,
         };
-        if status.is_retryable() {
-            let group = &mut self.groups[place];
-            group.asks.push_back(slot);
-            group.hint = Some(reply.leader).filter(|leader| leader.0 != 0);
-            let advice = match status {
-                Status::NotLeader | Status::Stopping | Status::Unknown => Advice::Seek,
-                _ => Advice::Pause,
-            };
-            self.heed(now, at, place, advice);
-            return;
-        }
-        match status {
-            Status::Ok | Status::Refused => {
-                let flags = if in_doubt { WAS_IN_DOUBT } else { 0 };
-                let (revision, index) = (Revision(0), Index(0));
-                self.calls.done(slot, Answer { flags, revision, index, body: frame.body });
-            }
-            _ if in_doubt => self.calls.unknown(slot, Reason::Refused(status)),
-            _ => self.calls.not_done(slot, Reason::Refused(status)),
-        }
-        self.calls.close(slot);
-        self.heed(now, at, place, Advice::Continue);
+        self.settle_ask(now, at, (place, slot), (status, reply.leader), frame.body);
     }
 }

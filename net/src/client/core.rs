@@ -140,15 +140,11 @@ impl Core {
         };
         let (place, slot) = self.submit(kind, group, command, deadline)?;
         self.calls.get_mut(slot).consistency = consistency;
-        let id = self.calls.id(slot);
-        match at {
-            Some(address) => {
-                let link = self.link_to(address, None);
-                self.links[link].own_queue.push_back(id.0);
-            }
-            None => self.groups[place].reads.push_back(slot),
+        if let Some(address) = at {
+            return Ok(self.queue_at(address, slot));
         }
-        Ok(id)
+        self.groups[place].reads.push_back(slot);
+        Ok(self.calls.id(slot))
     }
 
     /// Asks where a group is. The answer's body is that of a `LocateReply` frame.
@@ -176,11 +172,30 @@ impl Core {
         shard: Option<ShardId>,
         deadline: Ticks,
     ) -> Result<CallId, SubmitError> {
+        self.submit_to_link(CallKind::Status, (address, shard), &[], deadline)
+    }
+
+    /// Takes a call that is for a node, or a shard of it, whatever groups it has.
+    pub(super) fn submit_to_link(
+        &mut self,
+        kind: CallKind,
+        (address, shard): (&str, Option<ShardId>),
+        body: &[u8],
+        deadline: Ticks,
+    ) -> Result<CallId, SubmitError> {
         let link = self.link_to(address, shard);
-        let slot = self.calls.open(CallKind::Status, link as u32, &[], deadline)?;
+        let slot = self.calls.open(kind, link as u32, body, deadline)?;
         let id = self.calls.id(slot);
         self.links[link].own_queue.push_back(id.0);
         Ok(id)
+    }
+
+    /// Has a group's call sent to the node at `address` alone.
+    pub(super) fn queue_at(&mut self, address: &str, slot: u32) -> CallId {
+        let id = self.calls.id(slot);
+        let link = self.link_to(address, None);
+        self.links[link].own_queue.push_back(id.0);
+        id
     }
 
     /// How many shards the node at `address` said that it has, if it was ever connected.

@@ -36,7 +36,8 @@ pub(crate) struct Leader {
     /// The committed configuration leaves this leader out: until when it leads.
     resigns_at: Option<Ticks>,
     transfer: Option<Transfer>,
-    /// A node was told in this term to stand at once.
+    /// A node was told in this term to stand at once: from then on voters may elect it though they
+    /// hear this leader, and no lease may rest on their patience until another term.
     has_told: bool,
     reads: Reads,
     lease: Lease,

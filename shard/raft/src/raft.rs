@@ -313,13 +313,6 @@ impl Raft {
         }
     }
 
-    /// Whether this leader has told a node in this term to stand at once. From then on voters may
-    /// elect it though they hear this leader, at any time: nothing may rest on their patience, and
-    /// so no lease, until another term.
-    pub fn may_be_overtaken(&self) -> bool {
-        matches!(&self.role, Role::Leader(leader) if leader.has_told())
-    }
-
     /// Of every other member, as the leader knows it: up to where its log is known to agree
     /// durably, and its commit index (RP-13). Nothing if this node doesn't lead.
     pub fn peers_progress(&self) -> impl Iterator<Item = (NodeId, Index, Index)> + '_ {
@@ -572,7 +565,7 @@ impl Raft {
             self.on_outsider(from, last, out);
             return;
         }
-        let is_free = term > self.term() || term == self.term() && self.may_vote_for(from);
+        let is_free = term > self.term() || term == self.term() && self.may_vote_for(from, false);
         let is_complete = last >= self.replica.vote_last();
         #[cfg(ringraft_plant)]
         let is_complete = is_complete || planted(Plant::ShorterLogElected);
@@ -593,8 +586,9 @@ impl Raft {
         is_transfer: bool,
         out: &mut Output,
     ) {
-        // Whom the leader itself told to stand doesn't wait for its silence (3.10). Nobody's lease rests
-        // on what was promised to that one, and those of leaders before it ended before it led.
+        // Whom the leader itself told to stand doesn't wait for its silence (3.10). Nobody's lease
+        // rests on what was promised to that one, and those of leaders before it ended before it
+        // led.
         let is_told = is_transfer && self.replica.membership.is_known(from);
         if term > self.term() {
             if !is_told && self.sticks_against(from) {
@@ -608,11 +602,7 @@ impl Raft {
         let is_complete = is_complete || planted(Plant::ShorterLogElected);
         #[cfg(ringraft_plant)]
         let is_complete = is_complete || is_transfer && planted(Plant::TransferBlind);
-        let may_vote = match self.vote() {
-            None if is_told => self.leader().is_none(),
-            _ => self.may_vote_for(from),
-        };
-        let granted = term == self.term() && may_vote && is_complete;
+        let granted = term == self.term() && self.may_vote_for(from, is_told) && is_complete;
         if granted && self.vote().is_none() {
             self.replica.set_hard_state(term, Some(from), out);
             let election_at = self.replica.next_election(self.now);
@@ -715,11 +705,11 @@ impl Raft {
     }
 
     /// Whether this term's vote is `from`'s, or nobody's while nobody leads and nobody else was
-    /// promised otherwise, in whatever term.
-    fn may_vote_for(&self, from: NodeId) -> bool {
+    /// promised otherwise, in whatever term. Whom its leader told to stand isn't held to promises.
+    fn may_vote_for(&self, from: NodeId, is_told: bool) -> bool {
         match self.vote() {
             Some(vote) => vote == from,
-            None => self.leader().is_none() && !self.sticks_against(from),
+            None => self.leader().is_none() && (is_told || !self.sticks_against(from)),
         }
     }
 

@@ -212,9 +212,6 @@ impl UringDevice {
                 return;
             }
         };
-        if result == -libc::ENOSPC {
-            self.reclaim.give_all_back();
-        }
         self.completed.push(Completion { tag, result, sync_result, buffer, files: Vec::new() });
     }
 
@@ -269,12 +266,7 @@ impl UringDevice {
                 self.files.insert(file, Arc::new(fd));
                 0
             }
-            Err(errno) => {
-                if errno == rustix::io::Errno::NOSPC {
-                    self.reclaim.give_all_back();
-                }
-                -errno.raw_os_error()
-            }
+            Err(errno) => -errno.raw_os_error(),
         };
         self.complete(tag, result, None);
     }
@@ -440,6 +432,10 @@ impl Device for UringDevice {
     }
 
     fn poll(&mut self, completions: &mut Vec<Completion>) {
+        // Who finds the disk full tries again: what was removed must not keep its room by then.
+        if self.completed.iter().any(|done| done.result == -libc::ENOSPC) {
+            self.reclaim.give_all_back();
+        }
         completions.append(&mut self.completed);
     }
 }

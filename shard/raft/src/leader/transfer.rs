@@ -32,11 +32,6 @@ impl Leader {
         self.transfer.as_ref().map(|transfer| transfer.to)
     }
 
-    /// Whether a node was told in this term to stand at once.
-    pub(crate) fn has_told(&self) -> bool {
-        self.has_told
-    }
-
     /// Whether to hand over, and to whom: to this node, or to the one that holds most. `unfit` are
     /// nodes that can't lead, as the owner knows.
     pub(crate) fn transfer_target(
