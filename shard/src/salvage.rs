@@ -123,7 +123,11 @@ pub fn load<D: Device>(
     loop {
         now = now.after(TURN);
         match loading.turn(now, device, machine)? {
-            LoadStep::Working(rest) => loading = rest,
+            LoadStep::Working(rest) => {
+                // Whatever the pause: nobody else is waiting.
+                std::thread::yield_now();
+                loading = rest;
+            }
             LoadStep::Done(loaded) => return Ok(*loaded),
         }
     }

@@ -416,6 +416,7 @@ impl Node {
         match &mut self.places[lane] {
             Place::Recovering(recovering) => {
                 let disk = &mut *recovering.disk;
+                let mut pause = None;
                 match std::mem::replace(&mut recovering.step, Step::Nothing) {
                     Step::Log(mut recovery) => match recovery.turn(now, disk) {
                         RecoveryStep::Failed(error) => return Turned::Stops(Stop::Recovery(error)),
@@ -433,13 +434,14 @@ impl Node {
                             return self.serve(base, lane, now, *loaded, machine);
                         }
                         Ok(LoadStep::Working(loading)) => {
+                            pause = loading.pause();
                             recovering.step = Step::Snapshots(loading);
                         }
                     },
                     Step::Nothing => unreachable!("a recovery stands somewhere"),
                 }
                 if recovering.disk.is_idle() {
-                    self.wake(base, lane, base.now.after(Ticks(1)));
+                    self.wake(base, lane, base.now.after(pause.unwrap_or(Ticks(1))));
                 }
                 Turned::Fine
             }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use ringraft_net::wire::{self, BallotKind};
 use ringraft_net::{Frame, FrameHeader, Kind};
 use ringraft_shard::machine::{
-    Applied, ApplyError, CommandKind, KvMachine, LoadError, StateMachine, StrandPieces,
+    Applied, ApplyError, CommandKind, Fetched, KvMachine, LoadError, StateMachine, StrandPieces,
 };
 use ringraft_types::limits::FRAME_HEADER_BYTES;
 use ringraft_types::{GroupId, Index, NodeId, Revision, Status, StrandBytes, Term, record};
@@ -75,6 +75,8 @@ pub(crate) type Steps = Rc<RefCell<Vec<Step>>>;
 
 /// Entries between two snapshots that a witness takes for itself.
 const SNAPSHOT_ENTRIES: u64 = 50;
+/// A machine that was loaded says less often than this that it still fetches.
+const FETCHES: u64 = 4;
 /// A piece of such a snapshot, bytes; the entry's own hash takes some of it away.
 const PIECE_BYTES: u64 = 4_096;
 
@@ -95,6 +97,8 @@ pub(crate) struct Witness {
     taking: Option<Taking>,
     /// Its owner takes a snapshot of it.
     is_saved: bool,
+    /// How often it still says that it fetches, before what it loaded is whole.
+    fetches: u64,
     ledger: Rc<RefCell<Ledger>>,
     steps: Steps,
 }
@@ -108,7 +112,7 @@ impl Witness {
         steps: Steps,
     ) -> Self {
         let (last, machine, taking) = (Index::ZERO, KvMachine::new(), None);
-        Self { node, group, last, machine, taking, is_saved: false, ledger, steps }
+        Self { node, group, last, machine, taking, is_saved: false, fetches: 0, ledger, steps }
     }
 
     /// Takes a piece of the snapshot that is under way, or begins one.
@@ -159,6 +163,7 @@ impl StateMachine for Witness {
             "V8: node {node} applied entry {index} of group {group} after {}",
             self.last
         );
+        assert!(self.fetches == 0, "what is applied to is whole");
         self.last = index;
         let start = reply.len();
         let applied = self.machine.apply(index, command, reply)?;
@@ -175,6 +180,7 @@ impl StateMachine for Witness {
     }
 
     fn query(&self, command: &[u8], reply: &mut Vec<u8>) -> Applied {
+        assert!(self.fetches == 0, "what is asked is whole");
         self.machine.query(command, reply)
     }
 
@@ -230,7 +236,17 @@ impl StateMachine for Witness {
     }
 
     fn end_load(&mut self) -> Result<(), LoadError> {
-        self.machine.end_load()
+        self.machine.end_load()?;
+        self.fetches = self.machine.state_hash() % FETCHES;
+        Ok(())
+    }
+
+    fn fetch(&mut self) -> Result<Fetched, LoadError> {
+        if self.fetches == 0 {
+            return Ok(Fetched::Whole);
+        }
+        self.fetches -= 1;
+        Ok(Fetched::Working)
     }
 }
 

@@ -64,6 +64,10 @@ pub fn load(
             // What is in flight now, a segment in the making, completes in the lane.
             LoadStep::Done(loaded) => return Ok(*loaded),
         }
+        if let Some(pause) = loading.pause() {
+            // Nothing is served here yet, and the machine works elsewhere.
+            std::thread::sleep(Duration::from_micros(pause.0));
+        }
         move_on(ring, device).map_err(LaneError::Ring)?;
     }
 }

@@ -162,9 +162,33 @@ pub trait StateMachine {
     /// If it is none, or of a version that this one doesn't know. The machine is of no use then.
     fn load(&mut self, piece: &[u8]) -> Result<(), LoadError>;
 
-    /// The last piece is loaded: from here on the machine is the one whose snapshot it was.
+    /// The last piece is loaded: from here on the machine is the one whose snapshot it was, but for
+    /// what [`StateMachine::fetch`] still fetches.
     ///
     /// # Errors
     /// If something is missing. The machine is of no use then.
     fn end_load(&mut self) -> Result<(), LoadError>;
+
+    /// For a machine that keeps what is large elsewhere, and in its snapshots only where: called
+    /// after [`StateMachine::end_load`], again and again, 10 ms apart or less, until it has fetched
+    /// everything. It runs on the shard's thread, as everything here, and answers at once: the work
+    /// is for a thread of the machine's own. Neither applied nor queried is anything before it is [`Fetched::Whole`].
+    /// Until then the shard takes in no other snapshot, and at a start it serves nothing: how long
+    /// to try is for the machine to bound. It may be dropped meanwhile, if it isn't needed any more.
+    ///
+    /// # Errors
+    /// If it can't be fetched. The machine is of no use then: at a start an older snapshot is tried,
+    /// on a running node the snapshot of another one.
+    fn fetch(&mut self) -> Result<Fetched, LoadError> {
+        Ok(Fetched::Whole)
+    }
+}
+
+/// How far a machine is with what its snapshot doesn't hold itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetched {
+    /// All of it is here.
+    Whole,
+    /// It is on its way.
+    Working,
 }

@@ -21,7 +21,7 @@ use ringraft_wal::device::Device;
 use ringraft_wal::{ChunkDone, SnapshotError, SnapshotWritten};
 
 use super::LoadedState;
-use super::loader::{Loader, Progress};
+use super::loader::{FETCH_PAUSE, Loader, Progress};
 use super::transfer::{self, ANSWER_TIME, Came, SOURCE_TIME, Transfer};
 use crate::error::ShardError;
 use crate::event::ShardEvent;
@@ -207,6 +207,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             Step::Loading(loader) => match loader.step(&mut self.log, LOAD_BYTES_PER_TURN) {
                 Progress::Works => now,
                 Progress::Waits => Ticks::NEVER,
+                Progress::Fetches => now.after(FETCH_PAUSE),
                 Progress::Ended => {
                     self.loaded(now, under)?;
                     return Ok(now);
@@ -215,6 +216,12 @@ impl<D: Device, L: Links> Shard<D, L> {
         };
         self.fetching.under = Some(under);
         Ok(at)
+    }
+
+    /// Who may give a group's snapshot, beside one.
+    fn other_sources(&self, slot: usize, beside: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        let others = self.peers.keys().copied().filter(move |&node| node != beside);
+        others.filter(move |&node| self.may_lead(slot, node))
     }
 
     fn begin_install(&mut self, now: Ticks) {
@@ -229,8 +236,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             if group.is_muted || group.raft.commit() >= base.index {
                 continue;
             }
-            let others = self.peers.keys().copied().filter(|&node| node != source);
-            let others = others.filter(|&node| self.may_lead(slot, node));
+            let others = self.other_sources(slot, source);
             let mut all: VecDeque<NodeId> = std::iter::once(source).chain(others).collect();
             let doubted = self.fetching.doubted.get(&slot);
             if let Some(at) = all.iter().position(|node| Some(node) == doubted) {
@@ -353,10 +359,10 @@ impl<D: Device, L: Links> Shard<D, L> {
             return;
         }
         let slot = under.slot;
-        let others = self.peers.keys().copied().filter(|&node| node != from);
-        let is_parted = !under.is_alone;
-        let others = others.filter(|&node| is_parted && self.may_lead(slot, node));
-        let others: Vec<NodeId> = others.collect();
+        let others: Vec<NodeId> = match under.is_alone {
+            true => Vec::new(),
+            false => self.other_sources(slot, from).collect(),
+        };
         let number = self.log.begin_snapshot(group, offer.last(), offer.strands);
         let transfer = Transfer::new(now, number, from, offer, others.into_iter());
         let under = self.fetching.under.as_mut().expect("just seen");

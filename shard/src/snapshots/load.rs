@@ -7,7 +7,7 @@ use ringraft_types::{GroupId, LogId, Ticks};
 use ringraft_wal::device::Device;
 use ringraft_wal::{ChunkError, Log, Recovered, SnapshotHead, WalFatal};
 
-use super::loader::{Loader, Progress};
+use super::loader::{FETCH_PAUSE, Loader, Progress};
 use crate::machine::{LoadError, StateMachine};
 use crate::members::Members;
 use crate::session::Sessions;
@@ -76,7 +76,8 @@ impl Loaded {
 
 /// Where loading stands.
 pub enum LoadStep {
-    /// Call again, at once or when the device has completed something.
+    /// Call again, at once or when the device has completed something, after the
+    /// [`pause`](Loading::pause) that it asks for.
     Working(Box<Loading>),
     /// Done.
     Done(Box<Loaded>),
@@ -90,6 +91,7 @@ pub struct Loading {
     /// Groups to be loaded, each with its snapshots, the newest last.
     waiting: VecDeque<(GroupId, Vec<SnapshotHead>)>,
     under: Option<Loader>,
+    is_fetching: bool,
 }
 
 impl Loading {
@@ -103,7 +105,14 @@ impl Loading {
             heads.sort_by_key(|head| (head.last.index, head.number));
         }
         let waiting = waiting.into_iter().collect();
-        Box::new(Self { log, recovered, groups: BTreeMap::new(), waiting, under: None })
+        let groups = BTreeMap::new();
+        Box::new(Self { log, recovered, groups, waiting, under: None, is_fetching: false })
+    }
+
+    /// How long to wait before the next turn, beside for the device: a machine fetches what its
+    /// snapshot only names.
+    pub fn pause(&self) -> Option<Ticks> {
+        self.is_fetching.then_some(FETCH_PAUSE)
     }
 
     /// One step, of bounded work. With a device that completes at once a loop of turns finishes.
@@ -140,8 +149,10 @@ impl Loading {
         while let Some(done) = self.log.take_chunk() {
             under.arrived(done);
         }
-        match under.step(&mut self.log, usize::MAX) {
-            Progress::Waits => return false,
+        let progress = under.step(&mut self.log, usize::MAX);
+        self.is_fetching = progress == Progress::Fetches;
+        match progress {
+            Progress::Waits | Progress::Fetches => return false,
             Progress::Works => return true,
             Progress::Ended => {}
         }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use ringraft_types::Index;
+use ringraft_types::{Index, Ticks};
 use ringraft_wal::{ChunkDone, ChunkSums, Log, SnapshotHead};
 
 use super::LoadFailure;
 use super::LoadedState;
 use super::pieces::{Part, Pieces};
-use crate::machine::{LoadError, StateMachine};
+use crate::machine::{Fetched, LoadError, StateMachine};
 use crate::members::Members;
 use crate::session::Sessions;
 
@@ -22,6 +22,9 @@ const LOAD_TICKETS: u64 = 1 << 63;
 pub(crate) const MIXED: LoadError =
     LoadError { at: 0, what: "the chunks aren't those of one snapshot" };
 
+/// How long a machine that fetches is left alone.
+pub(super) const FETCH_PAUSE: Ticks = Ticks::from_millis(10);
+
 /// How far a step got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
@@ -29,6 +32,9 @@ pub(super) enum Progress {
     Waits,
     /// There is more to do at once.
     Works,
+    /// The machine fetches what the snapshot only names: it is to be asked again after
+    /// [`FETCH_PAUSE`].
+    Fetches,
     /// Everything is loaded, or something can't be; nothing of it is on its way any more.
     Ended,
 }
@@ -55,6 +61,8 @@ pub(super) struct Loader {
     loaded: u32,
     arrived: BTreeMap<u64, ChunkDone>,
     open: Option<Open>,
+    /// Everything was loaded and found to be whole.
+    is_checked: bool,
     failed: Option<LoadFailure>,
 }
 
@@ -73,6 +81,7 @@ impl Loader {
             loaded: 0,
             arrived: BTreeMap::new(),
             open: None,
+            is_checked: false,
             failed: None,
         }
     }
@@ -110,7 +119,7 @@ impl Loader {
             self.asked += 1;
         }
         if self.loaded == self.asked {
-            return Progress::Ended;
+            return self.fetch();
         }
         if self.open.is_none() {
             let Some(chunk) = self.arrived.remove(&u64::from(self.loaded)) else {
@@ -131,6 +140,22 @@ impl Loader {
             self.loaded += 1;
         }
         Progress::Works
+    }
+
+    /// Everything that was read is loaded: the machine has the rest of it to fetch, if there is any.
+    fn fetch(&mut self) -> Progress {
+        if self.failed.is_none() && !self.is_checked {
+            self.failed = self.check().err();
+            self.is_checked = true;
+        }
+        if self.failed.is_none() {
+            match self.machine.fetch() {
+                Ok(Fetched::Whole) => {}
+                Ok(Fetched::Working) => return Progress::Fetches,
+                Err(error) => self.failed = Some(error.into()),
+            }
+        }
+        Progress::Ended
     }
 
     fn take(&mut self, bytes_max: usize) -> Result<(), LoadFailure> {
@@ -160,10 +185,10 @@ impl Loader {
     }
 
     /// What came of it, once it has ended.
-    pub(super) fn end(mut self) -> (SnapshotHead, Result<LoadedState, LoadFailure>) {
+    pub(super) fn end(self) -> (SnapshotHead, Result<LoadedState, LoadFailure>) {
         assert!(self.loaded == self.asked, "reads are under way");
-        let failed = self.failed.take().or_else(|| self.check().err());
-        let Self { head, machine, sessions, members, .. } = self;
+        assert!(self.is_checked || self.failed.is_some(), "nothing is told of what wasn't checked");
+        let Self { head, machine, sessions, members, failed, .. } = self;
         let state = members.map(|members| {
             let last = head.last;
             LoadedState { last, machine, sessions, members }

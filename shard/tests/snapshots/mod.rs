@@ -1,6 +1,7 @@
 //! Groups that are saved while they serve, and start from what was saved.
 
 mod crashes;
+mod elsewhere;
 mod parallel;
 mod rot;
 mod succession;

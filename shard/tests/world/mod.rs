@@ -8,7 +8,7 @@ use ringraft_net::status::GroupStatus;
 use ringraft_net::{Frame, FrameError, Identity, Inbox, Kind, Outbox};
 use ringraft_raft::Settings;
 use ringraft_shard::limits::Limits;
-use ringraft_shard::machine::KvMachine;
+use ringraft_shard::machine::{KvMachine, StateMachine};
 use ringraft_shard::{
     ConnectionId, Event, FrameRefusal, Greeting, Links, LoadStep, Loading, Member, PeerAdmission,
     ScrubRules, Shard, ShardError, ShardEvent, ShardSettings, SnapshotRules, Wake,
@@ -22,6 +22,7 @@ use ringraft_wal::device::FileId;
 use ringraft_wal::device::memory::MemoryDevice;
 use ringraft_wal::{LogSettings, Recovery};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
 pub(crate) const GROUP: GroupId = GroupId(1);
@@ -120,6 +121,9 @@ struct Flight {
     is_garbled: bool,
 }
 
+/// Makes an empty machine.
+type MakeMachine = Rc<dyn Fn() -> Box<dyn StateMachine>>;
+
 /// A cluster.
 pub(crate) struct World {
     now: Ticks,
@@ -155,6 +159,7 @@ pub(crate) struct World {
     dial_at: Ticks,
     /// What changed on the way and came.
     garbled: u32,
+    make_machine: MakeMachine,
 }
 
 /// What a system with little room takes of an outbox.
@@ -195,6 +200,17 @@ impl World {
 
     /// A fresh cluster that takes its snapshots by these rules.
     pub(crate) fn with_rules(seed: u64, nodes: u32, groups: u64, rules: SnapshotRules) -> Self {
+        Self::with_machines(seed, nodes, groups, rules, Rc::new(|| Box::new(KvMachine::new())))
+    }
+
+    /// A fresh cluster with machines of its own.
+    pub(crate) fn with_machines(
+        seed: u64,
+        nodes: u32,
+        groups: u64,
+        rules: SnapshotRules,
+        make_machine: MakeMachine,
+    ) -> Self {
         let voters: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
         let nodes = voters.iter().copied();
         let mut world = Self {
@@ -227,6 +243,7 @@ impl World {
             lives: BTreeMap::new(),
             dial_at: Ticks::NEVER,
             garbled: 0,
+            make_machine,
         };
         for node in world.nodes() {
             world.start(node);
@@ -357,7 +374,8 @@ impl World {
             name: format!("node-{id}"),
         };
         let links = TestLinks::default();
-        let mut machine = |_| Box::new(KvMachine::new()) as Box<_>;
+        let make_machine = self.make_machine.clone();
+        let mut machine = move |_| make_machine();
         let mut loading = Loading::new(log, recovered, &groups);
         let loaded = loop {
             match loading.turn(now, &mut device, &mut machine).expect("no fault") {
