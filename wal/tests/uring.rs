@@ -207,6 +207,45 @@ fn a_removed_file_goes_in_steps() {
     assert!(std::fs::read(directory.path().join("copy")).expect("kept").len() == 4 << 20);
 }
 
+/// Goal: a device that is dropped while it gives a file's room back cuts nothing that is opened
+/// afterwards: the kernel looks up a descriptor's number as late as when a linked request begins.
+#[test]
+fn a_dropped_device_cuts_no_other_file() {
+    let directory = directory();
+    let mut ring = Ring::new(directory.path());
+    let file = segment(1);
+    assert_eq!(outcome(&mut ring, Operation::Create(file)), 0);
+    let buffer = Buffer::zeroed(2 << 20, ring.geometry().align);
+    let write = Operation::Write { file, offset: 0, buffer, durability: Durability::Dsync };
+    assert_eq!(outcome(&mut ring, write), 2 << 20);
+    assert_eq!(outcome(&mut ring, Operation::Remove(file)), 0);
+    let Ring { mut device, mut ring, .. } = ring;
+    assert_eq!(device.in_flight(), 1, "it is given back in steps");
+    let mut submission = ring.submission();
+    let given = device.drain(8, &mut |entry| {
+        // SAFETY: the device keeps, and on drop leaks, what the entry points to (I-08).
+        unsafe { submission.push(&entry).expect("there is room") };
+    });
+    drop(submission);
+    ring.submit().expect("submitted");
+    drop(device);
+    // One of them has the number of the file that is gone, if its descriptor was closed.
+    let others: Vec<_> =
+        (0..8).map(|_| tempfile::tempfile_in(directory.path()).expect("a file")).collect();
+    for other in &others {
+        other.set_len(4 << 20).expect("it is ours");
+    }
+    let mut ended = 0;
+    while ended < given {
+        ring.submit_and_wait(1).expect("it goes on");
+        ended += ring.completion().count();
+    }
+    assert_eq!(ended, 2, "a pause, and a step");
+    for other in &others {
+        assert_eq!(other.metadata().expect("open").len(), 4 << 20);
+    }
+}
+
 /// Buffers of operations in flight outlive the device that is dropped: the kernel may still write
 /// to them (I-08). A thousand rounds with reads, writes and drops in between.
 #[test]
@@ -220,7 +259,7 @@ fn a_dropped_device_leaves_no_dangling_buffer() {
     for round in 0..50u64 {
         let mut ring = Ring::new(directory.path());
         let (mut log, recovered) = try_recover(settings.clone(), &mut ring).expect("recovered");
-        assert_eq!(recovered.groups[&GroupId(1)].last, Index(20));
+        assert_eq!(recovered.groups[&GroupId(1)].last, Index(20), "round {round}: {recovered:?}");
         log.read(ringraft_wal::ReadRequest {
             ticket: round,
             group: GroupId(1),

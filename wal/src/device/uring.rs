@@ -442,9 +442,15 @@ impl Device for UringDevice {
 
 impl Drop for UringDevice {
     /// The kernel may still be writing to buffers in flight: they are given up, not freed (V15).
+    /// So are descriptors. A request says which file it means by a number, and one that waits, for
+    /// a linked one or for a worker, looks the number up when it begins (since Linux 5.19): whatever
+    /// was opened since under a number that was closed would be synced instead, or cut.
     fn drop(&mut self) {
-        let needs_memory = |pending: &Pending| !matches!(pending.owner, For::Reclaim);
-        for pending in self.slab.drain(..).flatten().filter(needs_memory) {
+        for pending in self.slab.drain(..).flatten() {
+            if let (For::Reclaim, Some(nameless)) = (pending.owner, &pending.file) {
+                // Its room is free at once, though it stays open. A failure costs room, no more.
+                let _ = rustix::fs::ftruncate(nameless, 0);
+            }
             std::mem::forget((pending, self.directory_fd.clone()));
         }
     }
