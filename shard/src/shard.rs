@@ -25,6 +25,7 @@ use crate::snapshots::{
 };
 use crate::stages::Leaving;
 use crate::start;
+use crate::sweep::Together;
 use crate::watch::DiskWatch;
 use ringraft_net::Identity;
 use ringraft_raft::{Boot, Configured, HardState, Output, Raft, Settings};
@@ -165,6 +166,8 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) fetch_asked: bool,
     /// The log is read through for apply: nothing is fetched for that meanwhile.
     pub(crate) is_sweeping: bool,
+    /// What came of it and isn't applied yet.
+    pub(crate) together: Together,
     pub(crate) next_ticket: u64,
     /// No group wants a tick before this.
     pub(crate) next_tick: Ticks,
@@ -270,6 +273,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             fetches: BTreeMap::new(),
             fetch_asked: false,
             is_sweeping: false,
+            together: Together::default(),
             next_ticket: 1,
             next_tick: Ticks::ZERO,
             metrics: Metrics::default(),

@@ -15,52 +15,90 @@ use ringraft_types::{GroupId, Index, Sequence};
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// Blocks that are read, or wait to be taken.
-const BLOCKS_AHEAD: usize = 4;
+/// Reads on their way or waiting to be taken. Each is of blocks that lie side by side, as many as
+/// are no longer together than the longest that is written.
+const RUNS_AHEAD: usize = 4;
+/// Buffers kept for the next reads, beside those of the log.
+const SPARES_MAX: usize = 16;
 
-/// A block of a sweep.
+/// Some blocks of a sweep.
 #[derive(Debug)]
 pub struct Swept {
     buffer: Buffer,
-    /// Where its records lie.
-    records: Range<usize>,
+    /// Where the records of each intact block lie.
+    records: Vec<Range<usize>>,
 }
 
 impl Swept {
-    /// Calls `each` with the intact entries of the block, carried ones among them, in the order in
-    /// which they lie there. An entry may have been removed since, or be of another history: its
-    /// term tells.
-    pub fn entries(&self, mut each: impl FnMut(&Record<'_>)) {
-        let mut rest = &self.buffer[self.records.clone()];
-        while let Ok(record) = record::decode(rest) {
-            rest = &rest[record.bytes.len()..];
-            let is_carried = record.header.kind == RecordKind::Carried;
-            let inner = is_carried.then(|| carried(&record).ok());
-            let entry = inner.unwrap_or(Some(record));
-            if let Some(entry) = entry.filter(|entry| entry.header.kind.is_entry()) {
-                each(&entry);
+    /// Calls `each` with the intact entries of the blocks, carried ones among them, in the order in
+    /// which they lie there, and where each lies. An entry may have been removed since, or be of
+    /// another history: its term tells.
+    pub fn entries(&self, mut each: impl FnMut(&Record<'_>, Range<u32>)) {
+        for records in &self.records {
+            let mut rest = &self.buffer[records.clone()];
+            while let Ok(record) = record::decode(rest) {
+                rest = &rest[record.bytes.len()..];
+                let is_carried = record.header.kind == RecordKind::Carried;
+                let inner = is_carried.then(|| carried(&record).ok());
+                let entry = inner.unwrap_or(Some(record));
+                if let Some(entry) = entry.filter(|entry| entry.header.kind.is_entry()) {
+                    // It lies in the buffer, which is far shorter than 4 GiB.
+                    let at = entry.bytes.as_ptr().addr() - self.buffer.as_ptr().addr();
+                    each(&entry, at as u32..(at + entry.bytes.len()) as u32);
+                }
             }
         }
+    }
+
+    /// The bytes of an entry that [`Swept::entries`] told of.
+    pub fn entry(&self, at: &Range<u32>) -> &[u8] {
+        &self.buffer[at.start as usize..at.end as usize]
+    }
+
+    /// Memory that it takes, bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.buffer.capacity()
     }
 }
 
 /// Where a sweep stands.
 #[derive(Debug)]
 pub(crate) struct Sweep {
-    /// The block that was asked for last, or the one before the first.
-    last_asked: Sequence,
+    /// The newest block of the runs so far, or the one before the first.
+    last: Sequence,
     /// The block that it ends with.
     end: Sequence,
     /// In order.
     ahead: VecDeque<Ahead>,
+    spares: Vec<Buffer>,
+}
+
+/// Blocks of a segment that lie side by side, one of them at least.
+#[derive(Debug)]
+struct Run {
+    segment: u64,
+    places: Vec<Place>,
 }
 
 #[derive(Debug)]
 enum Ahead {
-    /// Of a segment.
-    Asked(u64, Place),
-    /// If it could be read.
+    /// To be read.
+    Wanted(Run),
+    /// Being read.
+    Asked(Run),
+    /// As far as it could be read.
     There(Option<Swept>),
+}
+
+impl Run {
+    /// What it is known by.
+    fn first(&self) -> Sequence {
+        self.places[0].sequence
+    }
+
+    fn bytes(&self) -> usize {
+        self.places.iter().map(Place::length).sum()
+    }
 }
 
 impl Log {
@@ -75,8 +113,9 @@ impl Log {
             self.index.find_near(group, index, &mut 0).map(|span| span.sequence)
         });
         let Some(Sequence(first)) = spans.min() else { return };
-        let last_asked = Sequence(first.saturating_sub(1));
-        self.sweep = Some(Sweep { last_asked, end: self.durable, ahead: VecDeque::new() });
+        let last = Sequence(first.saturating_sub(1));
+        let (ahead, spares) = (VecDeque::new(), Vec::new());
+        self.sweep = Some(Sweep { last, end: self.durable, ahead, spares });
     }
 
     /// Whether there are blocks to come.
@@ -84,64 +123,122 @@ impl Log {
         self.sweep.is_some()
     }
 
-    /// The next block, if it is there.
+    /// The next blocks, if they are there.
     pub fn take_swept(&mut self) -> Option<Swept> {
-        let sweep = self.sweep.as_mut()?;
-        while let Some(Ahead::There(_)) = sweep.ahead.front() {
-            if let Some(Ahead::There(Some(swept))) = sweep.ahead.pop_front() {
-                return Some(swept);
+        let ahead = &mut self.sweep.as_mut()?.ahead;
+        while let Some(Ahead::There(swept)) =
+            ahead.pop_front_if(|next| matches!(next, Ahead::There(_)))
+        {
+            if swept.is_some() {
+                return swept;
             }
         }
         None
     }
 
-    /// A block that was taken isn't needed any more: another one may be read into its memory.
+    /// Blocks that were taken aren't needed any more: others may be read into their memory.
     pub fn give_swept(&mut self, swept: Swept) {
-        self.give_buffer(swept.buffer);
+        let of_pool = self.settings().block_bytes_max;
+        match &mut self.sweep {
+            Some(sweep)
+                if swept.buffer.capacity() == of_pool && sweep.spares.len() < SPARES_MAX =>
+            {
+                sweep.spares.push(swept.buffer);
+            }
+            _ => self.give_buffer(swept.buffer),
+        }
     }
 
     pub(crate) fn step_sweep<D: Device>(&mut self, device: &mut D) {
-        while let Some(sweep) = &mut self.sweep
-            && sweep.ahead.len() < BLOCKS_AHEAD
+        let Some(mut sweep) = self.sweep.take() else { return };
+        while sweep.ahead.len() < RUNS_AHEAD
+            && let Some(run) = self.next_run(sweep.last, sweep.end)
         {
-            let next = self.segments.after(sweep.last_asked);
-            let Some((segment, place)) = next.filter(|(_, place)| place.sequence <= sweep.end)
-            else {
-                if sweep.ahead.is_empty() {
-                    self.sweep = None;
-                }
-                return;
-            };
-            sweep.last_asked = place.sequence;
-            sweep.ahead.push_back(Ahead::Asked(segment, place));
-            self.stats.blocks_read += 1;
-            let (file, offset) = (self.segments.file(segment), place.offset());
-            let buffer = self.read_buffer(place.length());
-            let purpose = Purpose::Sweep(place.sequence);
-            self.operations.submit(device, purpose, Operation::Read { file, offset, buffer });
+            sweep.last = run.places.last().expect("one at least").sequence;
+            sweep.ahead.push_back(Ahead::Wanted(run));
         }
+        if sweep.ahead.is_empty() {
+            return;
+        }
+        for ahead in &mut sweep.ahead {
+            *ahead = match std::mem::replace(ahead, Ahead::There(None)) {
+                Ahead::Wanted(run) => {
+                    self.read_run(device, &run, &mut sweep.spares);
+                    Ahead::Asked(run)
+                }
+                other => other,
+            };
+        }
+        self.sweep = Some(sweep);
     }
 
-    pub(crate) fn sweep_completed(&mut self, sequence: Sequence, completion: Completion) {
-        let sweep = self.sweep.as_mut().expect("a sweep ends when nothing of it is on its way");
-        let is_it =
-            |it: &&mut Ahead| matches!(it, Ahead::Asked(_, place) if place.sequence == sequence);
-        let ahead = sweep.ahead.iter_mut().find(is_it).expect("what completed was asked for");
-        let Ahead::Asked(segment, place) = *ahead else { unreachable!("just found") };
-        let buffer = completion.buffer.expect("a device gives the buffer back (I-08)");
-        let is_whole = completion.result == buffer.len() as i32;
-        let block = Block::parse(&buffer).ok().filter(|block| {
-            is_whole && block.header.is_at(self.identity, segment, place.offset(), sequence)
-        });
-        match block.map(|block| block.header) {
-            Some(header) => {
-                let records = header.head()..header.directory_at as usize;
-                *ahead = Ahead::There(Some(Swept { buffer, records }));
-            }
-            None => {
-                *ahead = Ahead::There(None);
-                self.give_buffer(buffer);
-            }
+    /// The blocks behind this one, up to `end`, that one read gives.
+    fn next_run(&self, last: Sequence, end: Sequence) -> Option<Run> {
+        let within =
+            |(segment, place): (u64, Place)| (place.sequence <= end).then_some((segment, place));
+        let (segment, first) = self.segments.after(last).and_then(within)?;
+        let (mut places, mut length) = (vec![first], first.length());
+        while let Some((of, place)) =
+            self.segments.after(places[places.len() - 1].sequence).and_then(within)
+            && of == segment
+            && place.offset() == first.offset() + length as u64
+            && length + place.length() <= self.settings().block_bytes_max
+        {
+            length += place.length();
+            places.push(place);
         }
+        Some(Run { segment, places })
+    }
+
+    fn read_run<D: Device>(&mut self, device: &mut D, run: &Run, spares: &mut Vec<Buffer>) {
+        self.stats.blocks_read += run.places.len() as u64;
+        let (file, offset) = (self.segments.file(run.segment), run.places[0].offset());
+        let bytes = run.bytes();
+        let is_usual = bytes <= self.settings().block_bytes_max;
+        let buffer = match is_usual.then(|| spares.pop()).flatten() {
+            Some(mut buffer) => {
+                buffer.set_window(bytes);
+                buffer
+            }
+            None => self.read_buffer(bytes),
+        };
+        let purpose = Purpose::Sweep(run.first());
+        self.operations.submit(device, purpose, Operation::Read { file, offset, buffer });
+    }
+
+    pub(crate) fn sweep_completed(&mut self, first: Sequence, completion: Completion) {
+        let sweep = self.sweep.as_mut().expect("a sweep ends when nothing of it is on its way");
+        let is_it = |ahead: &Ahead| matches!(ahead, Ahead::Asked(run) if run.first() == first);
+        let at = sweep.ahead.iter().position(is_it).expect("what completed was asked for");
+        let there = std::mem::replace(&mut sweep.ahead[at], Ahead::There(None));
+        let Ahead::Asked(run) = there else { unreachable!("just found") };
+        let buffer = completion.buffer.expect("a device gives the buffer back (I-08)");
+        if completion.result != buffer.len() as i32 {
+            if run.places.len() > 1 {
+                // One of them can't be read: the others can, each by itself.
+                let segment = run.segment;
+                let single = |place| Ahead::Wanted(Run { segment, places: vec![place] });
+                let _ = sweep.ahead.remove(at);
+                for place in run.places.into_iter().rev() {
+                    sweep.ahead.insert(at, single(place));
+                }
+            }
+            self.give_buffer(buffer);
+            return;
+        }
+        let mut records = Vec::with_capacity(run.places.len());
+        let mut offset = 0;
+        for place in &run.places {
+            let bytes = &buffer[offset..offset + place.length()];
+            let block = Block::parse(bytes).ok().filter(|block| {
+                let header = &block.header;
+                header.is_at(self.identity, run.segment, place.offset(), place.sequence)
+            });
+            if let Some(Block { header, .. }) = block {
+                records.push(offset + header.head()..offset + header.directory_at as usize);
+            }
+            offset += place.length();
+        }
+        sweep.ahead[at] = Ahead::There(Some(Swept { buffer, records }));
     }
 }

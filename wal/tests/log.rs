@@ -438,7 +438,7 @@ fn a_sweep_reads_every_block_once() {
         while bench.log.is_sweeping() {
             bench.turn();
             while let Some(swept) = bench.log.take_swept() {
-                swept.entries(|it| found.push((it.header.index.0, it.header.group.0)));
+                swept.entries(|it, _| found.push((it.header.index.0, it.header.group.0)));
                 bench.log.give_swept(swept);
             }
             turns += 1;
