@@ -46,6 +46,7 @@ pub fn take(shard: &Shard<UringDevice, Wires>, now: Ticks) -> Taken {
         accepts_failed: shard.links.accepts_failed,
         slow_writes: metrics.slow_writes,
         disk_stuck: metrics.disk_stuck,
+        stood_still: metrics.stood_still,
         transfers: metrics.transfers,
         transfers_failed: metrics.transfers_failed,
         repairs: metrics.repairs,

@@ -261,6 +261,22 @@ pub enum ShardEvent {
     /// The disk holds a write for longer than an election timeout: groups here don't lead until
     /// it moves. Or it moves again.
     DiskStuck(bool),
+    /// The shard stood still, with its process or by itself: this turn came so much later than it
+    /// was due, 300 ms or more.
+    StoodStill {
+        /// By how much.
+        late: Ticks,
+    },
+    /// Nobody is known to lead some groups of this node's, for a minute or more. Told once a minute
+    /// as long as it lasts.
+    Leaderless {
+        /// How many groups.
+        groups: u32,
+        /// One of them.
+        first: GroupId,
+        /// For how long the longest has waited.
+        waited: Ticks,
+    },
 }
 
 /// When a shard wants its next turn.

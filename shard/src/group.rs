@@ -108,6 +108,8 @@ pub(crate) struct Group {
     pub(crate) apply_stock: Option<(Vec<u8>, usize)>,
     /// Who led when somebody last looked, for the count of changes.
     pub(crate) leader_seen: Option<NodeId>,
+    /// Since when nobody is known to lead, as far as that was looked at.
+    pub(crate) leaderless_since: Option<Ticks>,
     /// The role when somebody last looked.
     pub(crate) role_seen: RoleKind,
     /// Its snapshots on the disk, ascending.
@@ -166,6 +168,7 @@ impl Group {
             apply_fetch: false,
             apply_stock: None,
             leader_seen: None,
+            leaderless_since: None,
             role_seen: RoleKind::Follower,
             kept: Vec::new(),
             unreadable: Vec::new(),

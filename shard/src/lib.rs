@@ -25,6 +25,7 @@ mod members;
 pub mod mesh;
 pub mod metrics;
 pub mod node_record;
+mod notice;
 mod peer_frames;
 mod repair;
 pub mod ring;

@@ -92,6 +92,8 @@ pub struct Metrics {
     pub appends_postponed: u64,
     /// Times that the disk held a write for longer than an election timeout.
     pub disk_stuck: u64,
+    /// Turns that came 300 ms or more after they were due.
+    pub stood_still: u64,
     /// Groups that were handed over to another node.
     pub transfers: u64,
     /// Groups that another node was to take over, and didn't.
@@ -140,6 +142,7 @@ impl Default for Metrics {
             leader_changes: 0,
             appends_postponed: 0,
             disk_stuck: 0,
+            stood_still: 0,
             transfers: 0,
             transfers_failed: 0,
             repairs: 0,

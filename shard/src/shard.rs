@@ -17,6 +17,7 @@ use crate::machine::StateMachine;
 use crate::members::{Book, Doubt, Members};
 use crate::metrics::Metrics;
 use crate::node_record::NodeRecord;
+use crate::notice::Notices;
 use crate::repair::{Holes, Mending};
 use crate::router::Router;
 use crate::scrub::{ScrubRules, Scrubbing};
@@ -164,6 +165,7 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) fetches: BTreeMap<u64, FetchFor>,
     /// The log was asked for entries since it last had its turn.
     pub(crate) fetch_asked: bool,
+    pub(crate) notices: Notices,
     /// The log is read through for apply: nothing is fetched for that meanwhile.
     pub(crate) is_sweeping: bool,
     /// What came of it and isn't applied yet.
@@ -273,6 +275,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             fetches: BTreeMap::new(),
             fetch_asked: false,
             is_sweeping: false,
+            notices: Notices::default(),
             together: Together::default(),
             next_ticket: 1,
             next_tick: Ticks::ZERO,

@@ -95,6 +95,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     pub fn turn(&mut self, now: Ticks) -> Result<Wake, ShardError> {
         self.metrics.turns += 1;
         self.started.get_or_insert(now);
+        self.notice_turn(now);
         self.note_sent(now);
         self.part_from_strangers(now);
         self.give_ticks(now)?;
@@ -132,7 +133,10 @@ impl<D: Device, L: Links> Shard<D, L> {
         if asked_at <= now {
             wake = Wake::Now;
         }
-        Ok(wake.earlier(Wake::At(self.next_tick.min(look_at).min(asked_at).min(hand_over_at))))
+        let wake =
+            wake.earlier(Wake::At(self.next_tick.min(look_at).min(asked_at).min(hand_over_at)));
+        self.notice_wake(now, wake);
+        Ok(wake)
     }
 
     fn give_ticks(&mut self, now: Ticks) -> Result<(), ShardError> {

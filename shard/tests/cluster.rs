@@ -13,6 +13,7 @@ mod scrub;
 mod snapshots;
 mod world;
 
+use ringraft_net::client_wire::Consistency;
 use ringraft_net::status::{GroupRole, GroupStatus};
 use ringraft_net::wire::{
     AppendHead, AppendReplies, AppendReplyItem, Ballot, BallotKind, BeatItem, BeatReplies,
@@ -579,6 +580,67 @@ fn a_sole_voter_waits_for_its_disk() {
     world.send_put(node, 9, 2, b"k", b"v");
     world.run_for(Ticks::from_millis(20_100));
     assert!(matches!(world.ended(node), Some(ShardError::DiskStuck { .. })));
+}
+
+/// Goal: a leader that stood still while another one was elected says so, leads no more as soon as
+/// it moves, and gives no read that it kept a value from before (EL-13, A07).
+#[test]
+fn a07_a_leader_that_stood_still_leads_no_more() {
+    for seed in 0..8 {
+        let mut world = World::new(seed, 3, 1);
+        let leader = world.elect();
+        assert_eq!(world.put(leader, 9, 1, b"k", b"old").status, Status::Ok);
+        world.events(leader);
+        world.freeze(leader, true);
+        let next = world.elect_among(|node| node != leader);
+        assert_eq!(world.put(next, 10, 1, b"k", b"new").status, Status::Ok);
+        world.run_for(Ticks::from_millis(2_000));
+        let reads = [Consistency::Linearizable, Consistency::Lease]
+            .map(|of| world.send_get_of(leader, b"k", of));
+        world.freeze(leader, false);
+        world.run_for(Ticks::from_millis(100));
+        assert_eq!(world.group(leader).role, GroupRole::Follower, "seed {seed}");
+        for read in reads {
+            let answer = world.await_answer(leader, read);
+            assert_ne!(answer.status, Status::Ok, "seed {seed}: {answer:?}");
+        }
+        let events = world.events(leader);
+        let still = events.iter().find_map(|event| match event {
+            ShardEvent::StoodStill { late } => Some(*late),
+            _ => None,
+        });
+        assert!(still.is_some_and(|late| late >= Ticks::from_millis(2_000)), "{still:?}");
+        assert_eq!(world.shard(leader).metrics().stood_still, 1);
+        world.run_for(Ticks::from_millis(1_000));
+        assert_eq!(world.shard(next).metrics().stood_still, 0);
+        world.assert_converged();
+    }
+}
+
+/// Goal: groups that nobody leads are told of after a minute, once a minute, by members alone; not
+/// any more when somebody leads (EL-18).
+#[test]
+fn groups_that_nobody_leads_are_told_of() {
+    let mut world = World::new(3, 3, 2);
+    let leader = world.elect();
+    let others: Vec<NodeId> = world.nodes().into_iter().filter(|&node| node != leader).collect();
+    world.kill(others[0], |_| true);
+    world.kill(others[1], |_| true);
+    let told = |world: &mut World, millis: u64| -> Vec<u32> {
+        world.run_for(Ticks::from_millis(millis));
+        let events = world.events(leader).into_iter();
+        let leaderless = |event| match event {
+            ShardEvent::Leaderless { groups, .. } => Some(groups),
+            _ => None,
+        };
+        events.filter_map(leaderless).collect()
+    };
+    assert!(told(&mut world, 55_000).is_empty());
+    assert_eq!(told(&mut world, 10_000), [2]);
+    assert_eq!(told(&mut world, 60_000), [2]);
+    world.start(others[0]);
+    world.elect();
+    assert!(told(&mut world, 130_000).is_empty());
 }
 
 /// A term that no log reaches, from a broken peer, neither stops a node nor wears the terms out.

@@ -155,6 +155,8 @@ pub struct ShardCounters {
     pub slow_writes: u64,
     /// Times that the disk held a write for longer than an election timeout.
     pub disk_stuck: u64,
+    /// Turns that came 300 ms or more after they were due.
+    pub stood_still: u64,
     /// Groups handed over to another node.
     pub transfers: u64,
     /// Groups that another node was to take over, and didn't.

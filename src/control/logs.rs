@@ -413,6 +413,17 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
         ShardEvent::DiskStuck(false) => {
             tracing::info!(%shard, "the disk moves again: groups here take part again");
         }
+        ShardEvent::StoodStill { late } => {
+            let millis = late.0 / 1_000;
+            tracing::warn!(%shard, millis, "the shard stood still: what it led may be led elsewhere");
+        }
+        ShardEvent::Leaderless { groups, first, waited } => {
+            let seconds = waited.0 / 1_000_000;
+            tracing::error!(
+                %shard, groups, %first, seconds,
+                "nobody leads groups here: they serve nothing that is up to date"
+            );
+        }
     }
 }
 
@@ -576,6 +587,15 @@ mod tests {
             (
                 ShardEvent::DiskStuck(true),
                 "ERROR the disk is stuck: groups here don't lead until it moves shard=2",
+            ),
+            (
+                ShardEvent::StoodStill { late: Ticks::from_millis(1_200) },
+                "WARN the shard stood still: what it led may be led elsewhere shard=2 millis=1200",
+            ),
+            (
+                ShardEvent::Leaderless { groups: 3, first: group, waited: Ticks(61_000_000) },
+                "ERROR nobody leads groups here: they serve nothing that is up to date shard=2 \
+                 groups=3 first=7 seconds=61",
             ),
         ];
         let events: Vec<LogEvent> =

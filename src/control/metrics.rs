@@ -54,6 +54,9 @@ const COUNTERS: &[Number<ShardNumbers>] = &[
     ("wal_stuck", "Times that the disk held a write for an election timeout", |shard| {
         shard.counters.disk_stuck
     }),
+    ("shard_stood_still", "Times that a turn came 300 ms or more after it was due", |shard| {
+        shard.counters.stood_still
+    }),
     ("leader_transfers", "Groups handed over to another node", |shard| shard.counters.transfers),
     ("leader_transfers_failed", "Groups that another node was to lead, and doesn't", |shard| {
         shard.counters.transfers_failed

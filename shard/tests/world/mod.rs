@@ -160,6 +160,9 @@ pub(crate) struct World {
     /// What changed on the way and came.
     garbled: u32,
     make_machine: MakeMachine,
+    /// Nodes that stand still, and what came for them meanwhile.
+    frozen: BTreeSet<NodeId>,
+    parked: Vec<Flight>,
 }
 
 /// What a system with little room takes of an outbox.
@@ -244,6 +247,8 @@ impl World {
             dial_at: Ticks::NEVER,
             garbled: 0,
             make_machine,
+            frozen: BTreeSet::new(),
+            parked: Vec::new(),
         };
         for node in world.nodes() {
             world.start(node);
@@ -714,10 +719,29 @@ impl World {
         }
     }
 
+    /// Stops a node's process, or lets it go on: what came for it meanwhile is there then.
+    pub(crate) fn freeze(&mut self, id: NodeId, is_frozen: bool) {
+        if is_frozen {
+            self.frozen.insert(id);
+            return;
+        }
+        self.frozen.remove(&id);
+        for flight in std::mem::take(&mut self.parked).into_iter().rev() {
+            self.wire.push_front(flight);
+        }
+    }
+
     fn advance(&mut self, until: Ticks) {
         let wire = self.wire.front().map_or(Ticks::NEVER, |flight| flight.at);
-        let wakes = self.nodes.values().filter(|node| node.shard.is_some()).map(|node| node.wake);
-        let next = wakes.min().unwrap_or(Ticks::NEVER).min(wire).min(until).min(self.dial_at);
+        let moves = |id: &NodeId, node: &Node| node.shard.is_some() && !self.frozen.contains(id);
+        let moving = self.nodes.iter().filter(|(id, node)| moves(id, node));
+        let next = moving
+            .map(|(_, node)| node.wake)
+            .min()
+            .unwrap_or(Ticks::NEVER)
+            .min(wire)
+            .min(until)
+            .min(self.dial_at);
         self.now = next.max(self.now);
         if self.now >= self.dial_at {
             self.dial();
@@ -725,10 +749,13 @@ impl World {
         }
         while self.wire.front().is_some_and(|flight| flight.at <= self.now) {
             let flight = self.wire.pop_front().expect("just seen");
-            self.deliver(&flight);
+            match self.frozen.contains(&flight.to) {
+                true => self.parked.push(flight),
+                false => self.deliver(&flight),
+            }
         }
         for id in self.nodes() {
-            if self.nodes[&id].wake <= self.now {
+            if self.nodes[&id].wake <= self.now && !self.frozen.contains(&id) {
                 self.turn(id);
             }
         }

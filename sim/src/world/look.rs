@@ -158,6 +158,8 @@ impl World {
                 ShardEvent::HandedOver { .. } => self.base.count("groups handed over"),
                 ShardEvent::NotHandedOver { .. } => self.base.count("groups not handed over"),
                 ShardEvent::DiskStuck(true) => self.base.count("disk is stuck"),
+                ShardEvent::StoodStill { .. } => self.base.count("shards that stood still"),
+                ShardEvent::Leaderless { .. } => self.base.count("groups led by nobody for long"),
                 ShardEvent::DiskFull(true) => self.base.count("disk is full"),
                 _ => {}
             }
