@@ -14,6 +14,7 @@
 #![deny(unsafe_code)]
 
 pub mod boot;
+mod changes;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -3,18 +3,17 @@
 
 mod change;
 mod list;
-mod plan;
 mod show;
 
 use super::Global;
 use super::exit::{Exit, Failure};
 use crate::Server;
 use crate::boot::BootError;
+use crate::changes::plan::{Goal, Newcomer};
 use crate::config::{Address, Config};
 use crate::control::{LogControl, StopSignals};
 use change::ChangeArgs;
 pub(crate) use change::groups;
-use plan::{Goal, Newcomer};
 use ringraft_types::{Incarnation, NodeId};
 use rustix::process::{Pid, Signal};
 use std::path::{Path, PathBuf};

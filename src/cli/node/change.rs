@@ -1,8 +1,9 @@
 //! Changes who the members are, group after group: shows what would be done, does it when it is
 //! told so, waits until it is through, and tells what came of every group.
 
-use super::plan::{self, Allow, Awaits, Goal, Next, Plan, Step};
 use super::show;
+use crate::changes::plan::{self, Allow, Goal, Next, Plan};
+use crate::changes::{Bringing, Patience, Stuck};
 use crate::cli::Global;
 use crate::cli::client;
 use crate::cli::exit::{Exit, Failure};
@@ -10,15 +11,10 @@ use crate::cli::output::{self, Output};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use ringraft_net::client::{ChangeError, Client, GroupMembers};
 use ringraft_net::members_wire::Refusal;
-use ringraft_types::{GroupId, Index, NodeId};
+use ringraft_types::{GroupId, NodeId};
 use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, stderr};
-use std::time::{Duration, Instant};
-
-/// Between two tries of a change that waits for a node to catch up.
-const TRY_EVERY: Duration = Duration::from_millis(100);
-/// More changes than any goal takes, and what others may do in between.
-const STEPS_MAX: usize = 8;
+use std::time::Duration;
 
 /// How a change is to be made.
 #[derive(Debug, clap::Args)]
@@ -149,10 +145,20 @@ fn carry_out(
     });
     for work in works.iter_mut().filter(|work| matches!(work.outcome, Outcome::Planned)) {
         let Some((found, _)) = &work.plan else { continue };
-        let mut hand = Hand { client, group: work.group, bar: bar.as_ref(), args, global };
-        work.outcome = match hand.bring(goal, found, allow) {
+        let group = work.group;
+        let mut say = |title: &str, awaited: Option<(NodeId, &GroupMembers)>| {
+            if let Some(bar) = &bar {
+                let what =
+                    awaited.map_or_else(|| title.to_owned(), |(node, found)| lack(found, node));
+                bar.set_message(format!("group {group}: {what}"));
+                bar.tick();
+            }
+        };
+        let patience = Patience { settle: global.timeout, catch_up: args.catch_up };
+        let mut bringing = Bringing { client, group, allow, patience, say: &mut say };
+        work.outcome = match bringing.bring(goal, found) {
             Ok(found) => Outcome::Done(Box::new(found)),
-            Err(failure) => Outcome::Failed(failure),
+            Err(stuck) => Outcome::Failed(stuck.into()),
         };
         if let Some(bar) = &bar {
             bar.inc(1);
@@ -163,84 +169,23 @@ fn carry_out(
     }
 }
 
-/// What changes one group.
-struct Hand<'a> {
-    client: &'a mut Client,
-    group: GroupId,
-    bar: Option<&'a ProgressBar>,
-    args: &'a ChangeArgs,
-    global: &'a Global,
-}
-
-impl Hand<'_> {
-    fn say(&self, what: &str) {
-        if let Some(bar) = self.bar {
-            bar.set_message(format!("group {}: {what}", self.group));
-            bar.tick();
-        }
-    }
-
-    /// Makes change after change until the group is as wanted.
-    fn bring(
-        &mut self,
-        goal: &Goal,
-        planned: &GroupMembers,
-        allow: Allow,
-    ) -> Result<GroupMembers, Failure> {
-        let mut found = self.settle(Index::ZERO)?;
-        if planned.is_settled() && found.index != planned.index {
-            let (was, is) = (planned.index, found.index);
-            let message = format!("entry {is} is in force now, and the plan was for entry {was}");
-            let failure = Failure::new(Exit::NotDone, message);
-            return Err(failure.cure("others change the members too: look at the plan again"));
-        }
-        for _ in 0..STEPS_MAX {
-            match plan::next(goal, &found, allow) {
-                Next::Change(step) => {
-                    self.say(&step.title);
-                    let index = self.change(found.index, &step)?;
-                    found = self.settle(index)?;
-                }
-                Next::Nothing(_) => return Ok(found),
-                Next::Refuse { sentence, cure } => {
-                    return Err(Failure::new(Exit::NotDone, sentence).cure(cure));
-                }
+impl From<Stuck> for Failure {
+    fn from(stuck: Stuck) -> Self {
+        let not_done = |cure: &str| Self::new(Exit::NotDone, stuck.to_string()).cure(cure);
+        match stuck {
+            Stuck::PlanIsOld { .. } => {
+                not_done("others change the members too: look at the plan again")
             }
-        }
-        let failure = Failure::new(Exit::NotDone, "others go on changing the members");
-        Err(failure.cure("have one operator at a time change them, and start the command again"))
-    }
-
-    /// Has a change made, as soon as the node that it waits for has caught up.
-    fn change(&mut self, expected: Index, step: &Step) -> Result<Index, Failure> {
-        let until = Instant::now() + self.args.catch_up;
-        loop {
-            let error = match self.client.change_members(self.group, expected, &step.change) {
-                Ok(changed) => return Ok(changed.index),
-                Err(error) => error,
-            };
-            let ChangeError::Refused { refusal, found, .. } = &error else {
-                return Err(told(error));
-            };
-            let node = match (refusal, step.awaits) {
-                (Refusal::Behind, Awaits::CaughtUp(node) | Awaits::There(node)) => node,
-                (Refusal::Unreachable, Awaits::There(node)) => node,
-                _ => return Err(told(error)),
-            };
-            if Instant::now() >= until {
-                return Err(told(error).cure(
-                    "see that the node runs and is reached, then start the command again: it goes \
-                     on from here",
-                ));
+            Stuck::Refused { cure, .. } => not_done(cure),
+            Stuck::Others => {
+                not_done("have one operator at a time change them, and start the command again")
             }
-            self.say(&lack(found, node));
-            std::thread::sleep(TRY_EVERY);
+            Stuck::Lags(error) => told(error).cure(
+                "see that the node runs and is reached, then start the command again: it goes on \
+                 from here",
+            ),
+            Stuck::Change(error) => told(error),
         }
-    }
-
-    /// Waits until what is in force is through.
-    fn settle(&mut self, index: Index) -> Result<GroupMembers, Failure> {
-        self.client.wait_settled(self.group, index, self.global.timeout, |_| {}).map_err(told)
     }
 }
 

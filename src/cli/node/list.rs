@@ -2,7 +2,8 @@
 //! which all that is the same stand in one row.
 
 use super::change::groups;
-use super::show::{self, ranges};
+use super::show;
+use crate::changes::ranges;
 use crate::cli::Global;
 use crate::cli::client;
 use crate::cli::exit::{Exit, Failure};
@@ -203,8 +204,8 @@ fn to_json(found: &[Found]) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::tests::found;
     use super::*;
+    use crate::changes::plan::tests::found;
     use ringraft_net::members_wire::Peer;
     use ringraft_types::Index;
 

@@ -1,7 +1,8 @@
 //! Plans and outcomes of changes, for people and for machines.
 
 use super::change::{Outcome, Work};
-use super::plan::list;
+use crate::changes::plan::list;
+use crate::changes::ranges;
 use crate::cli::exit::error_json;
 use crate::cli::output;
 use ringraft_types::{Configuration, GroupId};
@@ -17,21 +18,6 @@ pub(super) fn members(configuration: &Configuration) -> String {
         [] => voters,
         learners => format!("{voters} + {}", list(learners)),
     }
-}
-
-/// Groups as "1-4, 7".
-pub(super) fn ranges(groups: impl IntoIterator<Item = GroupId>) -> String {
-    let mut runs: Vec<(u64, u64)> = Vec::new();
-    for GroupId(group) in groups {
-        match runs.last_mut() {
-            Some((_, last)) if *last + 1 == group => *last = group,
-            _ => runs.push((group, group)),
-        }
-    }
-    let text = |&(first, last): &(u64, u64)| {
-        if first == last { first.to_string() } else { format!("{first}-{last}") }
-    };
-    runs.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
 /// Groups of which the same is to be told, in the order of the first of each.

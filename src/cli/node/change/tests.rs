@@ -1,7 +1,8 @@
 //! What is told of plans and outcomes.
 
-use super::super::plan::tests::{found, newcomer};
 use super::*;
+use crate::changes::plan::tests::{found, newcomer};
+use ringraft_net::members_wire::Refusal;
 use ringraft_types::Phase;
 
 fn goal() -> Goal {

@@ -11,7 +11,7 @@ const STEPS_MAX: usize = 5;
 
 /// What the operator wants, of every group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Goal {
+pub(crate) enum Goal {
     /// A node listens.
     Add(Newcomer),
     /// A learner votes.
@@ -32,33 +32,33 @@ pub(super) enum Goal {
 
 /// A node that may not be a member yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Newcomer {
-    pub(super) node: NodeId,
-    pub(super) incarnation: Incarnation,
+pub(crate) struct Newcomer {
+    pub(crate) node: NodeId,
+    pub(crate) incarnation: Incarnation,
     /// Where other nodes and clients reach it, if that was said.
-    pub(super) addresses: Option<(Address, Address)>,
+    pub(crate) addresses: Option<(Address, Address)>,
 }
 
 /// What a leader does only when it is asked for by name.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Allow {
-    pub(super) majority: bool,
-    pub(super) unready: bool,
+pub(crate) struct Allow {
+    pub(crate) majority: bool,
+    pub(crate) unready: bool,
 }
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Step {
-    pub(super) change: MemberChange,
+pub(crate) struct Step {
+    pub(crate) change: MemberChange,
     /// For people.
-    pub(super) title: String,
+    pub(crate) title: String,
     /// What it is waited for.
-    pub(super) awaits: Awaits,
+    pub(crate) awaits: Awaits,
 }
 
 /// What a change is waited with for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Awaits {
+pub(crate) enum Awaits {
     /// Nothing.
     Nothing,
     /// That this node, which runs, has caught up.
@@ -69,7 +69,7 @@ pub(super) enum Awaits {
 
 /// What is next in a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(crate) enum Next {
     /// This.
     Change(Step),
     /// Nothing: what is wanted is so.
@@ -83,7 +83,7 @@ fn refuse(sentence: impl Into<String>, cure: &'static str) -> Next {
 }
 
 /// What is next where these are the members.
-pub(super) fn next(goal: &Goal, found: &GroupMembers, allow: Allow) -> Next {
+pub(crate) fn next(goal: &Goal, found: &GroupMembers, allow: Allow) -> Next {
     let configuration = &found.members.configuration;
     if !configuration.members().any(|_| true) {
         return refuse(
@@ -315,14 +315,14 @@ fn to(
 
 /// Every change on the way, if nobody interferes; where it ends; and why it can't be gone, if so.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Plan {
-    pub(super) titles: Vec<String>,
-    pub(super) end: Configuration,
-    pub(super) stop: Next,
+pub(crate) struct Plan {
+    pub(crate) titles: Vec<String>,
+    pub(crate) end: Configuration,
+    pub(crate) stop: Next,
 }
 
 /// Looks ahead: what follows if every change is made.
-pub(super) fn plan(goal: &Goal, found: &GroupMembers, allow: Allow) -> Plan {
+pub(crate) fn plan(goal: &Goal, found: &GroupMembers, allow: Allow) -> Plan {
     let mut at = settled(found);
     let mut titles = Vec::new();
     loop {
@@ -394,9 +394,9 @@ fn sorted(nodes: &[NodeId]) -> Vec<NodeId> {
 }
 
 /// Nodes as "1, 2, 4".
-pub(super) fn list(nodes: &[NodeId]) -> String {
+pub(crate) fn list(nodes: &[NodeId]) -> String {
     nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -2,12 +2,12 @@
 
 use super::*;
 
-pub(in super::super) fn nodes(ids: &[u32]) -> Vec<NodeId> {
+pub(crate) fn nodes(ids: &[u32]) -> Vec<NodeId> {
     ids.iter().copied().map(NodeId).collect()
 }
 
 /// A group with these members, at entry 9.
-pub(in super::super) fn found(
+pub(crate) fn found(
     phase: Phase,
     voters: &[u32],
     outgoing: &[u32],
@@ -37,7 +37,7 @@ fn stable(voters: &[u32], learners: &[u32]) -> GroupMembers {
     found(Phase::Stable, voters, &[], learners)
 }
 
-pub(in super::super) fn newcomer(node: u32, is_placed: bool) -> Newcomer {
+pub(crate) fn newcomer(node: u32, is_placed: bool) -> Newcomer {
     let address = |port| format!("h:{node}{port}").parse().expect("an address");
     let addresses = is_placed.then(|| (address(1), address(0)));
     Newcomer { node: NodeId(node), incarnation: Incarnation(0), addresses }
