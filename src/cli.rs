@@ -52,6 +52,7 @@ const COMMANDS_BY_TASK: &str = "\
   node replace  Have a new node vote in the place of an old one
   node add      Add a node as a learner; then `node promote`, `demote` or `remove`
   node prepare  Hold a change of voters; then `node commit` or `abort`
+  node refresh  Write who the nodes are into a node's file
 \x1b[1;4mSay who leads:\x1b[0m
   leader ls        List who leads each group
   leader transfer  Have another node lead
@@ -130,7 +131,7 @@ pub(crate) enum Command {
     Init(init::InitArgs),
     /// Make a node's data directory
     Format(format::FormatArgs),
-    /// Run a node; or list, add, promote, demote, remove or replace nodes
+    /// Run a node; or list, add, promote, demote, remove or replace nodes, or refresh its file
     Node(node::NodeArgs),
     /// List who leads each group, hand that over, or keep a node from leading
     #[command(subcommand)]

@@ -219,6 +219,16 @@ fn node(text: &str) -> Result<NodeSpec, String> {
     Ok(NodeSpec { name: name.to_owned(), addresses: Addresses { peer, client, http } })
 }
 
+/// A node's table in the list of nodes.
+pub(crate) fn row(Member { id, name, addresses }: &Member) -> String {
+    let Addresses { peer, client, http } = addresses;
+    format!(
+        "\n[[nodes]]\nid = {id}\nname = {name:?}\n# For the other nodes, for clients, and for \
+         health and metrics. [HOST:PORT]\npeer = \"{peer}\"\nclient = \"{client}\"\n\
+         http = \"{http}\"\n"
+    )
+}
+
 impl NodeFile<'_> {
     /// The file: what is decided, and every default, commented out.
     pub(crate) fn text(&self) -> String {
@@ -267,14 +277,7 @@ data_dir = {data_dir:?}
             data_dir = self.data_dir,
             peer_port = peer.port,
         );
-        for Member { id, name, addresses: Addresses { peer, client, http } } in self.nodes {
-            let _ = write!(
-                text,
-                "\n[[nodes]]\nid = {id}\nname = {name:?}\n# For the other nodes, for clients, and \
-                 for health and metrics. [HOST:PORT]\npeer = \"{peer}\"\nclient = \"{client}\"\n\
-                 http = \"{http}\"\n"
-            );
-        }
+        self.nodes.iter().for_each(|member| text.push_str(&row(member)));
     }
 
     /// The defaults' text with each key commented out, unless it is set here.

@@ -3,6 +3,7 @@
 
 mod change;
 mod list;
+mod refresh;
 mod show;
 
 use super::Global;
@@ -60,6 +61,12 @@ pub(crate) enum NodeCommand {
     Commit(ChangeArgs),
     /// Give the held change up; who was to vote stays as a learner
     Abort(ChangeArgs),
+    /// Bring the list of nodes in a node's file in line with who the members are
+    ///
+    /// Members that the file lacks are added, nodes that are in no group are taken out; all else in
+    /// the file stays as it is, comments too. A node reads its file as it starts: nothing changes
+    /// for one that runs.
+    Refresh(refresh::RefreshArgs),
 }
 
 /// Where a node is that is to be added.
@@ -167,6 +174,7 @@ impl NodeCommand {
         };
         let (goal, args) = match self {
             Self::Ls => return list::run(global),
+            Self::Refresh(args) => return refresh::run(args, global),
             Self::Add(AddArgs { node, peer, client, place, change }) => {
                 let addresses = Some((peer.clone(), client.clone()));
                 (Goal::Add(newcomer(*node, addresses, place)), change)

@@ -89,6 +89,7 @@ fn every_verb_is_understood() {
         "ringraft node promote 4 --allow-unready --expected 7 --group 1",
         "ringraft node demote 4 --yes --timeout 1m",
         "ringraft node remove 4 --allow-majority",
+        "ringraft node refresh a.toml --addresses --http 4=h:3,5=[::1]:4 --yes",
         "ringraft node replace 1 4 --peer h:2 --client h:1 --catch-up 5m",
         "ringraft node replace 1 4 --yes",
         "ringraft node prepare --voters 1,2,4 --learners 5",
@@ -128,6 +129,9 @@ fn nonsense_is_refused() {
     assert_eq!(refused("ringraft node replace 1 4 --peer h:2"), ErrorKind::MissingRequiredArgument);
     assert_eq!(refused("ringraft node promote 0"), ErrorKind::ValueValidation);
     assert_eq!(refused("ringraft node prepare"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(refused("ringraft node refresh"), ErrorKind::MissingRequiredArgument);
+    assert_eq!(refused("ringraft node refresh a --http h:1"), ErrorKind::ValueValidation);
+    assert_eq!(refused("ringraft node refresh a --http 0=h:1"), ErrorKind::ValueValidation);
     let zero = "ringraft node add 4 --peer h:2 --client h:1 --incarnation 0";
     assert_eq!(refused(zero), ErrorKind::ValueValidation);
     assert_eq!(refused("ringraft putt k v"), ErrorKind::InvalidSubcommand);

@@ -1,5 +1,8 @@
 //! Which cores there are, and which of them "auto" takes.
 
+/// More cores than any machine of ours has.
+const CORES_ANY: usize = 1_024;
+
 /// What the configuration has to know about the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
@@ -17,6 +20,11 @@ impl Machine {
             cores.push(0);
         }
         Self { cores }
+    }
+
+    /// A machine that has whatever cores a file names: for one that may be another machine's.
+    pub fn any() -> Self {
+        Self { cores: (0..CORES_ANY).collect() }
     }
 
     /// `count` cores from the `start`th on, around the end if need be.

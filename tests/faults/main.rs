@@ -18,6 +18,7 @@ mod network;
 mod raw;
 mod recorder;
 mod recover;
+mod refresh;
 mod shards;
 mod stale;
 mod stop;

@@ -11,26 +11,26 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const GROUP: GroupId = GroupId(1);
-const GROUPS: u64 = 3;
+pub(crate) const GROUPS: u64 = 3;
 /// Writes between two changes.
 const WRITES: u64 = 300;
 
-fn shape() -> Shape {
+pub(crate) fn shape() -> Shape {
     Shape { groups: GROUPS, ..Shape::default() }.set("election_timeout_ms", 300)
 }
 
 /// `ringraft node`, as an operator types it.
-fn node(cluster: &Cluster, words: &[&str]) -> Command {
+pub(crate) fn node(cluster: &Cluster, words: &[&str]) -> Command {
     let endpoints = cluster.endpoints().join(",");
     ringraft(&[&["node"], words, &["--timeout", "20s", "--endpoints", &endpoints]].concat())
 }
 
-fn ask(cluster: &Cluster, words: &[&str]) -> Output {
+pub(crate) fn ask(cluster: &Cluster, words: &[&str]) -> Output {
     node(cluster, words).output().expect("the command runs")
 }
 
 /// The command's JSON, when it ended with this exit code.
-fn json_of(cluster: &Cluster, words: &[&str], exit: i32) -> Value {
+pub(crate) fn json_of(cluster: &Cluster, words: &[&str], exit: i32) -> Value {
     let output = ask(cluster, &[words, &["--output", "json"]].concat());
     assert_eq!(output.status.code(), Some(exit), "{words:?}: {}", text_of(&output));
     let text = String::from_utf8_lossy(&output.stdout);
@@ -38,7 +38,7 @@ fn json_of(cluster: &Cluster, words: &[&str], exit: i32) -> Value {
 }
 
 /// Does it in every group, and checks that it is told so.
-fn make(cluster: &Cluster, words: &[&str]) {
+pub(crate) fn make(cluster: &Cluster, words: &[&str]) {
     let said = json_of(cluster, &[words, &["--yes"]].concat(), 0);
     let groups = said["groups"].as_array().expect("groups");
     assert_eq!(groups.len() as u64, GROUPS, "{said}");
@@ -46,7 +46,7 @@ fn make(cluster: &Cluster, words: &[&str]) {
 }
 
 /// Each member's number and role, of every group.
-fn roles(cluster: &Cluster) -> Vec<Vec<(u64, String)>> {
+pub(crate) fn roles(cluster: &Cluster) -> Vec<Vec<(u64, String)>> {
     let output = ask(cluster, &["ls", "--output", "json"]);
     let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let groups = said["groups"].as_array().cloned().unwrap_or_default();
@@ -58,7 +58,7 @@ fn roles(cluster: &Cluster) -> Vec<Vec<(u64, String)>> {
     groups.iter().map(|group| members(group).iter().map(member).collect()).collect()
 }
 
-fn assert_roles(cluster: &Cluster, wanted: &[(u64, &str)]) {
+pub(crate) fn assert_roles(cluster: &Cluster, wanted: &[(u64, &str)]) {
     let wanted: Vec<(u64, String)> =
         wanted.iter().map(|&(node, role)| (node, role.to_owned())).collect();
     let found = roles(cluster);
@@ -67,18 +67,18 @@ fn assert_roles(cluster: &Cluster, wanted: &[(u64, &str)]) {
 }
 
 /// Where the cluster's last node is, as `add` and `replace` are told.
-fn place(cluster: &Cluster) -> [String; 4] {
+pub(crate) fn place(cluster: &Cluster) -> [String; 4] {
     let last = cluster.nodes.last().expect("a node");
     let peer = format!("127.0.0.1:{}", last.ports[1]);
     ["--peer".into(), peer, "--client".into(), last.client.clone()]
 }
 
 /// These words, and where the last node is.
-fn placed<'a>(words: &[&'a str], place: &'a [String; 4]) -> Vec<&'a str> {
+pub(crate) fn placed<'a>(words: &[&'a str], place: &'a [String; 4]) -> Vec<&'a str> {
     words.iter().copied().chain(place.iter().map(String::as_str)).collect()
 }
 
-fn writers(cluster: &Cluster) -> Vec<Writer> {
+pub(crate) fn writers(cluster: &Cluster) -> Vec<Writer> {
     let writer = |group| {
         Writer::new(cluster, format!("writer-{group}"), GroupId(group), Duration::from_secs(50))
     };
@@ -86,7 +86,7 @@ fn writers(cluster: &Cluster) -> Vec<Writer> {
 }
 
 /// What `ringraft status` says of a node in each group.
-fn says(cluster: &Cluster, number: u64) -> Vec<String> {
+pub(crate) fn says(cluster: &Cluster, number: u64) -> Vec<String> {
     let endpoints = cluster.endpoints().join(",");
     let words = ["status", "--output", "json", "--timeout", "20s", "--endpoints", &endpoints];
     let output = ringraft(&words).output().expect("the command runs");
