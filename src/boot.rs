@@ -5,6 +5,7 @@
 //! before the logs are recovered.
 
 mod directory;
+mod leave;
 
 use self::directory::{Keeper, LOST, open_directory};
 use crate::config::{Addresses, Config, SyncMethod};
@@ -169,15 +170,18 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
         });
         threads.push(thread.map_err(system("starting a shard's thread"))?);
     }
-    stop_on_signals(options.stop, outcomes)?;
+    stop_on_signals(options.stop, outcomes.clone())?;
 
     // The first lane to end, or a signal, ends the node.
-    let first = loop {
-        match ended.recv().expect("the signal thread holds a sender") {
+    let mut first = loop {
+        match ended.recv().expect("this thread holds a sender") {
             Outcome::OlderCopy(lacked) => keeper.lacks(lacked),
             end => break end,
         }
     };
+    if let (Outcome::Signal, Some(limit)) = (&first, config.leave_on_stop) {
+        first = leave::leave(&config, identity, limit, &outcomes, &ended, &keeper);
+    }
     stop.store(true, Ordering::Release);
     (0..=shards).for_each(|lane| doorbells.wake(lane));
     let mut result = Ok(());
@@ -187,7 +191,7 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
         }
         Outcome::Ended(_, Err(error)) if result.is_ok() => result = Err(error),
         Outcome::OlderCopy(lacked) => keeper.lacks(lacked),
-        Outcome::Ended(..) | Outcome::Signal => {}
+        Outcome::Ended(..) | Outcome::Signal | Outcome::Left => {}
     };
     note(first);
     for thread in threads {
@@ -244,6 +248,8 @@ fn abort_on_panic() {
 enum Outcome {
     /// The node is to stop.
     Signal,
+    /// It left its groups before, as far as that could be.
+    Left,
     /// A lane came to its end.
     Ended(u16, Result<Stop, BootError>),
     /// The data directory is an older copy: to be written down.
@@ -252,9 +258,12 @@ enum Outcome {
 
 fn stop_on_signals(stop: StopSignals, outcomes: Sender<Outcome>) -> Result<(), BootError> {
     cores::spawn(String::from("signals"), None, move || {
-        stop.wait();
-        // If nobody listens any more, the node stops already.
-        let _ = outcomes.send(Outcome::Signal);
+        // The second ends what the first began that may take long.
+        for _ in 0..2 {
+            stop.wait();
+            // If nobody listens any more, the node stops already.
+            let _ = outcomes.send(Outcome::Signal);
+        }
     })
     .map(drop)
     .map_err(system("starting the signal thread"))

@@ -59,6 +59,9 @@ pub struct Config {
     pub raft: Raft,
     /// What is refused, and from when on.
     pub limits: Limits,
+    /// A node that is told to stop leaves its groups before, within this time; `None`: it stays a
+    /// member of them.
+    pub leave_on_stop: Option<Ticks>,
     /// Logs for people.
     pub log: Log,
     /// The profile's name, if one is used.

@@ -51,6 +51,7 @@ pub(crate) struct RawFile {
     pub(crate) scrub: RawScrub,
     pub(crate) raft: RawRaft,
     pub(crate) reads: RawReads,
+    pub(crate) members: RawMembers,
     pub(crate) limits: RawLimits,
     pub(crate) log: RawLog,
 }
@@ -149,6 +150,13 @@ pub(crate) struct RawRaft {
 pub(crate) struct RawReads {
     pub(crate) lease: At<bool>,
     pub(crate) drift_permille: At<u32>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RawMembers {
+    pub(crate) leave_on_stop: At<bool>,
+    pub(crate) leave_limit_s: At<u64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -65,6 +65,18 @@ fn the_default_write_gap_is_bounded() {
     }
 }
 
+/// Goal: a node leaves when it stops only if its file says so, and then within its time.
+#[test]
+fn nobody_leaves_unasked() {
+    let leaves = |text: &str| good(text).leave_on_stop;
+    assert_eq!(leaves(""), None);
+    assert_eq!(leaves("[members]\nleave_limit_s = 5"), None);
+    let default = Ticks::from_millis(30_000);
+    assert_eq!(leaves("[members]\nleave_on_stop = true"), Some(default));
+    let five = "[members]\nleave_on_stop = true\nleave_limit_s = 5";
+    assert_eq!(leaves(five), Some(Ticks::from_millis(5_000)));
+}
+
 /// Goal: the node file overrides the profile, the profile overrides the defaults.
 #[test]
 fn the_layers_override_each_other() {
@@ -260,6 +272,11 @@ fn refusals_word_by_word() {
             "[snapshot]\non_stop = 1",
             "23:11: on_stop: invalid type: integer `1`, expected a boolean",
             "on_stop is given in true or false: see tuning/README.md",
+        ),
+        (
+            "[members]\nleave_on_stop = true\nleave_limit_s = 0",
+            "24:17: members.leave_limit_s: 0 is outside 1 to 3600",
+            "choose a value from 1 to 3600",
         ),
         (
             "[limits]\npending_write_bytes_max = 100",

@@ -142,6 +142,7 @@ pub(crate) fn validate(
         scrub,
         raft,
         limits: limits(layers)?,
+        leave_on_stop: leave_on_stop(layers)?,
         log: log(layers)?,
         profile: layers.node().raw.profile.as_ref().map(|profile| profile.get_ref().clone()),
         warnings,
@@ -524,6 +525,13 @@ fn scrub(layers: &Layers) -> Result<ScrubRules, ConfigError> {
         // A block at least: less would be a pass that never ends.
         bytes_per_second: bytes.within(64 << 10, 64 << 30)?,
     })
+}
+
+fn leave_on_stop(layers: &Layers) -> Result<Option<Ticks>, ConfigError> {
+    let leaves = layers.get("members.leave_on_stop", |raw| &raw.members.leave_on_stop).value;
+    let limit = layers.get("members.leave_limit_s", |raw| &raw.members.leave_limit_s);
+    let limit = Ticks::from_millis(limit.within(1, 3_600)? * 1_000);
+    Ok(leaves.then_some(limit))
 }
 
 fn limits(layers: &Layers) -> Result<Limits, ConfigError> {

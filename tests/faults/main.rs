@@ -12,6 +12,7 @@ mod identity;
 mod install;
 mod kill;
 mod leaders;
+mod leave;
 mod load;
 mod members;
 mod network;
