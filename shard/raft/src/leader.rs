@@ -242,6 +242,11 @@ impl Leader {
         if lease == Ticks::ZERO || self.has_told || !self.is_ready(replica) {
             return None;
         }
+        // One that is left alone by the change that removes this leader asks nobody when it starts,
+        // and so keeps no promise (EL-14).
+        if !replica.membership.in_force().configuration.is_voter(replica.id) {
+            return None;
+        }
         #[cfg(ringraft_plant)]
         let lease = match planted(Plant::LeaseWithoutMargin) {
             true => Ticks(replica.settings.election_timeout.0 * 5 / 4),
