@@ -320,6 +320,8 @@ fn wrong_frames_close_their_connection() {
         Kind::LifeAnswer,
         Kind::SaveAt,
         Kind::TimeoutNow,
+        Kind::ReadAsks,
+        Kind::ReadAnswers,
         Kind::SnapshotAsk,
         Kind::SnapshotOffer,
         Kind::ChunkAsk,

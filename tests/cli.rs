@@ -385,6 +385,7 @@ fn consistencies(dev: &Dev) {
     assert_eq!(dev.ask(&["get", "c", "--consistency", "lease"]).exits(0).out, "seen\n");
     let index = index.to_string();
     for node in ["1", "2", "3"] {
+        assert_eq!(dev.ask(&["get", "c", "--node", node]).exits(0).out, "seen\n");
         let stale = ["--consistency", "stale=10000", "--min-index", &index, "--node", node];
         assert_eq!(dev.ask(&[&["get", "c"], &stale[..]].concat()).exits(0).out, "seen\n");
         let said = dev.ask(&[&["range", "c", "--prefix"], &stale[..]].concat()).exits(0).out;

@@ -56,11 +56,13 @@ const _: () = assert!(
 /// What a read may see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Consistency {
-    /// All that was done before it began. The leader asks a majority whether it still leads.
+    /// All that was done before it began. The leader asks a majority whether it still leads; a node
+    /// that follows it asks the leader what the read must see.
     #[default]
     Linearizable,
     /// The same, and the leader asks nobody while it has a lease: that rests on clocks whose rates
-    /// differ by less than the servers' settings allow. Without a lease it asks.
+    /// differ by less than the servers' settings allow. Without a lease it asks, and so does a node
+    /// that follows it.
     Lease,
     /// What the node that is asked has applied, whether it leads or not.
     Local(Local),
@@ -92,7 +94,7 @@ impl Consistency {
         }
     }
 
-    /// Whether only the leader answers.
+    /// Whether it sees all that was done: the leader answers, or a node that asks it.
     pub const fn is_of_leader(self) -> bool {
         !matches!(self, Self::Local(_))
     }

@@ -60,6 +60,10 @@ pub enum Kind {
     SaveAt = 11,
     /// A leader hands over: the receiver is to stand at once (`wire::StandItem`).
     TimeoutNow = 12,
+    /// What followers' reads must see, asked of the leaders of many groups (`wire::ReadAsks`).
+    ReadAsks = 13,
+    /// Their answers (`wire::ReadAnswers`).
+    ReadAnswers = 14,
     /// A client's writes to one group (`client_wire::Writes`).
     Writes = 16,
     /// A client's reads of one group (`client_wire::Reads`).
@@ -112,6 +116,8 @@ impl Kind {
             10 => Self::LifeAnswer,
             11 => Self::SaveAt,
             12 => Self::TimeoutNow,
+            13 => Self::ReadAsks,
+            14 => Self::ReadAnswers,
             16 => Self::Writes,
             17 => Self::Reads,
             18 => Self::Replies,
@@ -147,6 +153,8 @@ impl Kind {
                 | Self::LifeAsk
                 | Self::SaveAt
                 | Self::TimeoutNow
+                | Self::ReadAsks
+                | Self::ReadAnswers
         )
     }
 
@@ -157,6 +165,8 @@ impl Kind {
             | Self::BeatReplies
             | Self::Append
             | Self::AppendReplies
+            | Self::ReadAsks
+            | Self::ReadAnswers
             | Self::RepairAnswer
             | Self::LifeAnswer
             | Self::Writes

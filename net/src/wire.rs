@@ -134,6 +134,32 @@ fixed! {
     }
 }
 
+fixed! {
+    /// What a follower asks the leader of one group for its reads.
+    ReadAskItem, ReadAskItemWire, ArchivedReadAskItemWire, 24 {
+        /// The group.
+        group: GroupId,
+        /// The asker's term.
+        term: Term,
+        /// The question's number.
+        question: u64,
+    }
+}
+
+fixed! {
+    /// The leader's answer.
+    ReadAnswerItem, ReadAnswerItemWire, ArchivedReadAnswerItemWire, 32 {
+        /// The group.
+        group: GroupId,
+        /// The leader's term.
+        term: Term,
+        /// The question that it answers.
+        question: u64,
+        /// The entry that the reads must see.
+        index: Index,
+    }
+}
+
 mod lives;
 mod repair;
 
@@ -254,6 +280,16 @@ many! {
     /// Answers to appends of many groups.
     AppendReplies, AppendRepliesWire, ArchivedAppendRepliesWire, AppendRepliesView,
     AppendReplyItem, AppendReplyItemWire, 57, AppendReplies
+}
+many! {
+    /// What followers' reads must see, asked of the leaders of many groups.
+    ReadAsks, ReadAsksWire, ArchivedReadAsksWire, ReadAsksView,
+    ReadAskItem, ReadAskItemWire, 24, ReadAsks
+}
+many! {
+    /// Answers to that, of many groups.
+    ReadAnswers, ReadAnswersWire, ArchivedReadAnswersWire, ReadAnswersView,
+    ReadAnswerItem, ReadAnswerItemWire, 32, ReadAnswers
 }
 
 /// Which of the vote messages a [`Ballot`] is.
@@ -389,6 +425,22 @@ pub fn append_replies<'a>(frame: &Frame<'a>) -> Result<AppendRepliesView<'a>, Wi
     Ok(view)
 }
 
+/// Opens the body of a `ReadAsks` frame.
+///
+/// # Errors
+/// If it isn't one.
+pub fn read_asks<'a>(frame: &Frame<'a>) -> Result<ReadAsksView<'a>, WireError> {
+    ReadAsksView::open(frame)
+}
+
+/// Opens the body of a `ReadAnswers` frame.
+///
+/// # Errors
+/// If it isn't one.
+pub fn read_answers<'a>(frame: &Frame<'a>) -> Result<ReadAnswersView<'a>, WireError> {
+    ReadAnswersView::open(frame)
+}
+
 /// Opens the body of an `Append` frame: its head, and the bytes of its records, which are not
 /// looked into here.
 ///
@@ -471,12 +523,14 @@ pub const fn layout_hash() -> u64 {
         InstallItem::LAYOUT,
         SaveAt::LAYOUT,
         StandItem::LAYOUT,
+        ReadAskItem::LAYOUT,
+        ReadAnswerItem::LAYOUT,
         repair::LAYOUTS[0],
         repair::LAYOUTS[1],
         repair::LAYOUTS[2],
         lives::LAYOUTS[0],
         lives::LAYOUTS[1],
-        "Beats,BeatReplies,AppendReplies=disk_wait:u64,items:vec32@end",
+        "Beats,BeatReplies,AppendReplies,ReadAsks,ReadAnswers=disk_wait:u64,items:vec32@end",
         "Install=item,address@end",
         SnapshotAsk::LAYOUT,
         SnapshotOffer::LAYOUT,

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use ringraft_net::frame::FrameHeader;
 use ringraft_net::wire::{self, AppendHead, AppendReplyItem, Ballot, BallotKind, InstallItem};
 use ringraft_net::wire::{
-    AnswerState, Life, LifeItem, RepairAnswer, RepairAsk, RunItem, SaveAt, StandItem,
+    AnswerState, Life, LifeItem, ReadAnswerItem, ReadAnswers, ReadAskItem, ReadAsks, RepairAnswer,
+    RepairAsk, RunItem, SaveAt, StandItem,
 };
 use ringraft_net::wire::{AppendReplies, BeatItem, BeatReplies, BeatReplyItem, Beats};
 use ringraft_net::{Frame, Identity, Inbox, Kind, Outbox, WireError};
@@ -187,6 +188,12 @@ fn golden_bytes() {
     LIFE.answer(&mut outbox, SENDER, &LIFE_ITEMS);
     SaveAt { index: Index(9) }.write(&mut outbox, GroupId(1), SENDER);
     StandItem { term: Term(5) }.write(&mut outbox, GroupId(1), SENDER);
+    let mut asks = ReadAsks::new();
+    asks.push(ReadAskItem { group: GroupId(1), term: Term(2), question: 3 });
+    asks.write(&mut outbox, SENDER, Ticks(0xcc));
+    let mut answers = ReadAnswers::new();
+    answers.push(ReadAnswerItem { group: GroupId(1), term: Term(2), question: 3, index: Index(4) });
+    answers.write(&mut outbox, SENDER, Ticks(0xdd));
     let mut inbox = carry(&mut outbox);
     let mut next = || hex(inbox.next_frame().expect("intact").expect("whole").body);
     assert_eq!(
@@ -219,7 +226,17 @@ fn golden_bytes() {
     assert_eq!(next(), life);
     assert_eq!(next(), "0900000000000000");
     assert_eq!(next(), "0500000000000000");
-    assert_eq!(wire::layout_hash(), 17_101_129_245_928_781_495);
+    assert_eq!(
+        next(),
+        "010000000000000002000000000000000300000000000000\
+         cc00000000000000e0ffffff01000000"
+    );
+    assert_eq!(
+        next(),
+        "0100000000000000020000000000000003000000000000000400000000000000\
+         dd00000000000000d8ffffff01000000"
+    );
+    assert_eq!(wire::layout_hash(), 17_244_490_156_763_331_446);
 }
 
 /// Bodies that are no archives are refused with the kind, whatever their length.
@@ -230,6 +247,8 @@ fn wrong_bodies_are_refused() {
         assert!(wire::beats(&frame_of(Kind::Beats, &body)).is_err());
         assert!(wire::beat_replies(&frame_of(Kind::BeatReplies, &body)).is_err());
         assert!(wire::append_replies(&frame_of(Kind::AppendReplies, &body)).is_err());
+        assert!(wire::read_asks(&frame_of(Kind::ReadAsks, &body)).is_err());
+        assert!(wire::read_answers(&frame_of(Kind::ReadAnswers, &body)).is_err());
         assert!(wire::ballot(&frame_of(Kind::Ballot, &body)).is_err());
         assert!(wire::install(&frame_of(Kind::Install, &body)).is_err());
         assert_eq!(wire::repair_ask(&frame_of(Kind::RepairAsk, &body)).is_ok(), length == 32);
@@ -286,10 +305,12 @@ fn questions_and_answers_that_contradict_themselves_are_refused() {
 #[test]
 fn bodies_are_exactly_their_archives() {
     type Open = fn(&Frame<'_>) -> bool;
-    let opens: [(Kind, Open); 5] = [
+    let opens: [(Kind, Open); 7] = [
         (Kind::Beats, |frame| wire::beats(frame).is_ok()),
         (Kind::BeatReplies, |frame| wire::beat_replies(frame).is_ok()),
         (Kind::AppendReplies, |frame| wire::append_replies(frame).is_ok()),
+        (Kind::ReadAsks, |frame| wire::read_asks(frame).is_ok()),
+        (Kind::ReadAnswers, |frame| wire::read_answers(frame).is_ok()),
         (Kind::Ballot, |frame| wire::ballot(frame).is_ok()),
         (Kind::Install, |frame| wire::install(frame).is_ok()),
     ];
@@ -297,14 +318,19 @@ fn bodies_are_exactly_their_archives() {
         let mut outbox = Outbox::new(1 << 20);
         let (mut beats, mut beat_replies) = (Beats::new(), BeatReplies::new());
         let mut append_replies = AppendReplies::new();
+        let (mut asks, mut answers) = (ReadAsks::new(), ReadAnswers::new());
         for group in 1..=items {
             beats.push(beat(group));
             beat_replies.push(BeatReplyItem { group: GroupId(group), ..Default::default() });
             append_replies.push(reply(group));
+            asks.push(ReadAskItem { group: GroupId(group), ..Default::default() });
+            answers.push(ReadAnswerItem { group: GroupId(group), ..Default::default() });
         }
         beats.write(&mut outbox, SENDER, Ticks(1));
         beat_replies.write(&mut outbox, SENDER, Ticks(2));
         append_replies.write(&mut outbox, SENDER, Ticks(3));
+        asks.write(&mut outbox, SENDER, Ticks(4));
+        answers.write(&mut outbox, SENDER, Ticks(5));
         let last = LogId::new(Term(3), Index(4));
         let vote = Ballot { kind: BallotKind::Vote, term: Term(5), last, granted: false };
         vote.write(&mut outbox, GroupId(6), SENDER);
@@ -337,6 +363,10 @@ proptest! {
         if let Ok(view) = wire::append_replies(&frame_of(Kind::AppendReplies, &body)) {
             prop_assert_eq!(view.items().count(), view.len());
         }
+        if let Ok(view) = wire::read_answers(&frame_of(Kind::ReadAnswers, &body)) {
+            prop_assert_eq!(view.items().count(), view.len());
+        }
+        let _ = wire::read_asks(&frame_of(Kind::ReadAsks, &body));
         let _ = wire::ballot(&frame_of(Kind::Ballot, &body));
         let _ = wire::install(&frame_of(Kind::Install, &body));
         let _ = wire::repair_ask(&frame_of(Kind::RepairAsk, &body));

@@ -160,16 +160,22 @@ impl<D: Device, L: Links> Shard<D, L> {
         answers.clear();
     }
 
-    /// A majority confirmed a read's round.
+    /// A majority confirmed a read's round, or the leader that was asked.
     pub(crate) fn read_confirmed(&mut self, slot: usize, ticket: u64, index: Index) {
         let group = &mut self.groups[slot];
         if let Ok(at) = group.reads.binary_search_by_key(&ticket, |batch| batch.ticket) {
             group.reads[at].index = Some(index);
+            // What this node is told to see may be long in coming.
+            if index > group.applied && group.reads[at].until < Ticks::NEVER {
+                let batch = group.reads.remove(at).expect("it was just found");
+                self.reads_until = self.reads_until.min(batch.until);
+                group.reads_placed.push_back(batch);
+            }
         }
         self.list_for_apply(slot);
     }
 
-    /// Leadership was lost under a read.
+    /// Leadership was lost under a read, or the leader that was asked.
     pub(crate) fn read_lost(&mut self, slot: usize, ticket: u64) {
         let group = &mut self.groups[slot];
         let found = group.reads.binary_search_by_key(&ticket, |batch| batch.ticket);
@@ -273,7 +279,9 @@ impl<D: Device, L: Links> Shard<D, L> {
                 let batch = group.reads_placed.remove(at).expect("it was just seen");
                 group.reads_bytes -= batch.body.len();
                 self.metrics.refused_other += 1;
-                self.refuse_reads(slot, &batch, Status::NotYet, NodeId::ZERO);
+                let hint = group.raft.leader().unwrap_or(NodeId::ZERO);
+                let status = if batch.is_local { Status::NotYet } else { Status::NotLeader };
+                self.refuse_reads(slot, &batch, status, hint);
             }
         }
         self.reads_until

@@ -3,7 +3,7 @@
 use crate::apply::Answer;
 use crate::error::{FrameRefusal, ShardError};
 use crate::group::{Group, ReadBatch, Waiting};
-use crate::limits::UNPROPOSED_PART_OF_CACHE;
+use crate::limits::{READ_WAIT_MAX, UNPROPOSED_PART_OF_CACHE};
 use crate::links::{ConnectionId, Links};
 use crate::machine::CommandKind;
 use crate::metrics::Stage;
@@ -136,6 +136,17 @@ impl<D: Device, L: Links> Shard<D, L> {
         (!group.raft.is_ready()).then_some((Status::NotReady, NodeId::ZERO))
     }
 
+    /// Why the group takes no reads that see all that was done, if so. A node that follows a leader
+    /// asks it what they must see.
+    fn read_refusal(&self, slot: usize) -> Option<(Status, NodeId)> {
+        let group = &self.groups[slot];
+        let may_ask = group.halt.is_none() && group.raft.role() == RoleKind::Follower;
+        if may_ask && group.leader().is_some() {
+            return None;
+        }
+        self.refusal(slot)
+    }
+
     fn refuse_all(
         &mut self,
         from: ConnectionId,
@@ -266,7 +277,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let consistency = requests.consistency();
         let refusal = match consistency {
             Consistency::Local(local) => self.local_refusal(now, slot, local),
-            _ => self.refusal(slot),
+            _ => self.read_refusal(slot),
         };
         if let Some((status, hint)) = refusal {
             self.refuse_all(from, group, requests, status, hint);
@@ -281,10 +292,15 @@ impl<D: Device, L: Links> Shard<D, L> {
             self.refuse_all(from, group, requests, Status::Busy, NodeId::ZERO);
             return Ok(());
         }
+        // A leader applies what it commits; another node may be cut off from that.
+        let waits_until = match state.raft.role() {
+            RoleKind::Leader => Ticks::NEVER,
+            _ => now.after(READ_WAIT_MAX),
+        };
         let (index, until) = match consistency {
-            Consistency::Linearizable => (None, Ticks::NEVER),
+            Consistency::Linearizable => (None, waits_until),
             // `now` was read after the frame came in: see decision 0020.
-            Consistency::Lease => (state.raft.lease_index(now), Ticks::NEVER),
+            Consistency::Lease => (state.raft.lease_index(now), waits_until),
             Consistency::Local(Local { at_least, wait_ms, .. }) => {
                 (Some(at_least), now.after(Ticks::from_millis(u64::from(wait_ms))))
             }
@@ -293,7 +309,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.next_ticket += 1;
         let mut copy = self.read_buffers.pop().unwrap_or_default();
         copy.extend_from_slice(body);
-        let batch = ReadBatch { ticket, connection: from, index, until, body: copy };
+        let is_local = !consistency.is_of_leader();
+        let batch = ReadBatch { ticket, connection: from, index, until, is_local, body: copy };
         let group = &mut self.groups[slot];
         group.reads_bytes += batch.body.len();
         if index.is_some() {

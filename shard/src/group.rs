@@ -25,10 +25,12 @@ pub(crate) struct Waiting {
 pub(crate) struct ReadBatch {
     pub(crate) ticket: u64,
     pub(crate) connection: ConnectionId,
-    /// Set when a majority confirmed; served when this is applied.
+    /// Set when a majority confirmed, or the leader that was asked; served when this is applied.
     pub(crate) index: Option<Index>,
-    /// Refused then, if it isn't served yet.
+    /// Refused then, if what it waits for isn't applied yet.
     pub(crate) until: Ticks,
+    /// It asks for what this node has, and not for all that was done.
+    pub(crate) is_local: bool,
     /// The frame's body, checked.
     pub(crate) body: Vec<u8>,
 }
@@ -92,7 +94,8 @@ pub(crate) struct Group {
     pub(crate) proposals_arrived: Ticks,
     /// Ascending by ticket.
     pub(crate) reads: VecDeque<ReadBatch>,
-    /// Those that need no round: each waits for its entry to be applied.
+    /// Those that need no round, or that the leader has answered: each waits for its entry to be
+    /// applied.
     pub(crate) reads_placed: VecDeque<ReadBatch>,
     /// Of both.
     pub(crate) reads_bytes: usize,

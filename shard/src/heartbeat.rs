@@ -1,11 +1,12 @@
 //! What waits to leave over one link as one frame per kind: the heartbeats of all groups, their
-//! answers, and the answers to appends.
+//! answers, the answers to appends, and what followers ask for their reads, with the answers.
 //!
 //! Each says for how long the sender's disk has held its oldest write, so that a peer can tell a
 //! shard that works from a process that lives (docs/decisions/0002).
 
 use ringraft_net::wire::{
-    AppendReplies, AppendReplyItem, BeatItem, BeatReplies, BeatReplyItem, Beats,
+    AppendReplies, AppendReplyItem, BeatItem, BeatReplies, BeatReplyItem, Beats, ReadAnswerItem,
+    ReadAnswers, ReadAskItem, ReadAsks,
 };
 use ringraft_net::{Identity, Outbox};
 use ringraft_types::Ticks;
@@ -17,6 +18,8 @@ pub(crate) struct Staged {
     beats: Beats,
     beat_replies: BeatReplies,
     append_replies: AppendReplies,
+    read_asks: ReadAsks,
+    read_answers: ReadAnswers,
     /// The peer must hear of this shard and its disk, be there a heartbeat or not.
     pub(crate) is_due: bool,
 }
@@ -40,11 +43,25 @@ impl Staged {
         }
     }
 
+    pub(crate) fn read_ask(&mut self, item: ReadAskItem) {
+        if self.read_asks.len() < ReadAsks::ITEMS_MAX {
+            self.read_asks.push(item);
+        }
+    }
+
+    pub(crate) fn read_answer(&mut self, item: ReadAnswerItem) {
+        if self.read_answers.len() < ReadAnswers::ITEMS_MAX {
+            self.read_answers.push(item);
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         !self.is_due
             && self.beats.is_empty()
             && self.beat_replies.is_empty()
             && self.append_replies.is_empty()
+            && self.read_asks.is_empty()
+            && self.read_answers.is_empty()
     }
 
     /// Writes what waits, answers first: they free the other side's window. What finds no room is
@@ -55,6 +72,12 @@ impl Staged {
         }
         if !self.beat_replies.is_empty() && !out.is_urgent_full() {
             self.beat_replies.write(out, sender, disk_wait);
+        }
+        if !self.read_asks.is_empty() && !out.is_urgent_full() {
+            self.read_asks.write(out, sender, disk_wait);
+        }
+        if !self.read_answers.is_empty() && !out.is_urgent_full() {
+            self.read_answers.write(out, sender, disk_wait);
         }
         if (!self.beats.is_empty() || self.is_due) && !out.is_urgent_full() {
             self.beats.write(out, sender, disk_wait);
@@ -67,6 +90,8 @@ impl Staged {
         self.beats.clear();
         self.beat_replies.clear();
         self.append_replies.clear();
+        self.read_asks.clear();
+        self.read_answers.clear();
         self.is_due = false;
     }
 }

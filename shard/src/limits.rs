@@ -10,7 +10,7 @@ pub struct Limits {
     pub group_writes_max: usize,
     /// Record bytes of those (FC-02).
     pub group_bytes_max: usize,
-    /// Frames of reads of one group that wait for a round or for apply. At most what the protocol
+    /// Frames of reads of one group that wait for a round, the leader's answer, or for apply. At most what the protocol
     /// takes (`Settings::reads_waiting_max`).
     pub group_reads_max: usize,
     /// Bytes of those.
@@ -50,6 +50,10 @@ pub const REPLY_BYTES_PER_TURN: usize = 8 << 20;
 /// Reads of one group that are served in one turn, give or take a frame; the rest waits for the
 /// next turn.
 pub const READS_PER_TURN: u64 = 16_384;
+
+/// For how long a read that sees all that was done waits on a node that doesn't lead, its leader's
+/// answer included; then its client is told that this node doesn't lead.
+pub const READ_WAIT_MAX: Ticks = Ticks::from_millis(5_000);
 
 /// Bytes of entries that one read of the log brings back, for a lagging follower or for apply.
 pub const FETCH_BYTES_MAX: u64 = 1 << 20;

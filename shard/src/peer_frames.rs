@@ -6,7 +6,7 @@ use crate::members::Own;
 use crate::shard::Shard;
 use ringraft_net::wire::{
     self, AppendHead, AppendReplyItem, Ballot, BallotKind, BeatItem, BeatReplyItem, InstallItem,
-    StandItem,
+    ReadAnswerItem, ReadAskItem, StandItem,
 };
 use ringraft_net::{Frame, Kind};
 use ringraft_raft::output::Envelope;
@@ -166,6 +166,38 @@ impl<D: Device, L: Links> Shard<D, L> {
                         commit: item.commit,
                     };
                     if let Err(refusal) = self.message(now, from, item.group, message)? {
+                        return Ok(Err(refusal));
+                    }
+                }
+                self.hear_of_disk(now, from, view.disk_wait())?;
+            }
+            Kind::ReadAsks => {
+                let view = match wire::read_asks(frame) {
+                    Ok(view) => view,
+                    Err(error) => return Ok(Err(malformed(error))),
+                };
+                for item in view.items() {
+                    let ReadAskItem { group, term, question } = item;
+                    let message = Message::ReadAsk { term, question };
+                    if let Err(refusal) = self.message(now, from, group, message)? {
+                        return Ok(Err(refusal));
+                    }
+                    // Its round begins with those of this turn's own reads.
+                    if let Some(&slot) = self.slots.get(&group) {
+                        self.touch(slot);
+                    }
+                }
+                self.hear_of_disk(now, from, view.disk_wait())?;
+            }
+            Kind::ReadAnswers => {
+                let view = match wire::read_answers(frame) {
+                    Ok(view) => view,
+                    Err(error) => return Ok(Err(malformed(error))),
+                };
+                for item in view.items() {
+                    let ReadAnswerItem { group, term, question, index } = item;
+                    let message = Message::ReadAnswer { term, question, index };
+                    if let Err(refusal) = self.message(now, from, group, message)? {
                         return Ok(Err(refusal));
                     }
                 }
@@ -340,6 +372,12 @@ impl<D: Device, L: Links> Shard<D, L> {
             }
             Message::HeartbeatReply { term, round, commit } => {
                 peer.staged.beat_reply(BeatReplyItem { group, term, round, commit });
+            }
+            Message::ReadAsk { term, question } => {
+                peer.staged.read_ask(ReadAskItem { group, term, question });
+            }
+            Message::ReadAnswer { term, question, index } => {
+                peer.staged.read_answer(ReadAnswerItem { group, term, question, index });
             }
             Message::AppendReply { term, append_term, outcome, commit } => {
                 let item = match outcome {

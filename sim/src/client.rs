@@ -24,6 +24,8 @@ struct Under {
     group: GroupId,
     /// It may see no state before this entry.
     at_least: Index,
+    /// It sees all that was done, and one node was asked, whether that leads or not.
+    is_of_node: bool,
 }
 
 /// What a client asks for again and again for a while.
@@ -306,6 +308,11 @@ impl Client {
                     let consistency = history::Consistency::Stale;
                     self.submit(base, history, group, Ask::Range(Range { consistency, ..range }));
                 }
+                // Every so often one node answers, whether it leads or not.
+                Ask::Range(range) if self.next_call % 3 == 1 => {
+                    let node = self.some_node(3);
+                    self.submit_at(base, history, group, Ask::Range(range), Some(node));
+                }
                 ask => self.submit(base, history, group, ask),
             }
         }
@@ -325,6 +332,12 @@ impl Client {
         self.wake(base, base.now);
     }
 
+    /// The node whose turn it is, of those that every so many calls go to.
+    fn some_node(&self, calls: u64) -> NodeId {
+        let turn = self.next_call / calls;
+        NodeId((turn % u64::from(self.options.nodes)) as u32 + 1)
+    }
+
     /// Asks for one thing.
     pub(crate) fn submit(
         &mut self,
@@ -333,16 +346,28 @@ impl Client {
         group: GroupId,
         ask: Ask,
     ) {
+        self.submit_at(base, history, group, ask, None);
+    }
+
+    /// Asks for one thing; a read of this node alone, if it names one.
+    fn submit_at(
+        &mut self,
+        base: &mut Base,
+        history: &mut History,
+        group: GroupId,
+        ask: Ask,
+        node: Option<NodeId>,
+    ) {
         let mut command = Vec::new();
         ask.encode(&mut command).expect("the workload keeps the limits");
         let patience = base.random.pick(&[200, 1_000, 5_000, 5_000]);
         let deadline = base.now.after(Ticks::from_millis(patience));
-        let (mut at, mut consistency) = (None, Consistency::Linearizable);
+        let (mut at, mut consistency) = (node.map(address), Consistency::Linearizable);
         let mut at_least = Index::ZERO;
         match &ask {
             Ask::Range(range) if range.consistency == history::Consistency::Stale => {
                 let turn = self.next_call / 5;
-                at = Some(address(NodeId((turn % u64::from(self.options.nodes)) as u32 + 1)));
+                at = Some(address(self.some_node(5)));
                 if turn.is_multiple_of(2) {
                     at_least = self.seen.get(&group).copied().unwrap_or_default();
                 }
@@ -367,7 +392,8 @@ impl Client {
         self.next_call += 1;
         trace::note(base.now, What::Asked { client: self.at, call: name.number, group });
         history.invoke(base.now, name, group, ask).expect("time goes on, and names are new");
-        self.calls.insert(id, Under { name, group, at_least });
+        let is_of_node = node.is_some();
+        self.calls.insert(id, Under { name, group, at_least, is_of_node });
         self.began.insert(id, base.now);
     }
 
@@ -400,6 +426,12 @@ impl Client {
                 Outcome::NotDone(why) => (history::Outcome::NotDone(reason(why)), "not done", 0),
                 Outcome::Unknown(why) => (history::Outcome::Unknown(reason(why)), "unknown", 0),
             };
+            if under.is_of_node {
+                base.count(match word {
+                    "done" => "reads of one node done",
+                    _ => "reads of one node not done",
+                });
+            }
             base.count(match word {
                 "done" => "calls done",
                 "not done" => "calls not done",

@@ -132,6 +132,12 @@ fn decode(frame: &Frame<'_>) {
         Kind::LifeAnswer => drop(black_box(wire::life_answer(frame))),
         Kind::SaveAt => drop(black_box(wire::save_at(frame))),
         Kind::TimeoutNow => drop(black_box(wire::timeout_now(frame))),
+        Kind::ReadAsks => {
+            let _ = black_box(wire::read_asks(frame).map(|asks| asks.items().count()));
+        }
+        Kind::ReadAnswers => {
+            let _ = black_box(wire::read_answers(frame).map(|answers| answers.items().count()));
+        }
         Kind::Lead => drop(black_box(LeadAsk::read(frame))),
         Kind::LeadReply => drop(black_box(LeadReply::read(frame))),
         Kind::SnapshotAsk => drop(black_box(bulk_wire::snapshot_ask(frame))),

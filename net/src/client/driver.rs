@@ -188,7 +188,8 @@ impl Client {
     ///
     /// # Errors
     /// If it wasn't done: a local read whose bounds the node doesn't keep is refused as
-    /// [`Status::TooStale`](ringraft_types::Status) or `NotYet`.
+    /// [`Status::TooStale`](ringraft_types::Status) or `NotYet`; another, of a node that has no
+    /// leader to ask or gets no answer of it, as `NotLeader`.
     pub fn read_of(
         &mut self,
         at: Option<&str>,

@@ -102,6 +102,8 @@ impl Raft {
             | Message::Vote { term, .. }
             | Message::Heartbeat { term, .. }
             | Message::TimeoutNow { term }
+            | Message::ReadAsk { term, .. }
+            | Message::ReadAnswer { term, .. }
             | Message::Install { term, .. }
             | Message::Append(Append { term, .. })
                 if term == Term::ZERO =>
@@ -117,6 +119,8 @@ impl Raft {
             | Message::Install { term, .. }
             | Message::Heartbeat { term, .. }
             | Message::TimeoutNow { term }
+            | Message::ReadAsk { term, .. }
+            | Message::ReadAnswer { term, .. }
             | Message::HeartbeatReply { term, .. } => term,
         };
         if term.0 > NUMBER_MAX {
@@ -124,6 +128,12 @@ impl Raft {
         }
         match *message {
             Message::Heartbeat { term, .. } | Message::TimeoutNow { term } => {
+                self.judge_leader(from, term)
+            }
+            Message::ReadAnswer { term, index, .. } => {
+                if index.0 > NUMBER_MAX {
+                    return Err(Breach::OutOfReach(index.0));
+                }
                 self.judge_leader(from, term)
             }
             Message::Append(append) => {

@@ -67,7 +67,8 @@ pub enum Input<'a> {
         /// As given in `Output::token`.
         token: Token,
     },
-    /// A linearizable read: answered by `Output::reads` or refused at once (thesis 6.4).
+    /// A linearizable read, of a leader or of a node that follows one: answered by `Output::reads`
+    /// or `Output::reads_lost`, or refused at once (thesis 6.4).
     Read {
         /// The owner's name for it.
         ticket: u64,

@@ -109,6 +109,11 @@ fn check_state(raft: &Raft) {
     assert!(raft.commit() <= raft.last());
     assert!(raft.persisted() <= raft.last());
     assert!(durable.done() <= durable.newest());
+    // Only the leader that this node follows now may answer what is asked (thesis 6.4).
+    if !raft.questions.is_empty() {
+        assert_eq!(raft.role(), RoleKind::Follower);
+        assert_eq!(Some(raft.questions.whom()), raft.leader().map(|leader| (raft.term(), leader)));
+    }
     match raft.role() {
         RoleKind::Follower => {}
         RoleKind::PreCandidate => assert!(raft.replica.may_campaign()),

@@ -22,6 +22,11 @@ impl Jitter {
         mixed ^ (mixed >> 31)
     }
 
+    /// A number.
+    pub(crate) fn number(&mut self) -> u64 {
+        self.next()
+    }
+
     /// A span in `[base, 2 * base)` (thesis 3.4: randomised, so that split votes are rare).
     pub(crate) fn between_one_and_two(&mut self, base: Ticks) -> Ticks {
         // The high half of the product is uniform in [0, base).

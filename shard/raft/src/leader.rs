@@ -210,7 +210,7 @@ impl Leader {
 
     /// Answers the reads whose round enough to commit have answered.
     fn confirm_reads(&mut self, replica: &Replica, out: &mut Output) {
-        self.reads.confirm(self.answered(replica), out);
+        self.reads.confirm(self.answered(replica), replica.term(), out);
     }
 
     /// The newest round that enough to commit have answered, of each set of voters in force: every
@@ -271,6 +271,13 @@ impl Leader {
         }
     }
 
+    /// A member asks what its reads must see. The next round answers.
+    pub(crate) fn on_read_ask(&mut self, from: NodeId, question: u64) {
+        if self.peer(from).is_some_and(Progress::is_member) {
+            self.reads.ask(from, question);
+        }
+    }
+
     /// Begins a round for the reads that wait, if this leader may answer any yet.
     pub(crate) fn flush_reads(&mut self, replica: &Replica, now: Ticks, out: &mut Output) {
         if !self.reads.is_waiting() || !self.is_ready(replica) {
@@ -279,7 +286,7 @@ impl Leader {
         self.reads.begin(replica.commit());
         #[cfg(ringraft_plant)]
         if planted(Plant::ReadUnconfirmed) {
-            self.reads.confirm(self.reads.newest(), out);
+            self.reads.confirm(self.reads.newest(), replica.term(), out);
         }
         // This node alone may be enough.
         self.confirm_reads(replica, out);

@@ -14,7 +14,8 @@
 //!    the order in which they were given; reporting a later one implies the earlier ones.
 //! 3. Entries up to `Output::committed` may be applied, in order.
 //! 4. Call `step(now, Input::Tick)` no later than [`Raft::wake_at`]; `now` never goes back.
-//! 5. Call [`Raft::flush_reads`] once after a turn's [`Input::Read`] steps.
+//! 5. Call [`Raft::flush_reads`] once after a turn's [`Input::Read`] steps, and after what other
+//!    nodes asked for theirs ([`Message::ReadAsk`]).
 //! 6. Report [`Input::LinkUp`] for every new connection to a node: it may be another life of it.
 //!    What came over an older connection isn't stepped after that.
 //! 7. Ask [`Raft::judge`] before stepping what another node said; what it refuses is not stepped.
@@ -35,8 +36,8 @@
 //!
 //! `raft` takes the inputs and holds the transitions between roles. `replica` is what a node has
 //! whatever its role, `durable` what of it is on the disk. `candidate`, `follower` and `leader` are
-//! the roles; `progress` is one follower as its leader sees it, `reads` are linearizable reads, and
-//! `lease` and `promise` those that need no round.
+//! the roles; `progress` is one follower as its leader sees it, `reads` are linearizable reads,
+//! `questions` those on a node that doesn't lead, `lease` and `promise` those that need no round.
 //! `membership` is who votes, `change` how that changes, `leader/members` what a leader does about
 //! it, `leader/transfer` how it hands over. `floor` is what a node votes by that lost entries to rot, and when it is whole again.
 //! `invariants` says what must hold after every step, `breach` what other nodes may not say.
@@ -62,6 +63,7 @@ mod log;
 mod membership;
 mod progress;
 mod promise;
+mod questions;
 mod quorum;
 mod reads;
 mod replica;

@@ -68,6 +68,24 @@ pub enum Message {
         /// The newest read round: unique and ascending within the term.
         round: u64,
     },
+    /// "What must a read see that came here before this left?" Asked of the leader by a node that
+    /// follows it (thesis 6.4). What the leader can't take is as good as lost: it is asked again.
+    ReadAsk {
+        /// The asker's term: another leader is not meant.
+        term: Term,
+        /// Ascending within the asker's life.
+        question: u64,
+    },
+    /// The answer to [`Message::ReadAsk`], once enough to commit answered a round that began after
+    /// it came.
+    ReadAnswer {
+        /// The leader's term, and the asker's.
+        term: Term,
+        /// Which question it answers, and so all before it.
+        question: u64,
+        /// What was committed when that round began.
+        index: Index,
+    },
     /// "Stand at once: I hand over to you" (thesis 3.10). Nothing answers it but the election.
     TimeoutNow {
         /// The leader's term.

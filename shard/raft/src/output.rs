@@ -132,9 +132,10 @@ pub struct Output {
     pub send_after_persist: Vec<Gated>,
     /// The commit index, if it moved.
     pub committed: Option<Index>,
-    /// Reads that a majority confirmed.
+    /// Reads that a majority confirmed, here or at the leader that was asked.
     pub reads: Vec<ReadReady>,
-    /// Reads that were waiting when leadership was lost.
+    /// Reads that were waiting when leadership was lost, or the leader that was asked, or that it
+    /// didn't answer for an election timeout. They are not done.
     pub reads_lost: Vec<u64>,
     /// Entries wanted from the log.
     pub fetch: Vec<Fetch>,

@@ -11,6 +11,7 @@ use crate::message::{Append, Message};
 use crate::output::{Output, Refusal, RoleKind};
 use crate::progress::Progress;
 use crate::promise::Promise;
+use crate::questions::Questions;
 use crate::replica::Replica;
 use crate::role::Role;
 use crate::settings::{Boot, Configured, Settings};
@@ -24,6 +25,8 @@ use ringraft_types::{Configuration, Index, LogId, NodeId, Term, Ticks};
 pub struct Raft {
     pub(crate) replica: Replica,
     pub(crate) role: Role,
+    /// Reads here that the leader is asked about; none unless this node follows one.
+    pub(crate) questions: Questions,
     /// The latest time told. Never goes back.
     now: Ticks,
 }
@@ -35,6 +38,7 @@ impl Raft {
     /// # Panics
     /// If the parts of `boot` contradict each other.
     pub fn new(now: Ticks, settings: Settings, boot: Boot) -> Self {
+        let questions = Questions::new(boot.seed);
         let mut replica = Replica::new(settings, boot);
         replica.promise = Promise::of_start(now, settings.election_timeout);
         #[cfg(ringraft_plant)]
@@ -44,7 +48,8 @@ impl Raft {
         // Nobody to wait for (EL-14).
         let is_alone = replica.membership.is_alone(replica.id);
         let election_at = if is_alone { now } else { replica.next_election(now) };
-        Self { replica, role: Role::Follower(Follower::waiting(election_at)), now }
+        let role = Role::Follower(Follower::waiting(election_at));
+        Self { replica, role, questions, now }
     }
 
     /// Takes in one thing that happened. Adds to `out`, which the caller has cleared.
@@ -83,7 +88,7 @@ impl Raft {
             }
             Input::Read { ticket } => match &mut self.role {
                 Role::Leader(leader) => leader.read(&self.replica, ticket, out),
-                _ => out.refused = Some(Refusal::NotLeader(self.leader())),
+                _ => self.read_elsewhere(ticket, out),
             },
             Input::Fetched { peer, first, heads } => {
                 if let Role::Leader(leader) = &mut self.role {
@@ -127,25 +132,29 @@ impl Raft {
         if self.replica.membership.is_moving() {
             self.look_after_members(out);
         }
+        self.keep_questions(out);
         self.replica.finish(out);
         before.check(self, out);
     }
 
-    /// Begins one read round for all reads taken since the last: to be called once per turn,
-    /// after the turn's [`Input::Read`] steps, so that a turn's reads share one round of
-    /// heartbeats. A sole voter's reads are answered here. Nothing to do costs nothing; reads
-    /// that came before the leader was ready begin their round by themselves when it is.
+    /// Begins one read round for all reads taken since the last, and for what other nodes asked:
+    /// to be called once per turn, after the turn's [`Input::Read`] steps, so that a turn's reads
+    /// share one round of heartbeats. A follower asks its leader one question for all of its. A
+    /// sole voter's reads are answered here. Nothing to do costs nothing; reads that came before
+    /// the leader was ready begin their round by themselves when it is.
     pub fn flush_reads(&mut self, now: Ticks, out: &mut Output) {
         assert!(now >= self.now, "time goes back from {} to {now}", self.now);
         self.now = now;
         if let Role::Leader(leader) = &mut self.role {
             leader.flush_reads(&self.replica, now, out);
         }
+        self.questions.ask(now, &self.replica.settings, out);
     }
 
     /// When the next [`Input::Tick`] is due, if nothing happens before.
     pub fn wake_at(&self) -> Ticks {
-        self.role.wake_at(&self.replica)
+        let asks_at = self.questions.wake_at(&self.replica.settings);
+        self.role.wake_at(&self.replica).min(asks_at)
     }
 
     /// The present role.
@@ -358,8 +367,32 @@ impl Raft {
         }
     }
 
+    /// A read on a node that doesn't lead: its leader is asked, if it knows one.
+    fn read_elsewhere(&mut self, ticket: u64, out: &mut Output) {
+        match self.leader() {
+            Some(_) if self.questions.len() >= self.replica.settings.reads_waiting_max => {
+                out.refused = Some(Refusal::Busy);
+            }
+            Some(leader) => self.questions.push(ticket, (self.term(), leader)),
+            None => out.refused = Some(Refusal::NotLeader(None)),
+        }
+    }
+
+    /// What the leader of an earlier term was asked, or one that leads no more, is lost: no answer
+    /// of another leader is for it, and this node may lead itself now.
+    fn keep_questions(&mut self, out: &mut Output) {
+        if self.questions.is_empty() {
+            return;
+        }
+        let (term, leader) = self.questions.whom();
+        if self.term() != term || self.leader() != Some(leader) {
+            self.questions.lose(out);
+        }
+    }
+
     fn on_tick(&mut self, out: &mut Output) {
         let now = self.now;
+        self.questions.tick(now, &self.replica.settings, out);
         match &mut self.role {
             Role::Follower(follower) => {
                 if now >= follower.election_at() && self.replica.may_campaign() {
@@ -460,6 +493,8 @@ impl Raft {
         if !matches!(self.replica.floor, Some(Floor::Unreadable(_))) {
             self.replica.floor = Some(Floor::Unreadable(self.replica.vote_last()));
         }
+        // It serves nobody.
+        self.questions.lose(out);
         if !matches!(self.role, Role::Follower(_)) {
             self.step_down(out);
         }
@@ -508,6 +543,17 @@ impl Raft {
                 if !self.adopt_of(from, term, out) && granted && term == self.term() {
                     self.on_grant(from, Stage::Standing, out);
                 }
+            }
+            Message::ReadAsk { term, question } => {
+                // The leader of another term isn't meant, and one that leads no more knows nothing.
+                if let Role::Leader(leader) = &mut self.role
+                    && term == self.replica.term()
+                {
+                    leader.on_read_ask(from, question);
+                }
+            }
+            Message::ReadAnswer { term, question, index } => {
+                self.questions.answer((term, from), question, index, out);
             }
             Message::Append(append) => self.on_append(from, append, entries, out),
             Message::Install { term, base, commit: _ } => {

@@ -8,6 +8,10 @@ use crate::replica::Replica;
 use ringraft_types::{NodeId, Ticks};
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one per group: a box would save little, and cost the leader a step to all it knows"
+)]
 pub(crate) enum Role {
     Follower(Follower),
     Candidate(Candidate),

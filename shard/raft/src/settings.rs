@@ -21,7 +21,8 @@ pub struct Settings {
     pub inflight_appends_max: usize,
     /// Record bytes in flight to one follower.
     pub inflight_bytes_max: u64,
-    /// Reads waiting for a round; more are refused with [`crate::Refusal::Busy`].
+    /// Reads waiting for a round, or for the leader's answer; more are refused with
+    /// [`crate::Refusal::Busy`].
     pub reads_waiting_max: usize,
     /// An even number of voters commits, confirms reads and keeps a leader with half of them, the
     /// leader included; a majority elects as ever, and any has one of the half among it. Nodes may

@@ -6,8 +6,8 @@ mod random;
 
 use random::Random;
 use ringraft_raft::{
-    Allow, Append, AppendOutcome, Boot, Breach, Change, Configured, Entries, EntryHead, HardState,
-    Input, Install, LogShape, Message, Output, Plan, Raft, RoleKind, Settings,
+    Allow, Append, AppendOutcome, Boot, Breach, Change, Configured, Entries, EntryHead, Envelope,
+    HardState, Input, Install, LogShape, Message, Output, Plan, Raft, RoleKind, Settings,
 };
 use ringraft_types::{Configuration, Index, LogId, NodeId, Phase, Term, Ticks};
 use std::collections::BTreeMap;
@@ -112,7 +112,8 @@ fn configuration(random: &mut Random, raft: &Raft) -> Configuration {
     Configuration::new(phase, voters, outgoing, learners, replaces).expect("sound")
 }
 
-fn message(random: &mut Random, raft: &Raft, heads: &mut Vec<EntryHead>) -> Message {
+/// `asked` is the newest question that the node asked its leader.
+fn message(random: &mut Random, raft: &Raft, heads: &mut Vec<EntryHead>, asked: u64) -> Message {
     let term = term_near(random, raft.term());
     let index = Index(near(random, raft.last().0));
     let commit = Index(near(random, raft.commit().0));
@@ -153,6 +154,12 @@ fn message(random: &mut Random, raft: &Raft, heads: &mut Vec<EntryHead>) -> Mess
             Message::Install { term, base, commit: Index(near(random, index.0)) }
         }
         8 => Message::TimeoutNow { term },
+        9 if random.permille(300) => Message::ReadAsk { term, question: random.below(9) },
+        9 if random.permille(400) => {
+            // Near those that it asks, sometimes.
+            let question = near(random, asked);
+            Message::ReadAnswer { term, question, index: commit }
+        }
         _ => Message::HeartbeatReply { term, round: random.below(9), commit },
     }
 }
@@ -169,6 +176,7 @@ struct Reached {
     installed: u64,
     configured: u64,
     learned: u64,
+    read_elsewhere: u64,
 }
 
 fn name(breach: Breach) -> &'static str {
@@ -195,6 +203,7 @@ fn run(seed: u64, reached: &mut Reached) {
     let (mut tokens, mut fetches) = (Vec::new(), Vec::new());
     let (mut heads, mut configurations) = (Vec::new(), Vec::new());
     let mut wanted = None;
+    let mut asked = 0;
     for _ in 0..STEPS {
         now = now.after(Ticks(random.below(30)));
         heads.clear();
@@ -219,6 +228,11 @@ fn run(seed: u64, reached: &mut Reached) {
                 fetches.append(&mut out.fetch);
                 out.clear();
                 raft.flush_reads(now, &mut out);
+                if let Some(Envelope { message: Message::ReadAsk { question, .. }, .. }) =
+                    out.send_now.first()
+                {
+                    asked = *question;
+                }
             }
             3 => {
                 let up = random.permille(500);
@@ -272,7 +286,7 @@ fn run(seed: u64, reached: &mut Reached) {
                 }
             }
             _ => {
-                let message = message(&mut random, &raft, &mut heads);
+                let message = message(&mut random, &raft, &mut heads, asked);
                 if let Message::Append(append) = message {
                     let first = append.prev.index.0.min(ringraft_raft::NUMBER_MAX) + 1;
                     for index in first..first + heads.len() as u64 {
@@ -297,6 +311,8 @@ fn run(seed: u64, reached: &mut Reached) {
         }
         tokens.extend(out.token);
         wanted = out.install.or(wanted);
+        let is_led_by_another = raft.role() == RoleKind::Follower;
+        reached.read_elsewhere += out.reads.len() as u64 * u64::from(is_led_by_another);
         reached.learned += u64::from(raft.configuration_index() > before);
         reached.truncated += u64::from(out.truncate_from.is_some());
         reached.led += u64::from(out.new_term_entry.is_some());
@@ -373,9 +389,10 @@ fn what_passes_the_judge_breaks_nothing() {
         run(seed, &mut reached);
     }
     let Reached { breaches, committed, truncated, led, released, installed, .. } = reached;
-    let Reached { configured, learned, .. } = reached;
+    let Reached { configured, learned, read_elsewhere, .. } = reached;
     println!("{breaches:?}, {committed} committed, {truncated} truncated, {led} led");
     assert!(configured > 100 && learned > 1_000, "{configured} configured, {learned} learned");
+    assert!(read_elsewhere > 100, "{read_elsewhere} reads answered by another");
     assert_eq!(breaches.len(), 10, "{breaches:?}");
     assert!(released > 1_000 && installed > 1_000, "{released} released, {installed} installed");
     assert!(committed > 1_000 && truncated > 100 && led > 100, "{committed} {truncated} {led}");

@@ -55,6 +55,10 @@ fn show_message(message: Message) -> String {
             let transfer = if is_transfer { " transfer" } else { "" };
             format!("vote t{term} last={last}{transfer}")
         }
+        Message::ReadAsk { term, question } => format!("read-ask t{term} q={}", question & 0xFFFF),
+        Message::ReadAnswer { term, question, index } => {
+            format!("read-answer t{term} q={} index={index}", question & 0xFFFF)
+        }
         Message::TimeoutNow { term } => format!("timeout-now t{term}"),
         Message::VoteReply { term, granted } => format!("vote-reply t{term} {granted}"),
         Message::Append(Append { term, prev, commit, count }) => {

@@ -26,7 +26,7 @@ fn ids(ids: &[u32]) -> Vec<NodeId> {
 }
 
 /// What is asked for.
-struct Ask<'a> {
+pub(crate) struct Ask<'a> {
     group: GroupId,
     voters: &'a [u32],
     learners: &'a [u32],
@@ -39,7 +39,7 @@ struct Ask<'a> {
 }
 
 impl<'a> Ask<'a> {
-    fn of(voters: &'a [u32], learners: &'a [u32]) -> Self {
+    pub(crate) fn of(voters: &'a [u32], learners: &'a [u32]) -> Self {
         let allow = Allow::default();
         Self { group: GROUP, voters, learners, life: 0, is_held: false, allow, expected: None }
     }
@@ -70,7 +70,7 @@ impl<'a> Ask<'a> {
     }
 
     /// As often as it takes until whoever leads makes the change, and it is through.
-    fn soon(&self, world: &mut World) -> NodeId {
+    pub(crate) fn soon(&self, world: &mut World) -> NodeId {
         for _ in 0..100 {
             world.elect();
             let leader = leader_of(world, self.group);

@@ -1,4 +1,7 @@
-//! Reads that ask no majority: under a lease, and of what one node has.
+//! Reads that ask no majority: under a lease, and of what one node has. `follower` has those on nodes
+//! that don't lead.
+
+mod follower;
 
 use crate::world::World;
 use ringraft_net::client_wire::{Consistency, Local};

@@ -609,7 +609,10 @@ fn what_came_and_cant_be_read_back_is_not_installed() {
         }
         assert_eq!(world.shard(away).metrics().snapshots_installed, 0);
     };
-    assert_ne!(world.get(away, b"key-1").0, Status::Ok, "it answers no reads meanwhile");
+    let call = world.send_get(away, b"key-1");
+    world.run_for(Ticks::from_millis(20));
+    let reply = world.take_reply(away, call);
+    assert!(reply.is_none_or(|reply| reply.0 != Status::Ok), "it answers no reads meanwhile");
     let is_told = matches!(
         said,
         ShardEvent::InstallFailed { error: InstallFailure::Load(LoadFailure::Chunk(_)), .. }

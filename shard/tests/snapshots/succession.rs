@@ -4,6 +4,7 @@
 use super::*;
 use ringraft_net::wire::InstallItem;
 use ringraft_net::{Identity, Outbox};
+use ringraft_shard::limits::READ_WAIT_MAX;
 use ringraft_types::Index;
 
 /// A follower is away while the leader's log is freed behind a snapshot, and perhaps those of some
@@ -283,13 +284,33 @@ fn a23_an_install_that_nobody_gives_is_tried_at_its_pace() {
         let count = count.count();
         assert!((1..=30).contains(&count), "minute {minute}: {count} failures");
         assert_eq!(world.group(away).applied, before, "nothing is said to be installed");
-        assert_ne!(world.get(away, b"key-1").0, Status::Ok, "it serves nobody");
+        let call = world.send_get(away, b"key-1");
+        world.run_for(READ_WAIT_MAX);
+        assert_eq!(world.await_answer(away, call).status, Status::NotLeader, "it serves nobody");
     }
     fill(&mut world, leader, 71..=72, 100);
     world.open_bulk(away);
     await_installed(&mut world, away);
     world.run_for(Ticks::from_millis(1_000));
     world.assert_converged();
+}
+
+/// Goal: a read on a node that must install first waits for that, and sees what was done before it
+/// came (A34).
+#[test]
+fn a34_a_read_waits_for_the_install() {
+    let (mut world, leader) = cluster(58, 3, BY_HAND);
+    let away = far_away(&mut world, leader, &[], 10_000);
+    world.shut_bulk(away, leader);
+    world.run_for(Ticks::from_millis(100));
+    let newest = world.group(leader).applied;
+    let call = world.send_get(away, b"key-1");
+    world.run_for(Ticks::from_millis(2_000));
+    assert!(world.take_reply(away, call).is_none(), "it waits");
+    world.open_bulk(away);
+    let answer = world.await_answer(away, call);
+    assert_eq!(answer.status, Status::Ok);
+    assert!(answer.index >= newest);
 }
 
 /// Goal: a follower that lacks nothing but a snapshot's last entry gets that from the log (A20).

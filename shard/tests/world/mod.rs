@@ -159,6 +159,8 @@ pub(crate) struct World {
     dial_at: Ticks,
     /// What changed on the way and came.
     garbled: u32,
+    /// Frames of reads of one group that may wait.
+    reads_max: usize,
     make_machine: MakeMachine,
     /// Nodes that stand still, and what came for them meanwhile.
     frozen: BTreeSet<NodeId>,
@@ -246,6 +248,7 @@ impl World {
             lives: BTreeMap::new(),
             dial_at: Ticks::NEVER,
             garbled: 0,
+            reads_max: 1024,
             make_machine,
             frozen: BTreeSet::new(),
             parked: Vec::new(),
@@ -371,7 +374,7 @@ impl World {
             },
             limits: Limits {
                 cache_bytes_max: 16 << 20,
-                group_reads_max: 1024,
+                group_reads_max: self.reads_max,
                 ..Limits::default()
             },
             slow_write: None,
@@ -553,6 +556,11 @@ impl World {
     /// What [`World::shut_bulk`] forbade a node is possible again.
     pub(crate) fn open_bulk(&mut self, from: NodeId) {
         self.shard(from).links.shut.clear();
+    }
+
+    /// From their next start on nodes let so many frames of reads of a group wait.
+    pub(crate) fn limit_reads(&mut self, reads_max: usize) {
+        self.reads_max = reads_max;
     }
 
     /// From their next start on nodes take their snapshots by these rules.

@@ -116,6 +116,8 @@ plants! {
     RoundUnchecked,
     /// An answer that tells of a newer term looks like one to a round of that term.
     RoundEchoed,
+    /// A leader's answer to a follower's question is taken for its newest, for reads that came later.
+    FollowerReadOldAnswer,
     /// A read is served before its index is applied.
     ReadBeforeApply,
     /// A retry is applied again.

@@ -74,12 +74,13 @@ fn safe_under_faults_and_live_after() {
     assert!(total.leaders > 1000 && total.committed > 10_000, "{total:?}");
     assert!(total.truncations > 100 && total.crashes > 1000, "{total:?}");
     assert!(total.reads > 1000 && total.reads_lost > 10 && total.fetches > 100, "{total:?}");
+    assert!(total.reads_elsewhere > 1000, "{total:?}");
     assert!(total.rots > 100 && total.repairs > 100, "{total:?}");
     assert!(total.releases > 1000 && total.offers > 500 && total.late > 20, "{total:?}");
     assert!(total.configured > 1000 && total.completed > 250, "{total:?}");
     assert!(total.joint_leaders > 300 && total.leaving_leaders > 10, "{total:?}");
     assert!(total.changes_refused > 1000 && total.forgotten > 20, "{total:?}");
-    assert!(total.transfers > 1000 && total.transfers_done > 200, "{total:?}");
+    assert!(total.transfers > 1000 && total.transfers_done > 150, "{total:?}");
     assert!(total.transfers_refused > 1000, "{total:?}");
     assert!(total.leases > 10_000 && total.no_leases > 10_000, "{total:?}");
     assert!(total.emptied > 100 && total.cut > 5 && total.kept > 20, "{total:?}");
@@ -119,6 +120,14 @@ fn planted_bugs_of_members_are_found() {
 fn planted_bugs_of_leases_are_found() {
     use ringraft_types::plant::Plant;
     find(&[Plant::LeaseFromAnswer, Plant::LeaseWithoutMargin, Plant::PromiseForgotten]);
+}
+
+/// An answer to an earlier question that serves a later read is found by some of the seeds.
+#[cfg(ringraft_plant)]
+#[test]
+fn planted_bugs_of_reads_are_found() {
+    use ringraft_types::plant::Plant;
+    find(&[Plant::FollowerReadOldAnswer]);
 }
 
 #[cfg(ringraft_plant)]

@@ -31,6 +31,8 @@ pub(crate) struct Reached {
     pub(crate) crashes: u64,
     pub(crate) reads: u64,
     pub(crate) reads_lost: u64,
+    /// Of the reads, those that a node answered that didn't lead.
+    pub(crate) reads_elsewhere: u64,
     pub(crate) fetches: u64,
     pub(crate) rots: u64,
     pub(crate) repairs: u64,
@@ -71,6 +73,7 @@ impl Reached {
         self.crashes += other.crashes;
         self.reads += other.reads;
         self.reads_lost += other.reads_lost;
+        self.reads_elsewhere += other.reads_elsewhere;
         self.fetches += other.fetches;
         self.rots += other.rots;
         self.repairs += other.repairs;
@@ -404,7 +407,11 @@ impl World {
         let mut out = Output::default();
         let now = self.clock(node);
         let raft = self.nodes[node].raft.as_mut().expect("just seen");
+        let wake_at = raft.wake_at();
         raft.flush_reads(now, &mut out);
+        if raft.wake_at() < wake_at {
+            self.plan_tick(node);
+        }
         self.carry_out(node, &out, &[], None);
     }
 
@@ -598,6 +605,9 @@ impl World {
         }
         let gated = out.send_after_persist.iter().map(|gated| (gated.token, gated.envelope));
         self.nodes[node].gated.extend(gated);
+        let leads = |raft: &Raft| raft.role() == RoleKind::Leader;
+        let is_leader = self.nodes[node].raft.as_ref().is_some_and(leads);
+        self.reached.reads_elsewhere += out.reads.len() as u64 * u64::from(!is_leader);
         for ready in &out.reads {
             let floor = self.reads.remove(&ready.ticket).expect("answered once");
             assert!(ready.index >= floor, "a read at {} after {floor} was committed", ready.index);
@@ -811,6 +821,11 @@ impl World {
         }
         let reads = self.reached.reads;
         self.read(leader);
+        let elsewhere = self.reached.reads_elsewhere;
+        let follower = members.iter().copied().find(|&node| node != leader);
+        if let Some(follower) = follower {
+            self.read(follower);
+        }
         let last = Index(self.nodes[leader].log.len() as u64);
         self.run_until(60, |world| members.iter().all(|&node| world.nodes[node].has_all(last)));
         // Whoever lost entries has them again, and stands for election as any other.
@@ -818,6 +833,8 @@ impl World {
         let floors: Vec<_> = floors.filter_map(Raft::vote_floor).collect();
         assert!(floors.is_empty(), "floors after healing: {floors:?}");
         assert!(self.reached.reads > reads, "a read was answered");
+        let is_answered = follower.is_none() || self.reached.reads_elsewhere > elsewhere;
+        assert!(is_answered, "a follower answered none");
         for &node in &members {
             let node = &self.nodes[node];
             assert!(node.has_all(last), "node {} has {} of {last}", node.id, node.commit);
