@@ -180,7 +180,10 @@ impl<D: Device, L: Links> Shard<D, L> {
             }
         }
         let at = match &mut under.step {
-            Step::Asking(_) if now >= under.heard.after(SOURCE_TIME) => {
+            // Who isn't connected doesn't answer: others needn't wait for that.
+            Step::Asking(_)
+                if now >= under.heard.after(SOURCE_TIME) || !self.is_connected(under.source) =>
+            {
                 self.next_source(now, under);
                 return Ok(now);
             }
@@ -216,6 +219,10 @@ impl<D: Device, L: Links> Shard<D, L> {
         };
         self.fetching.under = Some(under);
         Ok(at)
+    }
+
+    fn is_connected(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.connected)
     }
 
     /// Who may give a group's snapshot, beside one.

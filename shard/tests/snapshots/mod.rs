@@ -416,6 +416,37 @@ fn assert_starts_from_it(world: &mut World, node: NodeId) {
     assert_eq!(world.shard(node).metrics().snapshots_installed, 0, "once is enough");
 }
 
+/// Goal: who needs a snapshot doesn't wait for the silence of nodes that are gone, ten seconds for
+/// each of them and for each group: others are asked at once (seed 311154).
+#[test]
+fn a_source_that_is_gone_is_passed_over() {
+    let (mut world, leader) = cluster(41, 5, BY_HAND);
+    let others: Vec<NodeId> = world.nodes().into_iter().filter(|&node| node != leader).collect();
+    let (lagging, gone) = (others[0], others[1]);
+    world.kill(lagging, |_| false);
+    fill(&mut world, leader, 1..=60, 10_000);
+    world.run_for(Ticks::from_millis(500));
+    for node in world.running() {
+        take(&mut world, node);
+    }
+    fill(&mut world, leader, 61..=70, 10_000);
+    world.run_for(Ticks::from_millis(5_000));
+    world.start(lagging);
+    while world.shard(lagging).install_progress().is_none() {
+        world.run_for(Ticks(20));
+    }
+    let progress = world.shard(lagging).install_progress().expect("just seen");
+    assert_eq!((progress.from, progress.chunks), (leader, 0), "it is being asked");
+    world.kill(leader, |_| true);
+    world.kill(gone, |_| true);
+    world.run_for(Ticks::from_millis(8_000));
+    assert_eq!(world.shard(lagging).metrics().snapshots_installed, 1);
+    let next = world.elect();
+    fill(&mut world, next, 71..=72, 100);
+    world.run_for(Ticks::from_millis(500));
+    world.assert_converged();
+}
+
 /// Goal: people are told of an install for as long as one is under way, also before the leader says
 /// once more that it is needed.
 #[test]
