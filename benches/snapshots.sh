@@ -12,6 +12,7 @@
 #   LOAD_SECONDS=5     measured each time
 #   SPACE_SECONDS=120  of the load without end (closed loop, 64 outstanding)
 #   GROUPS_READ=1000   groups of the restart
+#   RESTART_MIB=740    values of the restart, MiB: with what a log holds beside them, 1 GiB
 #
 # Needs the release build, some 12 GiB of disk and 8 GiB of memory; uses a folder of its own under
 # target/, ports 17500 to 17522, and stops and removes everything it made but the numbers.
@@ -19,6 +20,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 rounds=${ROUNDS:-5} state_mib=${STATE_MIB:-1024} rate=${RATE:-2000} seconds=${LOAD_SECONDS:-5}
 space_seconds=${SPACE_SECONDS:-120} groups=${GROUPS_READ:-1000}
+restart_mib=${RESTART_MIB:-740}
 work=$PWD/target/snapshots
 source benches/rounds.sh
 rm -rf "$work"
@@ -27,7 +29,7 @@ helper=
 finish() {
     [ -z "$helper" ] || kill "$helper" 2>/dev/null || true
     stop_all
-    rm -rf "$work"/{take,install,space,restart}
+    rm -rf "$work"/{take,install,space,restart3,restart1}
 }
 trap finish EXIT
 
@@ -233,31 +235,38 @@ measure_space() {
     row "snapshots taken by three nodes in $space_seconds s" "$taken" "" ""
 }
 
-measure_restart() {
-    profile restart '[snapshot]' 'log_bytes = 0'
-    cluster restart $port --profile "$work/restart.toml" --groups "$groups"
-    fill --groups "$groups"
+# restart NODES WHAT: restarts all nodes of a cluster at once, and waits until each group answers.
+restart() {
+    local nodes=$1 name=restart$1 log at
+    at="--endpoints $(endpoints $port | cut -d, -f1-"$nodes")"
+    profile "$name" '[snapshot]' 'log_bytes = 0'
+    cluster "$name" $port --nodes "$nodes" --profile "$work/$name.toml" --groups "$groups"
+    values="--value-bytes $value_bytes --keys $((restart_mib * 1024))" fill --groups "$groups"
     sleep 1
-    local log
-    log=$(($(log_bytes restart) / 1048576))
+    log=$(($(log_bytes "$name") / 1048576))
     for round in $(seq "$rounds"); do
-        echo "restart: round $round of $rounds, $log MiB of log" >&2
-        stop restart
-        "$ringraft" bench ready $at --groups "$groups" --output json >>"$work/ready.lines" &
+        echo "$2: round $round of $rounds, $log MiB of log" >&2
+        stop "$name"
+        "$ringraft" bench ready $at --groups "$groups" --output json >>"$work/$name.lines" &
         helper=$!
-        cluster restart $port
+        cluster "$name" $port --nodes "$nodes"
         wait "$helper"
         helper=
     done
-    grep -h recovered "$work"/restart/*/node.log | grep -o 'took_us=[0-9]*' |
-        sed 's/took_us=/"took_us":/' >"$work/recovered.lines"
-    stop restart
-    rm -rf "$work/restart"
-    row "restart, $log MiB, $groups groups: first read, ms" "$(median ready first_ms)" "" ""
-    row "half of the groups, ms" "$(median ready half_ms)" "" ""
-    row "all groups, ms" "$(median ready all_ms)" "" ""
-    row "the slowest round, ms" "$(most ready all_ms)" "" ""
-    row "of that reading the log through, us" "$(median recovered took_us)" "" ""
+    grep -h recovered "$work/$name"/*/node.log | grep -o 'took_us=[0-9]*' |
+        sed 's/took_us=/"took_us":/' >"$work/$name.recovered.lines"
+    stop "$name"
+    rm -rf "${work:?}/$name"
+    row "$2, $log MiB, $groups groups: first read, ms" "$(median "$name" first_ms)" "" ""
+    row "half of the groups, ms" "$(median "$name" half_ms)" "" ""
+    row "all groups, ms" "$(median "$name" all_ms)" "" ""
+    row "the slowest round, ms" "$(most "$name" all_ms)" "" ""
+    row "of that reading the log through, us" "$(median "$name.recovered" took_us)" "" ""
+}
+
+measure_restart() {
+    restart 3 "restart of three nodes at once"
+    restart 1 "restart of a node alone"
 }
 
 row "" "with" "without" "ratio"
