@@ -30,5 +30,7 @@ pub mod seats;
 mod server;
 pub mod wires;
 
-pub use ringraft_shard::machine::{Applied, ApplyError, CommandKind, KvMachine, StateMachine};
+pub use ringraft_shard::machine::{
+    Applied, ApplyError, CommandKind, Fetched, KvMachine, LoadError, StateMachine, StrandPieces,
+};
 pub use server::Server;
