@@ -10,8 +10,8 @@ pub struct Limits {
     pub group_writes_max: usize,
     /// Record bytes of those (FC-02).
     pub group_bytes_max: usize,
-    /// Frames of reads of one group that wait for a round, the leader's answer, or for apply. At most what the protocol
-    /// takes (`Settings::reads_waiting_max`).
+    /// Frames of reads of one group that wait for a round, for the leader's answer, or for apply.
+    /// At most what the protocol takes (`Settings::reads_waiting_max`).
     pub group_reads_max: usize,
     /// Bytes of those.
     pub group_reads_bytes_max: usize,

@@ -2,8 +2,8 @@
 //! here.
 //!
 //! A shard that stood still, with its process, its machine or in a turn of its own, decides nothing
-//! by that: its clock goes on, so its leaders find that they were out of touch for too long, and its
-//! leases have ended (decision 0020). But nothing else shows it where it comes from.
+//! by that: its clock goes on, so its leaders find that they were out of touch for too long, and
+//! its leases have ended (decision 0020). But nothing else shows it where it comes from.
 
 use crate::event::{ShardEvent, Wake};
 use crate::links::Links;

@@ -51,9 +51,9 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.is_sweeping = self.log.is_sweeping();
     }
 
-    /// Takes in the next blocks, or applies some of what is together. What is left of its groups, and
-    /// their reads, are looked at in the same turn; what is left of others too, when there is no
-    /// other block.
+    /// Takes in the next blocks, or applies some of what is together. What is left of its groups,
+    /// and their reads, are looked at in the same turn; what is left of others too, when there is
+    /// no other block.
     pub(crate) fn sweep_on(&mut self) {
         if !self.is_sweeping {
             return;

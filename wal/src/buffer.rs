@@ -141,6 +141,21 @@ impl BufferPool {
         Self { free: Vec::with_capacity(kept_max), bytes, align, kept_max }
     }
 
+    /// Keeps so many more from now on, for as long as more are in use.
+    pub fn keep_more(&mut self, more: usize) {
+        self.kept_max += more;
+    }
+
+    /// Keeps so many fewer again; what is beyond goes.
+    ///
+    /// # Panics
+    /// If it never kept that many.
+    pub fn keep_fewer(&mut self, fewer: usize) {
+        self.kept_max = self.kept_max.checked_sub(fewer).expect("as many were added");
+        self.free.truncate(self.kept_max);
+        self.free.shrink_to(self.kept_max);
+    }
+
     /// A buffer; its window is all of it.
     pub fn take(&mut self) -> Buffer {
         self.free.pop().unwrap_or_else(|| Buffer::zeroed(self.bytes, self.align))
@@ -162,6 +177,22 @@ impl BufferPool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: a pool that is to keep more does so, and lets go what is beyond when it isn't any more.
+    #[test]
+    fn a_pool_keeps_more_for_a_while() {
+        let mut pool = BufferPool::new(4096, 4096, 2);
+        let give = |pool: &mut BufferPool| {
+            let taken: Vec<Buffer> = (0..8).map(|_| pool.take()).collect();
+            taken.into_iter().for_each(|buffer| pool.give(buffer));
+            pool.free.len()
+        };
+        assert_eq!(give(&mut pool), 2);
+        pool.keep_more(3);
+        assert_eq!(give(&mut pool), 5);
+        pool.keep_fewer(3);
+        assert_eq!((pool.free.len(), give(&mut pool)), (2, 2));
+    }
 
     /// Thousands of buffers of all sizes, moved between threads, advanced and cloned, keep their
     /// bytes and their alignment.

@@ -18,8 +18,9 @@ use std::ops::Range;
 /// Reads on their way or waiting to be taken. Each is of blocks that lie side by side, as many as
 /// are no longer together than the longest that is written.
 const RUNS_AHEAD: usize = 4;
-/// Buffers kept for the next reads, beside those of the log.
-const SPARES_MAX: usize = 16;
+/// Buffers that the log keeps more of as long as a sweep goes on: those of the blocks that its
+/// caller has taken.
+const BUFFERS_MORE: usize = 16;
 
 /// Some blocks of a sweep.
 #[derive(Debug)]
@@ -70,7 +71,6 @@ pub(crate) struct Sweep {
     end: Sequence,
     /// In order.
     ahead: VecDeque<Ahead>,
-    spares: Vec<Buffer>,
 }
 
 /// Blocks of a segment that lie side by side, one of them at least.
@@ -114,8 +114,8 @@ impl Log {
         });
         let Some(Sequence(first)) = spans.min() else { return };
         let last = Sequence(first.saturating_sub(1));
-        let (ahead, spares) = (VecDeque::new(), Vec::new());
-        self.sweep = Some(Sweep { last, end: self.durable, ahead, spares });
+        self.sweep = Some(Sweep { last, end: self.durable, ahead: VecDeque::new() });
+        self.pool.keep_more(BUFFERS_MORE);
     }
 
     /// Whether there are blocks to come.
@@ -138,15 +138,7 @@ impl Log {
 
     /// Blocks that were taken aren't needed any more: others may be read into their memory.
     pub fn give_swept(&mut self, swept: Swept) {
-        let of_pool = self.settings().block_bytes_max;
-        match &mut self.sweep {
-            Some(sweep)
-                if swept.buffer.capacity() == of_pool && sweep.spares.len() < SPARES_MAX =>
-            {
-                sweep.spares.push(swept.buffer);
-            }
-            _ => self.give_buffer(swept.buffer),
-        }
+        self.give_buffer(swept.buffer);
     }
 
     pub(crate) fn step_sweep<D: Device>(&mut self, device: &mut D) {
@@ -158,12 +150,13 @@ impl Log {
             sweep.ahead.push_back(Ahead::Wanted(run));
         }
         if sweep.ahead.is_empty() {
+            self.pool.keep_fewer(BUFFERS_MORE);
             return;
         }
         for ahead in &mut sweep.ahead {
             *ahead = match std::mem::replace(ahead, Ahead::There(None)) {
                 Ahead::Wanted(run) => {
-                    self.read_run(device, &run, &mut sweep.spares);
+                    self.read_run(device, &run);
                     Ahead::Asked(run)
                 }
                 other => other,
@@ -190,18 +183,10 @@ impl Log {
         Some(Run { segment, places })
     }
 
-    fn read_run<D: Device>(&mut self, device: &mut D, run: &Run, spares: &mut Vec<Buffer>) {
+    fn read_run<D: Device>(&mut self, device: &mut D, run: &Run) {
         self.stats.blocks_read += run.places.len() as u64;
         let (file, offset) = (self.segments.file(run.segment), run.places[0].offset());
-        let bytes = run.bytes();
-        let is_usual = bytes <= self.settings().block_bytes_max;
-        let buffer = match is_usual.then(|| spares.pop()).flatten() {
-            Some(mut buffer) => {
-                buffer.set_window(bytes);
-                buffer
-            }
-            None => self.read_buffer(bytes),
-        };
+        let buffer = self.read_buffer(run.bytes());
         let purpose = Purpose::Sweep(run.first());
         self.operations.submit(device, purpose, Operation::Read { file, offset, buffer });
     }

@@ -172,9 +172,10 @@ pub trait StateMachine {
     /// For a machine that keeps what is large elsewhere, and in its snapshots only where: called
     /// after [`StateMachine::end_load`], again and again, 10 ms apart or less, until it has fetched
     /// everything. It runs on the shard's thread, as everything here, and answers at once: the work
-    /// is for a thread of the machine's own. Neither applied nor queried is anything before it is [`Fetched::Whole`].
-    /// Until then the shard takes in no other snapshot, and at a start it serves nothing: how long
-    /// to try is for the machine to bound. It may be dropped meanwhile, if it isn't needed any more.
+    /// is for a thread of the machine's own. Nothing is applied to it or asked of it before it is
+    /// [`Fetched::Whole`]. Until then the shard takes in no other snapshot, and at a start it serves
+    /// nothing: how long to try is for the machine to bound. It may be dropped meanwhile, if it
+    /// isn't needed any more.
     ///
     /// # Errors
     /// If it can't be fetched. The machine is of no use then: at a start an older snapshot is tried,
