@@ -619,6 +619,19 @@ fn refusals_without_a_quorum() {
     assert!(ringraft(&["--version"]).exits(0).out.starts_with("ringraft "));
 }
 
+/// Goal: what is wrong with a file is one line in a log, however long the file's name is: who
+/// searches for the sentence finds it.
+#[test]
+fn a_refused_file_is_found_by_its_sentence() {
+    let temp = temp_dir();
+    for letters in 1..=90 {
+        let path = temp.path().join(format!("{}.toml", "n".repeat(letters)));
+        fs::write(&path, "id = \n").expect("written");
+        let said = ringraft(&["node", "--config", text(&path)]).exits(6);
+        assert!(said.err.contains(": not TOML: string values must be quoted"), "{said:?}");
+    }
+}
+
 /// Goal: a `dev` that is refused leaves nothing behind that would spoil the next try.
 #[test]
 fn a_refused_dev_can_be_tried_again() {

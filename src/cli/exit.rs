@@ -3,6 +3,7 @@
 use super::output::{self, Output};
 use crate::config::ConfigError;
 use serde_json::json;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 /// How a command ended. The number is an interface: never reuse one.
@@ -117,7 +118,16 @@ impl Failure {
     /// Shows it: to people on stderr, to machines as the last line of stdout as well.
     pub(crate) fn show(&self, output: Output) {
         match &self.config {
-            Some(config) => eprintln!("{:?}", miette::Report::new(config.clone())),
+            Some(config) => {
+                // A sentence is broken for people only: who searches a file or a pipe finds it.
+                let wrap = std::io::stderr().is_terminal();
+                let handler = move |_: &_| -> Box<dyn miette::ReportHandler> {
+                    Box::new(miette::MietteHandlerOpts::new().wrap_lines(wrap).build())
+                };
+                // Refused if a failure was shown before, by the same handler.
+                let _ = miette::set_hook(Box::new(handler));
+                eprintln!("{:?}", miette::Report::new(config.clone()));
+            }
             None => {
                 eprintln!("error: {}", self.message);
                 if let Some(cure) = &self.cure {
