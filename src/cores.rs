@@ -3,6 +3,7 @@
 
 use ringraft_shard::mesh::Wake;
 use ringraft_types::NodeId;
+use std::cell::Cell;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -81,6 +82,8 @@ pub struct Resolver {
     lane: usize,
     questions: Arc<Mutex<Sender<Question>>>,
     answers: (Sender<Resolved>, Receiver<Resolved>),
+    /// Questions that wait for their answer.
+    asked: Cell<usize>,
 }
 
 impl Resolver {
@@ -105,7 +108,12 @@ impl Resolver {
         })?;
         let questions = Arc::new(Mutex::new(sender));
         Ok((0..lanes)
-            .map(|lane| Self { lane, questions: questions.clone(), answers: channel() })
+            .map(|lane| Self {
+                lane,
+                questions: questions.clone(),
+                answers: channel(),
+                asked: Cell::new(0),
+            })
             .collect())
     }
 
@@ -115,11 +123,18 @@ impl Resolver {
         let question = Question { node, address, lane: self.lane, answers };
         // The thread lives as long as any resolver does.
         let sender = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = sender.send(question);
+        if sender.send(question).is_ok() {
+            self.asked.set(self.asked.get() + 1);
+        }
     }
 
     /// The next answer, if there is one.
     pub fn answer(&self) -> Option<Resolved> {
-        self.answers.1.try_recv().ok()
+        if self.asked.get() == 0 {
+            return None;
+        }
+        let answer = self.answers.1.try_recv().ok()?;
+        self.asked.set(self.asked.get() - 1);
+        Some(answer)
     }
 }

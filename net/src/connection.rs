@@ -106,9 +106,16 @@ impl Dial {
         self.is_wanted = is_wanted;
     }
 
+    /// When to dial, if nothing changes before; [`Ticks::NEVER`]: not until something does.
+    pub fn due_at(&self) -> Ticks {
+        let is_open = self.is_wanted && self.up.is_none() && self.dialing.is_none();
+        if is_open { self.next } else { Ticks::NEVER }
+    }
+
     /// Whether to dial now.
     pub fn is_due(&self, now: Ticks) -> bool {
-        self.is_wanted && self.up.is_none() && self.dialing.is_none() && self.next <= now
+        let due_at = self.due_at();
+        due_at <= now && due_at < Ticks::NEVER
     }
 
     /// Not before this instant.

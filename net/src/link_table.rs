@@ -36,18 +36,21 @@ pub struct LinkTable {
     pulls: BTreeMap<NodeId, Link>,
     /// Who fetches snapshots here, by which connection.
     served: BTreeMap<NodeId, u32>,
+    /// Nobody is to be dialled before this, unless a link changes.
+    due_from: Ticks,
 }
 
 impl LinkTable {
     /// The table of this node, which knows nobody yet.
     pub fn new(own: NodeId) -> Self {
         let (peers, pulls, served) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { own, peers, pulls, served }
+        Self { own, peers, pulls, served, due_from: Ticks::ZERO }
     }
 
     /// A node is a peer, and is dialled at this address from now on. Empty: it isn't dialled, but
     /// may come.
     pub fn know(&mut self, now: Ticks, node: NodeId, address: &str) {
+        self.due_from = Ticks::ZERO;
         for (role, links) in [(Role::Peer, &mut self.peers), (Role::Bulk, &mut self.pulls)] {
             let link = links.entry(node);
             let link = link.or_insert_with(|| Link::new(Dial::new(self.own, node, role)));
@@ -74,6 +77,7 @@ impl LinkTable {
 
     /// The link to a node, of this kind.
     pub fn get(&mut self, node: NodeId, role: Role) -> Option<&mut Link> {
+        self.due_from = Ticks::ZERO;
         match role {
             Role::Bulk => self.pulls.get_mut(&node),
             _ => self.peers.get_mut(&node),
@@ -91,6 +95,7 @@ impl LinkTable {
         let link = self.pulls.get_mut(&node)?;
         if link.dial.up.is_none() {
             link.dial.want(Ticks::ZERO, !link.address.is_empty());
+            self.due_from = Ticks::ZERO;
         }
         link.dial.up
     }
@@ -137,11 +142,18 @@ impl LinkTable {
         link.is_some_and(|link| link.dial.up.is_none())
     }
 
-    /// The nodes to be dialled now, as what, and where.
-    pub fn due(&self, now: Ticks) -> Vec<(NodeId, Role, String)> {
+    /// The nodes to be dialled now, as what, and where. Cheap as long as there are none.
+    pub fn due(&mut self, now: Ticks) -> Vec<(NodeId, Role, String)> {
+        if now < self.due_from {
+            return Vec::new();
+        }
         let peers = self.peers.iter().map(|(&node, link)| (node, Role::Peer, link));
         let pulls = self.pulls.iter().map(|(&node, link)| (node, Role::Bulk, link));
-        let due = peers.chain(pulls).filter(|(.., link)| link.dial.is_due(now) && !link.resolving);
+        let links = || peers.clone().chain(pulls.clone()).filter(|(.., link)| !link.resolving);
+        // Those that are due now are looked at again until they change.
+        let due_at = links().map(|(.., link)| link.dial.due_at()).min();
+        self.due_from = due_at.unwrap_or(Ticks::NEVER);
+        let due = links().filter(|(.., link)| link.dial.is_due(now));
         due.map(|(node, role, link)| (node, role, link.address.clone())).collect()
     }
 

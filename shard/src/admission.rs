@@ -237,6 +237,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let sequence = self.write_node_record()?;
         let peer = self.peers.get_mut(&node).expect("it was just found");
         peer.awaits = Some(sequence);
+        self.peers_due.awaits = true;
         Ok(())
     }
 

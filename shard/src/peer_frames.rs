@@ -366,6 +366,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         if !peer.is_up() {
             return;
         }
+        self.peers_due.staged |= !matches!(envelope.message, Message::Append(_));
         match envelope.message {
             Message::Heartbeat { term, commit, round } => {
                 peer.staged.beat(BeatItem { group, term, commit, round });
@@ -461,7 +462,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// Writes an append with its entries. One that finds the outbox full, or whose entries left
     /// the cache between the step and now, is as good as lost: the group probes again.
     fn send_append(&mut self, slot: usize, to: NodeId, append: Append, carried: Carried<'_>) {
-        let Self { groups, cache, links, peers, settings, metrics, .. } = self;
+        let Self { groups, cache, links, peers, peers_due, settings, metrics, .. } = self;
         let group = groups[slot].id;
         let head = AppendHead {
             term: append.term,
@@ -491,11 +492,15 @@ impl<D: Device, L: Links> Shard<D, L> {
         if !sent {
             metrics.appends_postponed += 1;
             peers.get_mut(&to).expect("the caller found it").postponed.push(slot);
+            peers_due.postponed = true;
         }
     }
 
     /// Writes what the links' frames wait for.
     pub(crate) fn flush_staged(&mut self) {
+        if !std::mem::take(&mut self.peers_due.staged) {
+            return;
+        }
         let Self { peers, links, settings, watch, is_rolled_back, .. } = self;
         for (&node, peer) in peers {
             if peer.staged.is_empty() {

@@ -105,6 +105,11 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// Takes what was looked at, and has the next block looked at if it is due. Returns when to come
     /// back.
     pub(crate) fn scrub(&mut self, now: Ticks) -> Ticks {
+        if self.scrubbing.pass.is_none()
+            && let Some(next_at) = self.scrubbing.next_at.filter(|&next_at| now < next_at)
+        {
+            return next_at;
+        }
         let rules = self.settings.scrub;
         if rules.interval == Ticks::ZERO || rules.bytes_per_second == 0 {
             return Ticks::NEVER;

@@ -128,6 +128,18 @@ impl Peer {
     }
 }
 
+/// Whether any peer has something of a kind that a turn looks after; it may have gone meanwhile.
+/// Most turns have nothing of most kinds, and so don't look at the peers at all.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PeersDue {
+    /// Some peer is met when its record is durable ([`Peer::awaits`]).
+    pub(crate) awaits: bool,
+    /// Something waits to leave ([`Peer::staged`]).
+    pub(crate) staged: bool,
+    /// Some append is to be tried again ([`Peer::postponed`]).
+    pub(crate) postponed: bool,
+}
+
 /// A read of the log on its way, and what for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FetchFor {
@@ -148,6 +160,8 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) groups: Vec<Group>,
     pub(crate) slots: BTreeMap<GroupId, usize>,
     pub(crate) peers: BTreeMap<NodeId, Peer>,
+    /// What of the peers a turn has to look at.
+    pub(crate) peers_due: PeersDue,
     /// As whom nodes were met that aren't peers any more.
     pub(crate) strangers: BTreeMap<NodeId, Met>,
     /// A link was lost, or a stranger greeted, since the last turn.
@@ -264,6 +278,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             groups: Vec::new(),
             slots: BTreeMap::new(),
             peers: BTreeMap::new(),
+            peers_due: PeersDue::default(),
             strangers,
             may_part: false,
             cache,

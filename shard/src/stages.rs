@@ -26,6 +26,9 @@ pub(crate) struct Leaving {
 impl<D: Device, L: Links> Shard<D, L> {
     /// Notes which batches the log has submitted by now.
     pub(crate) fn note_submitted(&mut self, now: Ticks) {
+        if self.unsubmitted.is_empty() {
+            return;
+        }
         let submitted = self.log.submitted();
         let Self { groups, unsubmitted, metrics, .. } = self;
         unsubmitted.retain(|&slot| {
@@ -48,6 +51,9 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// Notes that what a turn wrote is on its way: the end of the replies' stage. To be called
     /// with a fresh clock after the submission; the next turn does it otherwise.
     pub fn note_sent(&mut self, now: Ticks) {
+        if self.leaving.is_empty() {
+            return;
+        }
         let Self { leaving, metrics, events, settings, .. } = self;
         for batch in leaving.drain(..) {
             let total = now.since(batch.arrived);

@@ -21,7 +21,7 @@ use crate::gate::Gate;
 use crate::group::Group;
 use crate::links::Links;
 use crate::peer_frames::Carried;
-use crate::shard::{FetchFor, Shard};
+use crate::shard::{FetchFor, Peer, Shard};
 use ringraft_raft::{Fetch, HardState, Input, Output, RoleKind, Span};
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
@@ -55,6 +55,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                     peer.connected = true;
                     // Its first frame says that a node has taken the other's greeting for good.
                     peer.staged.is_due = true;
+                    self.peers_due.staged = true;
                     if peer.is_up() {
                         self.link_changed(now, node, true)?;
                     }
@@ -341,18 +342,8 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     fn open_gates(&mut self, now: Ticks) -> Result<(), ShardError> {
         let durable = self.log.durable();
-        let waiting: Vec<NodeId> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.awaits.is_some_and(|sequence| sequence <= durable))
-            .map(|(&node, _)| node)
-            .collect();
-        for node in waiting {
-            let peer = self.peers.get_mut(&node).expect("it was just found");
-            peer.awaits = None;
-            if peer.connected {
-                self.link_changed(now, node, true)?;
-            }
+        if self.peers_due.awaits {
+            self.meet_awaited(now, durable)?;
         }
         while let Some(gate) = self.gates.release(durable) {
             let slot = gate.slot;
@@ -364,6 +355,22 @@ impl<D: Device, L: Links> Shard<D, L> {
             }
             self.step(now, slot, Input::Persisted { token: gate.token }, Carried::Cache)?;
         }
+        Ok(())
+    }
+
+    /// The records of whom was met are durable up to here: those peers' links count from now on.
+    fn meet_awaited(&mut self, now: Ticks, durable: Sequence) -> Result<(), ShardError> {
+        let is_met = |peer: &Peer| peer.awaits.is_some_and(|sequence| sequence <= durable);
+        let met = self.peers.iter().filter(|(_, peer)| is_met(peer));
+        let met: Vec<NodeId> = met.map(|(&node, _)| node).collect();
+        for node in met {
+            let peer = self.peers.get_mut(&node).expect("it was just found");
+            peer.awaits = None;
+            if peer.connected {
+                self.link_changed(now, node, true)?;
+            }
+        }
+        self.peers_due.awaits = self.peers.values().any(|peer| peer.awaits.is_some());
         Ok(())
     }
 
@@ -494,6 +501,9 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// An append that didn't fit its outbox is as good as lost: the group probes the peer again
     /// once there is room.
     fn retry_postponed(&mut self, now: Ticks) -> Result<(), ShardError> {
+        if !self.peers_due.postponed {
+            return Ok(());
+        }
         let nodes: Vec<NodeId> = self
             .peers
             .iter()
@@ -513,6 +523,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                 self.step(now, slot, Input::LinkUp(node), Carried::Cache)?;
             }
         }
+        self.peers_due.postponed = self.peers.values().any(|peer| !peer.postponed.is_empty());
         Ok(())
     }
 }

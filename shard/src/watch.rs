@@ -62,6 +62,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             }
             if is_stuck {
                 self.peers.values_mut().for_each(|peer| peer.staged.is_due = true);
+                self.peers_due.staged = true;
             }
         }
         let rest = if is_stuck { limit } else { patience.min(limit) }.since(wait);

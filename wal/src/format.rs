@@ -92,7 +92,7 @@ use ringraft_types::bytes::{u16_at, u32_at, u64_at, u128_at};
 use ringraft_types::limits::{BLOCK_ALIGN_MIN, BLOCK_BYTES_MAX, CARRIED_BYTES_MAX};
 use ringraft_types::record::{RecordHeader, RecordKind};
 use ringraft_types::{ClusterId, GroupId, Incarnation, Index, NodeId, Sequence, Term};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// The format's version.
 pub const VERSION: u16 = 1;
@@ -368,7 +368,7 @@ impl DirectoryItem {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Directory {
     pub(crate) items: Vec<DirectoryItem>,
-    places: HashMap<(GroupId, bool), usize>,
+    places: FxHashMap<(GroupId, bool), usize>,
     newest: usize,
 }
 

@@ -2,7 +2,8 @@
 //! segment, one place per block. 24 bytes for a span and 16 for a place.
 
 use ringraft_types::{GroupId, Index, Sequence};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use rustc_hash::FxHashMap;
+use std::collections::{BTreeSet, VecDeque};
 
 /// Entries of one group in one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +66,7 @@ enum Changed {
 /// All groups of a log.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct GroupIndex {
-    groups: HashMap<GroupId, Spans>,
+    groups: FxHashMap<GroupId, Spans>,
     /// Of each group with entries, the oldest block that holds any of them.
     oldest: BTreeSet<(Sequence, GroupId)>,
 }

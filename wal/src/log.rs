@@ -408,10 +408,11 @@ impl Log {
 
     fn advance<D: Device>(&mut self, now: Ticks, device: &mut D) -> Result<Wake, WalFatal> {
         // A device that completes within `submit` would keep this loop busy: bounded.
-        for _ in 0..64 {
+        for round in 0..64 {
             let completed = self.operations.poll(device);
-            let is_quiet = completed.is_empty();
-            let submitted = self.operations.next();
+            if completed.is_empty() && round > 0 {
+                return Ok(self.next_wake(now));
+            }
             for (purpose, completion) in completed {
                 match purpose {
                     Purpose::Block(sequence) => {
@@ -442,9 +443,6 @@ impl Log {
             self.write_snapshots(device);
             self.step_chunks(device);
             // What was submitted just now may have completed already.
-            if is_quiet && self.operations.next() == submitted {
-                return Ok(self.next_wake(now));
-            }
         }
         Ok(Wake::Now)
     }

@@ -26,6 +26,9 @@ impl<P> Operations<P> {
     /// What completed since the last call, in the order in which it came.
     pub(crate) fn poll<D: Device>(&mut self, device: &mut D) -> Vec<(P, Completion)> {
         device.poll(&mut self.completions);
+        if self.completions.is_empty() {
+            return Vec::new();
+        }
         let waiting = &mut self.waiting;
         self.completions
             .drain(..)

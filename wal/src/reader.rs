@@ -160,8 +160,12 @@ impl Log {
 
     /// Answers what can be answered and submits reads.
     pub(crate) fn step_reads<D: Device>(&mut self, device: &mut D) {
-        if self.reads.jobs.is_empty() && !self.reads.spare.is_empty() {
-            (self.reads.spare, self.reads.spare_bytes) = (Vec::new(), 0);
+        if self.reads.jobs.is_empty() {
+            if !self.reads.spare.is_empty() {
+                (self.reads.spare, self.reads.spare_bytes) = (Vec::new(), 0);
+            }
+            self.reads.unplaced.clear();
+            return;
         }
         for number in std::mem::take(&mut self.reads.unplaced) {
             self.place_read(number);

@@ -154,6 +154,9 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// Goes on with every group of which something can't be read. Returns when to come back.
     pub(crate) fn mend_all(&mut self, now: Ticks) -> Result<Ticks, ShardError> {
         let mut wake = Ticks::NEVER;
+        if self.mending.is_empty() {
+            return Ok(wake);
+        }
         let slots: Vec<usize> = self.mending.keys().copied().collect();
         for slot in slots {
             wake = wake.min(self.mend(now, slot)?);

@@ -60,6 +60,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         } else {
             group.save_at = Some((at, reason));
             self.snapshots.awaited = Some(slot);
+            self.snapshots.rouse();
         }
     }
 

@@ -109,6 +109,11 @@ pub(crate) struct Fetching {
 }
 
 impl Fetching {
+    /// Whether nothing is fetched, and nothing wanted.
+    pub(super) fn is_idle(&self) -> bool {
+        self.under.is_none() && self.wanted.is_empty()
+    }
+
     /// Whether a snapshot is being fetched for this group: none is taken of it meanwhile, for files
     /// are numbered in the order of what they hold.
     pub(super) fn is_under(&self, slot: usize) -> bool {
@@ -131,6 +136,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     pub(crate) fn want_install(&mut self, slot: usize, from: NodeId, base: LogId) {
         self.groups[slot].install = Some((from, base));
         self.fetching.wanted.insert(slot);
+        self.snapshots.rouse();
     }
 
     /// How far a snapshot is that is being fetched or loaded.

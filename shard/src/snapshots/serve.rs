@@ -59,6 +59,13 @@ pub(crate) struct Serving {
     pace: Option<Pace>,
 }
 
+impl Serving {
+    /// Whether nobody waits for a chunk.
+    pub(super) fn is_idle(&self) -> bool {
+        self.asks.is_empty() && self.reads.is_empty() && self.done.is_empty()
+    }
+}
+
 impl<D: Device, L: Links> Shard<D, L> {
     /// A peer asks what there is.
     pub(crate) fn snapshot_asked(
@@ -96,6 +103,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let of_peer = self.serving.asks.iter().filter(|waiting| waiting.to == from).count();
         if of_peer < ASKS_PER_PEER_MAX && !self.serving.asks.contains(&wanted) {
             self.serving.asks.push_back(wanted);
+            self.snapshots.rouse();
         }
     }
 

@@ -110,6 +110,8 @@ pub(crate) struct Snapshots {
     lacking: BTreeSet<usize>,
     look_at: Ticks,
     retry_at: Ticks,
+    /// Nothing is to be done before this, unless a chunk or a file is ready.
+    rests_until: Ticks,
     piece: Vec<u8>,
 }
 
@@ -120,6 +122,11 @@ impl Snapshots {
             || self.awaited.is_some()
             || !self.wanted.is_empty()
             || !self.releases.is_empty()
+    }
+
+    /// Something is to be done: the next turn looks.
+    pub(super) fn rouse(&mut self) {
+        self.rests_until = Ticks::ZERO;
     }
 }
 
@@ -137,6 +144,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             && self.snapshots.taking.as_ref().is_none_or(|taking| taking.slot != slot);
         if is_due {
             self.snapshots.wanted.push(slot, reason);
+            self.snapshots.rouse();
         }
         is_due
     }
@@ -163,8 +171,13 @@ impl<D: Device, L: Links> Shard<D, L> {
         snapshots.taking.is_none() && snapshots.awaited.is_none() && now >= snapshots.retry_at
     }
 
-    /// Goes on with the snapshots. Returns when it wants another turn.
+    /// Goes on with the snapshots. Returns when it wants another turn. Most turns have nothing to do
+    /// here, and find that in one place.
     pub(crate) fn take_snapshots(&mut self, now: Ticks) -> Result<Ticks, ShardError> {
+        let rests_until = self.snapshots.rests_until;
+        if now < rests_until && !self.log.has_snapshots_written() && !self.log.has_chunks() {
+            return Ok(rests_until);
+        }
         while let Some(written) = self.log.take_snapshot_written() {
             let number = written.head.number;
             if self.snapshots.taking.as_ref().is_some_and(|taking| taking.number == number) {
@@ -206,7 +219,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         let fetch_at = self.fetch_snapshots(now)?;
         at = at.min(fetch_at);
         let taken_at = self.take_slice(now);
-        Ok(at.min(taken_at).min(self.serve_snapshots(now)))
+        at = at.min(taken_at).min(self.serve_snapshots(now));
+        let is_idle =
+            !self.snapshots.is_busy() && self.fetching.is_idle() && self.serving.is_idle();
+        self.snapshots.rests_until = if is_idle { at } else { Ticks::ZERO };
+        Ok(at)
     }
 
     /// Looks which groups are due by the rules.
@@ -273,6 +290,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
         group.sessions.begin_snapshot();
         let whole_bytes = group.machine.memory_bytes() as u64;
+        self.snapshots.rouse();
         let number = self.log.begin_snapshot(group.id, last, strands);
         let members = group.book.as_of(group.applied);
         self.log.add_to_snapshot(number, &members_piece(members.index, &members.payload));
@@ -445,6 +463,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let sequence =
             self.append_record(RecordKind::Snapshot, id, last.index, last.term, &payload)?;
         self.snapshots.releases.push_back(Release { sequence, slot, named });
+        self.snapshots.rouse();
         Ok(())
     }
 

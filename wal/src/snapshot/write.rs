@@ -314,6 +314,11 @@ impl Log {
         self.snapshots.written.pop_front()
     }
 
+    /// Whether a snapshot came to its end.
+    pub fn has_snapshots_written(&self) -> bool {
+        !self.snapshots.written.is_empty()
+    }
+
     /// Submits what can be submitted of the snapshots that are being written.
     pub(crate) fn write_snapshots<D: Device>(&mut self, device: &mut D) {
         for number in std::mem::take(&mut self.snapshots.fresh) {
