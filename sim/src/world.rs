@@ -291,7 +291,8 @@ impl World {
             Work::Write => write.0 / 4 + fresh.bytes as u64 / 500,
             Work::SyncedWrite => write.0 + fresh.bytes as u64 / 500,
             Work::Sync | Work::SyncDirectory => write.0,
-            Work::List | Work::Create | Work::Open | Work::Close | Work::Remove => 20,
+            Work::List | Work::Create | Work::Open | Work::Close => 20,
+            Work::Forget | Work::Remove => 20,
         };
         let mut span = random.between(base / 2 + 1, base * 2 + 2);
         if random.chance(10_000) {

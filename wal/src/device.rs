@@ -59,6 +59,17 @@ pub enum Durability {
     Blocking,
 }
 
+/// Where a read may take what it brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// What the disk holds, whatever the kernel remembers of it.
+    Disk,
+    /// What the kernel remembers of the file since this device first read it so, and where it
+    /// remembers nothing what the disk holds, to be remembered as far as there is memory until
+    /// [`Operation::Forget`]: for what is read twice, and written by nobody in between.
+    Cache,
+}
+
 /// One operation. The device owns the buffer until the completion gives it back (I-08).
 #[derive(Clone, Debug)]
 pub enum Operation {
@@ -87,7 +98,11 @@ pub enum Operation {
         offset: u64,
         /// Its length is aligned too.
         buffer: Buffer,
+        /// Where what it brings may come from.
+        from: ReadFrom,
     },
+    /// What the kernel remembers of a file that was read from [`ReadFrom::Cache`] is dropped.
+    Forget(FileId),
     /// fdatasync of a file.
     Sync(FileId),
     /// fsync of the directory.

@@ -27,7 +27,7 @@ use crate::segment::{Segment, Segments};
 use crate::settings::LogSettings;
 use crate::snapshot::{ChunkRead, Snapshots, Written};
 use crate::stats::LogStats;
-use crate::sweep::Sweep;
+use crate::sweep::{Remembered, Sweep};
 pub(crate) use purge::Locals;
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, Index, Sequence, Term, Ticks};
@@ -70,6 +70,8 @@ pub(crate) enum Purpose {
     Read(Sequence),
     /// A read of a block in its turn, with entries of any group.
     Sweep(Sequence),
+    /// What the kernel remembers of a segment is dropped.
+    Forget,
     /// A read of a block that nobody waits for.
     Scrub,
     /// The removal of a file that nothing needs any more.
@@ -141,6 +143,8 @@ pub struct Log {
     pub(crate) scrub: Scrub,
     /// The sweep that is under way.
     pub(crate) sweep: Option<Sweep>,
+    /// The segments that the kernel may remember for it.
+    pub(crate) remembered: Remembered,
     pub(crate) locals: Locals,
     pub(crate) leftovers: Vec<FileId>,
     pub(crate) snapshots: Snapshots,
@@ -183,6 +187,8 @@ impl Log {
         // The directory repeated first may be of a life with larger blocks.
         let fits =
             BLOCK_HEADER_BYTES + (start.repeat.len() + 1) * ITEM_BYTES <= settings.block_bytes_max;
+        // Recovery read them just now.
+        let remembered = Remembered::of(start.used.iter().map(|segment| segment.number));
         Self {
             identity: settings.identity(),
             align,
@@ -208,6 +214,7 @@ impl Log {
             reads: Reads::default(),
             scrub: Scrub::default(),
             sweep: None,
+            remembered,
             locals: start.locals,
             leftovers: start.leftovers,
             snapshots: Snapshots::new(settings.log_id, start.next_snapshot),
@@ -425,6 +432,8 @@ impl Log {
                     Purpose::Read(sequence) => self.read_completed(sequence, completion),
                     Purpose::Sweep(sequence) => self.sweep_completed(sequence, completion),
                     Purpose::Scrub => self.scrub_completed(completion),
+                    // What isn't dropped costs memory for a while, nothing else.
+                    Purpose::Forget => {}
                     Purpose::Remove => self.stats.segments_removed += 1,
                     Purpose::Snapshot(what) => self.snapshot_completed(device, what, completion),
                     Purpose::Chunk(what) => self.chunk_completed(what, completion),

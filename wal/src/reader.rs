@@ -7,7 +7,7 @@
 
 use crate::block::{Block, walk};
 use crate::buffer::Buffer;
-use crate::device::{Completion, Device, Operation};
+use crate::device::{Completion, Device, Operation, ReadFrom};
 use crate::error::ReadError;
 use crate::format::{Directory, Identity};
 use crate::index::Span;
@@ -186,7 +186,8 @@ impl Log {
             let file = self.segments.file(segment);
             let buffer = self.read_buffer(length);
             let purpose = Purpose::Read(sequence);
-            self.operations.submit(device, purpose, Operation::Read { file, offset, buffer });
+            let read = Operation::Read { file, offset, buffer, from: ReadFrom::Disk };
+            self.operations.submit(device, purpose, read);
         }
     }
 

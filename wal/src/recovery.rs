@@ -7,7 +7,7 @@
 //! as durable are synced: what is returned from here is durable.
 
 use crate::buffer::{Buffer, BufferPool};
-use crate::device::{Completion, Device, FileId, FileKind, Operation};
+use crate::device::{Completion, Device, FileId, FileKind, Operation, ReadFrom};
 use crate::error::{RotReport, WalError};
 use crate::format::LIFE_GAP;
 use crate::log::{Link, Log, Start};
@@ -164,6 +164,7 @@ enum Purpose {
     Open(FileId),
     Read { offset: u64, bytes: usize, tries: u32 },
     Sync(Option<FileId>),
+    Forget,
     Remove,
 }
 
@@ -335,7 +336,8 @@ impl Recovery {
                 self.read_arrived(device, (offset, bytes), tries, completion)
             }
             Purpose::Sync(file) if result < 0 => failed("syncing", file),
-            Purpose::Sync(_) => {
+            // What can't be dropped costs memory for a while, nothing else.
+            Purpose::Sync(_) | Purpose::Forget => {
                 if let State::Syncing { waiting } = &mut self.state {
                     *waiting -= 1;
                 }
@@ -363,7 +365,8 @@ impl Recovery {
         let align = device.geometry().align;
         let buffer = Buffer::zeroed(crate::format::round_up(HEAD_BYTES, align), align);
         let purpose = Purpose::ReadHead(file, length, tries);
-        self.operations.submit(device, purpose, Operation::Read { file, offset: 0, buffer });
+        let read = Operation::Read { file, offset: 0, buffer, from: ReadFrom::Disk };
+        self.operations.submit(device, purpose, read);
     }
 
     fn head_arrived<D: Device>(
@@ -469,7 +472,10 @@ impl Recovery {
             reading.asked += bytes as u64;
             reading.in_flight += 1;
             let purpose = Purpose::Read { offset, bytes, tries: 0 };
-            self.operations.submit(device, purpose, Operation::Read { file, offset, buffer });
+            // It is read once more to be applied. What looked wrong is asked of the disk itself.
+            let from = if self.is_again { ReadFrom::Disk } else { ReadFrom::Cache };
+            let read = Operation::Read { file, offset, buffer, from };
+            self.operations.submit(device, purpose, read);
         }
         if reading.fed < reading.length {
             return Ok(());
@@ -510,7 +516,8 @@ impl Recovery {
                 reading.in_flight += 1;
                 let buffer = Buffer::zeroed(align, align);
                 let purpose = Purpose::Read { offset, bytes: unit, tries: tries + 1 };
-                self.operations.submit(device, purpose, Operation::Read { file, offset, buffer });
+                let read = Operation::Read { file, offset, buffer, from: ReadFrom::Disk };
+                self.operations.submit(device, purpose, read);
             }
             return Ok(());
         }
@@ -580,6 +587,9 @@ impl Recovery {
             waiting += 1;
             let file = FileId::segment(self.settings.log_id, number);
             self.operations.submit(device, Purpose::Sync(Some(file)), Operation::Sync(file));
+            // It is to be written, and not to be read again.
+            waiting += 1;
+            self.operations.submit(device, Purpose::Forget, Operation::Forget(file));
         }
         // The same of a snapshot that no record names yet: its head or its name.
         let fresh = self.unnamed(&outcome);

@@ -3,7 +3,7 @@
 
 use crate::block::{Block, walk};
 use crate::buffer::Buffer;
-use crate::device::{Completion, Device, Operation};
+use crate::device::{Completion, Device, Operation, ReadFrom};
 use crate::error::ReadError;
 use crate::format::Directory;
 use crate::log::{ATTEMPTS_MAX, Log, Purpose};
@@ -87,7 +87,8 @@ impl Log {
         }
         job.is_in_flight = true;
         let (file, buffer) = (self.segments.file(segment), Buffer::zeroed(length, self.align));
-        self.operations.submit(device, Purpose::Scrub, Operation::Read { file, offset, buffer });
+        let read = Operation::Read { file, offset, buffer, from: ReadFrom::Disk };
+        self.operations.submit(device, Purpose::Scrub, read);
     }
 
     pub(crate) fn scrub_completed(&mut self, completion: Completion) {

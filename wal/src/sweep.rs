@@ -7,7 +7,7 @@
 
 use crate::block::{Block, carried};
 use crate::buffer::Buffer;
-use crate::device::{Completion, Device, Operation};
+use crate::device::{Completion, Device, Operation, ReadFrom};
 use crate::log::{Log, Purpose};
 use crate::segment::Place;
 use ringraft_types::record::{self, Record, RecordKind};
@@ -73,6 +73,30 @@ pub(crate) struct Sweep {
     ahead: VecDeque<Ahead>,
 }
 
+/// The segments that recovery read by way of the page cache, so that a sweep after it finds them
+/// there: read once from the disk, as long as there is memory. What was swept is dropped, and all
+/// when there is nothing more to be swept.
+#[derive(Debug)]
+pub(crate) struct Remembered {
+    /// Ascending. They were written by former lives, and never are again.
+    segments: VecDeque<u64>,
+    /// Those below this one aren't read any more.
+    done_below: u64,
+}
+
+impl Remembered {
+    pub(crate) fn of(segments: impl Iterator<Item = u64>) -> Self {
+        Self { segments: segments.collect(), done_below: 0 }
+    }
+
+    fn read_from(&self, segment: u64) -> ReadFrom {
+        match self.segments.binary_search(&segment) {
+            Ok(_) => ReadFrom::Cache,
+            Err(_) => ReadFrom::Disk,
+        }
+    }
+}
+
 /// Blocks of a segment that lie side by side, one of them at least.
 #[derive(Debug)]
 struct Run {
@@ -112,7 +136,10 @@ impl Log {
         let spans = entries.filter_map(|(group, index)| {
             self.index.find_near(group, index, &mut 0).map(|span| span.sequence)
         });
-        let Some(Sequence(first)) = spans.min() else { return };
+        let Some(Sequence(first)) = spans.min() else {
+            self.remembered.done_below = u64::MAX;
+            return;
+        };
         let last = Sequence(first.saturating_sub(1));
         self.sweep = Some(Sweep { last, end: self.durable, ahead: VecDeque::new() });
         self.pool.keep_more(BUFFERS_MORE);
@@ -142,6 +169,7 @@ impl Log {
     }
 
     pub(crate) fn step_sweep<D: Device>(&mut self, device: &mut D) {
+        self.forget_swept(device);
         let Some(mut sweep) = self.sweep.take() else { return };
         while sweep.ahead.len() < RUNS_AHEAD
             && let Some(run) = self.next_run(sweep.last, sweep.end)
@@ -151,6 +179,8 @@ impl Log {
         }
         if sweep.ahead.is_empty() {
             self.pool.keep_fewer(BUFFERS_MORE);
+            self.remembered.done_below = u64::MAX;
+            self.forget_swept(device);
             return;
         }
         for ahead in &mut sweep.ahead {
@@ -162,7 +192,21 @@ impl Log {
                 other => other,
             };
         }
+        let left = sweep.ahead.iter().filter_map(|ahead| match ahead {
+            Ahead::Wanted(run) | Ahead::Asked(run) => Some(run.segment),
+            Ahead::There(_) => None,
+        });
+        self.remembered.done_below = left.min().unwrap_or(self.remembered.done_below);
         self.sweep = Some(sweep);
+    }
+
+    /// Has the kernel drop what it remembers of segments that aren't read any more.
+    fn forget_swept<D: Device>(&mut self, device: &mut D) {
+        let below = self.remembered.done_below;
+        while let Some(number) = self.remembered.segments.pop_front_if(|segment| *segment < below) {
+            let forget = Operation::Forget(self.segments.file(number));
+            self.operations.submit(device, Purpose::Forget, forget);
+        }
     }
 
     /// The blocks behind this one, up to `end`, that one read gives.
@@ -188,7 +232,8 @@ impl Log {
         let (file, offset) = (self.segments.file(run.segment), run.places[0].offset());
         let buffer = self.read_buffer(run.bytes());
         let purpose = Purpose::Sweep(run.first());
-        self.operations.submit(device, purpose, Operation::Read { file, offset, buffer });
+        let from = self.remembered.read_from(run.segment);
+        self.operations.submit(device, purpose, Operation::Read { file, offset, buffer, from });
     }
 
     pub(crate) fn sweep_completed(&mut self, first: Sequence, completion: Completion) {

@@ -169,6 +169,70 @@ fn outcome(ring: &mut Ring, operation: Operation) -> i32 {
     completions.pop().expect("just seen").result
 }
 
+/// How many pages of a segment the kernel remembers. To ask by reading would make it read.
+fn pages_remembered(directory: &Path, number: u64) -> usize {
+    let file = std::fs::File::open(directory.join(file_name(segment(number)))).expect("there");
+    // SAFETY: nothing is read through the map.
+    let map = unsafe { memmap2::Mmap::map(&file) }.expect("mapped");
+    let mut pages = vec![0u8; map.len().div_ceil(4096)];
+    // SAFETY: the map is as long as said, and there is a byte for each of its pages.
+    let result =
+        unsafe { libc::mincore(map.as_ptr().cast_mut().cast(), map.len(), pages.as_mut_ptr()) };
+    assert_eq!(result, 0);
+    pages.iter().filter(|page| **page & 1 == 1).count()
+}
+
+/// Goal: a start reads the log once from the disk. The kernel remembers what recovery read of the
+/// segments that were written, until it was swept, and nothing of those that are to be written; what
+/// isn't swept it remembers no longer than that is known.
+#[test]
+fn a_log_is_read_once() {
+    let settings =
+        LogSettings { segment_bytes: 256 << 10, block_bytes_max: 64 << 10, ..settings() };
+    for is_swept in [true, false] {
+        let directory = directory();
+        let mut ring = Ring::new(directory.path());
+        let mut log = try_recover(settings.clone(), &mut ring).expect("empty").0;
+        for first in (1..=1_600u64).step_by(40) {
+            let last = first + 39;
+            let records = run(1, first, last, 1, 600);
+            log.append_run(GroupId(1), Index(first), Index(last), Term(1), &records).expect("room");
+            flush(&mut log, &mut ring);
+        }
+        let number = |file: &inspect::SegmentFile| {
+            let name = file.path.file_name().and_then(|name| name.to_str()).expect("a name");
+            parse_file_name(name).expect("a segment").number
+        };
+        let segments = inspect::segments(directory.path()).expect("listed");
+        let numbers: Vec<u64> = segments.iter().map(number).collect();
+        let written = segments.iter().filter(|segment| segment.blocks().next().is_some());
+        let written: Vec<u64> = written.map(number).collect();
+        assert!(written.len() >= 4 && written.len() < numbers.len(), "{written:?}, {numbers:?}");
+        drop(segments);
+        let remembered = || -> Vec<u64> {
+            let pages = |number: &u64| pages_remembered(directory.path(), *number);
+            numbers.iter().copied().filter(|number| pages(number) > 0).collect()
+        };
+        drop((log, ring));
+        let mut ring = Ring::new(directory.path());
+        let mut log = try_recover(settings.clone(), &mut ring).expect("recovered").0;
+        assert_eq!(remembered(), written);
+        let wanted = is_swept.then_some((GroupId(1), Index(1)));
+        log.sweep(wanted.into_iter());
+        let mut swept = 0;
+        while log.is_sweeping() {
+            log.turn(Ticks(1), &mut ring).expect("goes on");
+            while let Some(blocks) = log.take_swept() {
+                blocks.entries(|_, _| swept += 1);
+                log.give_swept(blocks);
+            }
+        }
+        flush(&mut log, &mut ring);
+        assert_eq!(swept, if is_swept { 1_600 } else { 0 });
+        assert_eq!(remembered(), [0; 0]);
+    }
+}
+
 /// A file that is removed has no name as soon as that is told, and its room goes afterwards, in steps;
 /// whether it was open or not. A second name, as of a copy that somebody keeps, keeps all of it.
 #[test]

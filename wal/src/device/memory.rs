@@ -30,6 +30,8 @@ pub enum OperationKind {
     Write,
     /// [`Operation::Read`].
     Read,
+    /// [`Operation::Forget`].
+    Forget,
     /// [`Operation::Sync`], and the sync of a linked or blocking write.
     Sync,
     /// [`Operation::SyncDirectory`].
@@ -472,7 +474,8 @@ impl MemoryDevice {
                 }
                 returned = Some(buffer);
             }
-            Operation::Read { file, offset, mut buffer } => {
+            // Nothing is remembered: a kernel may have dropped all of it, too.
+            Operation::Read { file, offset, mut buffer, from: _ } => {
                 let end = offset + buffer.len() as u64;
                 let meets = |&(bad, from, to): &(FileId, u64, u64)| {
                     bad == file && from < end && offset < to
@@ -578,6 +581,7 @@ fn kind(operation: &Operation) -> OperationKind {
         Operation::Open(_) => OperationKind::Open,
         Operation::Write { .. } => OperationKind::Write,
         Operation::Read { .. } => OperationKind::Read,
+        Operation::Forget(_) => OperationKind::Forget,
         Operation::Sync(_) => OperationKind::Sync,
         Operation::SyncDirectory => OperationKind::SyncDirectory,
         Operation::Close(_) => OperationKind::Close,

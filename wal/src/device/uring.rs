@@ -8,13 +8,13 @@
 //! kernel says so, and its room in steps afterwards (`reclaim.rs`).
 
 use super::reclaim::Reclaim;
-use super::{Completion, Device, Durability, FileId, FileKind, Geometry, Operation};
+use super::{Completion, Device, Durability, FileId, FileKind, Geometry, Operation, ReadFrom};
 use crate::buffer::Buffer;
 use crate::device::geometry::{GeometryError, probe};
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{opcode, types};
 use ringraft_types::tag::{Owner, Tag};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Advice, AtFlags, Mode, OFlags};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -61,6 +61,8 @@ pub struct UringDevice {
     geometry: Geometry,
     is_buffered: bool,
     files: BTreeMap<FileId, Arc<OwnedFd>>,
+    /// Those that are read by way of the page cache, each by a descriptor of its own for that.
+    remembered: BTreeMap<FileId, Arc<OwnedFd>>,
     slab: Vec<Option<Pending>>,
     free: Vec<usize>,
     /// Each with whether the next one is linked to it.
@@ -131,6 +133,7 @@ impl UringDevice {
             geometry: probed.geometry,
             is_buffered: probed.is_buffered,
             files: BTreeMap::new(),
+            remembered: BTreeMap::new(),
             slab: Vec::new(),
             free: Vec::new(),
             queue: VecDeque::new(),
@@ -264,6 +267,7 @@ impl UringDevice {
         let result = match opened {
             Ok(fd) => {
                 self.files.insert(file, Arc::new(fd));
+                self.remembered.remove(&file);
                 0
             }
             Err(errno) => -errno.raw_os_error(),
@@ -333,8 +337,13 @@ impl UringDevice {
         });
     }
 
-    fn read(&mut self, tag: Tag, file: FileId, offset: u64, buffer: Buffer) {
-        let Some(fd) = self.files.get(&file).cloned() else {
+    fn read(&mut self, tag: Tag, file: FileId, offset: u64, buffer: Buffer, from: ReadFrom) {
+        let direct = self.files.get(&file).cloned();
+        let fd = match from {
+            ReadFrom::Disk => direct,
+            ReadFrom::Cache => direct.map(|direct| self.remember(file).unwrap_or(direct)),
+        };
+        let Some(fd) = fd else {
             return self.complete(tag, -libc::EBADF, Some(buffer));
         };
         let raw = types::Fd(fd.as_raw_fd());
@@ -353,6 +362,38 @@ impl UringDevice {
             .build()
             .user_data(user_data(place, STEP_FIRST));
         self.queue.push_back((read, false));
+    }
+
+    /// The descriptor by which an open file is read by way of the page cache. What an earlier
+    /// process left there is dropped first: rot below it would stay unseen. `None`: there is none,
+    /// and the disk's own answers are as good.
+    fn remember(&mut self, file: FileId) -> Option<Arc<OwnedFd>> {
+        if let Some(fd) = self.remembered.get(&file) {
+            return Some(fd.clone());
+        }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let name = file_name(file);
+        let fd = rustix::fs::openat(&*self.directory_fd, name, flags, Mode::empty()).ok()?;
+        rustix::fs::fadvise(&fd, 0, None, Advice::DontNeed).ok()?;
+        let fd = Arc::new(fd);
+        self.remembered.insert(file, fd.clone());
+        Some(fd)
+    }
+
+    fn forget(&mut self, tag: Tag, file: FileId) {
+        let Some(fd) = self.remembered.remove(&file) else { return self.complete(tag, 0, None) };
+        let raw = types::Fd(fd.as_raw_fd());
+        let (place, _) = self.keep(Pending {
+            owner: For::Log(tag),
+            buffer: None,
+            file: Some(fd),
+            _path: None,
+            result: 0,
+            sync_result: None,
+            waiting: 1,
+        });
+        let forget = opcode::Fadvise::new(raw, 0, libc::POSIX_FADV_DONTNEED).build();
+        self.queue.push_back((forget.user_data(user_data(place, STEP_FIRST)), false));
     }
 
     fn sync(&mut self, tag: Tag, fd: Option<Arc<OwnedFd>>, flags: types::FsyncFlags) {
@@ -374,6 +415,7 @@ impl UringDevice {
     fn remove(&mut self, tag: Tag, file: FileId) {
         let name = file_name(file);
         // What can't be opened is removed all the same, its room given back at once.
+        self.remembered.remove(&file);
         let fd = self.files.remove(&file).or_else(|| {
             let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
             let opened = rustix::fs::openat(&*self.directory_fd, &name, flags, Mode::empty());
@@ -413,7 +455,10 @@ impl Device for UringDevice {
             Operation::Write { file, offset, buffer, durability } => {
                 self.write(tag, file, offset, buffer, durability);
             }
-            Operation::Read { file, offset, buffer } => self.read(tag, file, offset, buffer),
+            Operation::Read { file, offset, buffer, from } => {
+                self.read(tag, file, offset, buffer, from);
+            }
+            Operation::Forget(file) => self.forget(tag, file),
             Operation::Sync(file) => {
                 let fd = self.files.get(&file).cloned();
                 self.sync(tag, fd, types::FsyncFlags::DATASYNC);
@@ -425,6 +470,7 @@ impl Device for UringDevice {
             Operation::Close(file) => {
                 // Operations in flight hold the descriptor; it closes with the last of them.
                 self.files.remove(&file);
+                self.remembered.remove(&file);
                 self.complete(tag, 0, None);
             }
             Operation::Remove(file) => self.remove(tag, file),

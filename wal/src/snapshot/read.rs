@@ -3,7 +3,7 @@
 
 use super::{CHUNK_HEAD_BYTES, HEAD_BYTES, SnapshotHead, decode_chunk};
 use crate::buffer::Buffer;
-use crate::device::{Completion, Device, Operation};
+use crate::device::{Completion, Device, Operation, ReadFrom};
 use crate::log::{ATTEMPTS_MAX, Log, Purpose};
 use std::collections::VecDeque;
 
@@ -173,7 +173,8 @@ impl Log {
                 let length = crate::format::round_up(length, self.align);
                 let buffer = Buffer::zeroed(length, self.align);
                 let purpose = Purpose::Chunk(ChunkRead::Chunk(ticket));
-                self.operations.submit(device, purpose, Operation::Read { file, offset, buffer });
+                let read = Operation::Read { file, offset, buffer, from: ReadFrom::Disk };
+                self.operations.submit(device, purpose, read);
             } else {
                 let purpose = Purpose::Chunk(ChunkRead::Open(ticket));
                 self.operations.submit(device, purpose, Operation::Open(file));

@@ -156,7 +156,7 @@ fn a_log_that_never_syncs_is_caught() {
 }
 
 /// The story, or why there is none here.
-fn tell(story: Result<Story, String>) -> Option<Story> {
+fn tell<T>(story: Result<T, String>) -> Option<T> {
     story
         .inspect_err(|error| {
             let is_required =
@@ -165,6 +165,49 @@ fn tell(story: Result<Story, String>) -> Option<Story> {
             println!("SKIPPED: no recorded disk here ({error}); run it as root");
         })
         .ok()
+}
+
+/// A log with three blocks on a disk of its own, and the records of the second.
+fn three_blocks() -> Result<(Disk, Mount, Vec<u8>), String> {
+    let disk = Disk::new()?;
+    let mount = Mount::device(disk.file())?;
+    std::fs::create_dir(mount.path().join(FOLDER)).map_err(|error| error.to_string())?;
+    let mut ring = Ring::new(&mount.path().join(FOLDER));
+    let mut log = try_recover(settings(), &mut ring).map_err(|error| error.to_string())?.0;
+    let blocks = [1, 2, 3].map(|group| run(group, 1, 5, 1, 600));
+    for (group, records) in (1..).map(GroupId).zip(&blocks) {
+        log.append_run(group, Index(1), Index(5), Term(1), records).expect("room");
+        for now in 0.. {
+            log.turn(Ticks(now), &mut ring).map_err(|error| error.to_string())?;
+            if log.is_quiet() {
+                break;
+            }
+        }
+    }
+    let [_, second, _] = blocks;
+    Ok((disk, mount, second))
+}
+
+/// Goal: a start finds the rot that came below what the kernel remembers of a segment, though it reads
+/// by way of that memory.
+#[test]
+fn a_start_sees_through_what_the_kernel_remembers() {
+    let Some((disk, mount, second)) = tell(three_blocks()) else { return };
+    let folder = mount.path().join(FOLDER);
+    let holds = |path: &Path| {
+        let bytes = std::fs::read(path).expect("a segment");
+        bytes.windows(second.len()).any(|window| window == second)
+    };
+    let paths =
+        std::fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("one").path());
+    let path = paths.into_iter().find(|path| holds(path)).expect("it was written");
+    disk.rot(&second);
+    assert!(holds(&path), "the kernel remembers it as it was");
+    let mut ring = Ring::new(&folder);
+    let recovered = try_recover(settings(), &mut ring).expect("recovered").1;
+    assert!(!recovered.rot.is_empty(), "{recovered:?}");
+    assert!(recovered.groups[&GroupId(2)].damaged.is_some());
+    assert!(!holds(&path));
 }
 
 /// Goal: whatever of the unflushed sectors a power cut keeps, at whichever moment, ext4 and the log

@@ -251,6 +251,13 @@ impl Disk {
         }
     }
 
+    /// Rot strikes where these bytes lie, unseen by whoever remembers them.
+    pub(crate) fn rot(&self, bytes: &[u8]) {
+        let image = &mut self.server.state().image;
+        let at = image.windows(bytes.len()).position(|window| window == bytes);
+        image[at.expect("they are on the disk") + bytes.len() / 2] ^= 1;
+    }
+
     pub(crate) fn tape(&self) -> Tape {
         self.server.state().tape.clone()
     }
