@@ -49,6 +49,8 @@ pub fn take(shard: &Shard<UringDevice, Wires>, now: Ticks) -> Taken {
         stood_still: metrics.stood_still,
         transfers: metrics.transfers,
         transfers_failed: metrics.transfers_failed,
+        barriers_reached: metrics.barriers_reached,
+        barriers_timed_out: metrics.barriers_timed_out,
         repairs: metrics.repairs,
         repairs_under_way: shard.repairs_under_way(),
         entries_mended: metrics.entries_mended,

@@ -90,6 +90,10 @@ pub enum Kind {
     Lead = 27,
     /// The answer (`lead_wire::LeadReply`).
     LeadReply = 28,
+    /// "When is this entry at this level?" (`barrier_wire::BarrierAsk`).
+    Barrier = 29,
+    /// The answer (`barrier_wire::BarrierReply`).
+    BarrierReply = 30,
     /// "Which snapshot of this group do you keep?" (`bulk_wire::SnapshotAsk`).
     SnapshotAsk = 32,
     /// The answer (`bulk_wire::SnapshotOffer`).
@@ -131,6 +135,8 @@ impl Kind {
             26 => Self::MembersReply,
             27 => Self::Lead,
             28 => Self::LeadReply,
+            29 => Self::Barrier,
+            30 => Self::BarrierReply,
             32 => Self::SnapshotAsk,
             33 => Self::SnapshotOffer,
             34 => Self::ChunkAsk,
@@ -187,6 +193,8 @@ impl Kind {
             Self::Members => 8,
             Self::Lead => 16,
             Self::LeadReply => 2 << 10,
+            Self::Barrier => 24,
+            Self::BarrierReply => 40,
             Self::Change => 66 << 10,
             Self::MembersReply => 72 << 10,
             Self::LocateReply => 40 << 10,

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod archive;
+pub mod barrier_wire;
 pub mod bulk_wire;
 mod bytes;
 pub mod client;

@@ -162,6 +162,9 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     /// A majority confirmed a read's round, or the leader that was asked.
     pub(crate) fn read_confirmed(&mut self, slot: usize, ticket: u64, index: Index) {
+        if self.barrier_placed(slot, ticket, index) {
+            return;
+        }
         let group = &mut self.groups[slot];
         if let Ok(at) = group.reads.binary_search_by_key(&ticket, |batch| batch.ticket) {
             group.reads[at].index = Some(index);
@@ -177,6 +180,9 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     /// Leadership was lost under a read, or the leader that was asked.
     pub(crate) fn read_lost(&mut self, slot: usize, ticket: u64) {
+        if self.barrier_lost(slot, ticket) {
+            return;
+        }
         let group = &mut self.groups[slot];
         let found = group.reads.binary_search_by_key(&ticket, |batch| batch.ticket);
         let Some(batch) = found.ok().and_then(|at| group.reads.remove(at)) else { return };

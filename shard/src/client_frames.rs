@@ -82,6 +82,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                 }
             }
             Kind::Lead => return self.lead_frame(now, from, frame),
+            Kind::Barrier => return self.barrier_frame(now, from, frame),
             Kind::Members | Kind::Change => return self.member_frame(now, from, frame),
             kind => return Ok(Err(FrameRefusal::WrongPort { kind })),
         }
@@ -124,7 +125,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     /// Why the group takes no requests now, if so.
-    fn refusal(&self, slot: usize) -> Option<(Status, NodeId)> {
+    pub(crate) fn refusal(&self, slot: usize) -> Option<(Status, NodeId)> {
         let group = &self.groups[slot];
         if group.is_out() {
             return Some((Status::Damaged, NodeId::ZERO));
@@ -283,16 +284,13 @@ impl<D: Device, L: Links> Shard<D, L> {
             self.refuse_all(from, group, requests, status, hint);
             return Ok(());
         }
-        let limits = &self.settings.limits;
-        let state = &self.groups[slot];
-        if state.reads.len() + state.reads_placed.len() >= limits.group_reads_max
-            || state.reads_bytes >= limits.group_reads_bytes_max
-        {
+        if self.are_reads_full(slot) {
             self.metrics.refused_busy += requests.len() as u64;
             self.refuse_all(from, group, requests, Status::Busy, NodeId::ZERO);
             return Ok(());
         }
         // A leader applies what it commits; another node may be cut off from that.
+        let state = &self.groups[slot];
         let waits_until = match state.raft.role() {
             RoleKind::Leader => Ticks::NEVER,
             _ => now.after(READ_WAIT_MAX),
@@ -324,6 +322,13 @@ impl<D: Device, L: Links> Shard<D, L> {
         group.reads.push_back(batch);
         self.touch(slot);
         self.step(now, slot, Input::Read { ticket }, Carried::Cache)
+    }
+
+    /// Whether as many reads of a group wait as may. Barriers that wait for a round are among them.
+    pub(crate) fn are_reads_full(&self, slot: usize) -> bool {
+        let (limits, group) = (&self.settings.limits, &self.groups[slot]);
+        let waiting = group.reads.len() + group.reads_placed.len() + self.barriers.asking(slot);
+        waiting >= limits.group_reads_max || group.reads_bytes >= limits.group_reads_bytes_max
     }
 
     /// Why a local read isn't served here, if so. A member that follows nobody may be asked as well,

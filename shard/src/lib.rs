@@ -8,6 +8,7 @@
 
 pub mod admission;
 mod apply;
+mod barriers;
 mod bulk_frames;
 mod cache;
 mod client_frames;

@@ -55,6 +55,16 @@ pub const READS_PER_TURN: u64 = 16_384;
 /// answer included; then its client is told that this node doesn't lead.
 pub const READ_WAIT_MAX: Ticks = Ticks::from_millis(5_000);
 
+/// Barriers of one group that wait; more are told "busy".
+pub const GROUP_BARRIERS_MAX: usize = 4_096;
+
+/// Barriers of all groups of a shard that wait; more are told "busy". Each takes about 200 bytes.
+pub const SHARD_BARRIERS_MAX: usize = 16_384;
+
+/// For how long a barrier waits at most, whatever its client asks for: it waits on if its client is
+/// gone. The client library asks again and again, for less each time.
+pub const BARRIER_WAIT_MAX: Ticks = Ticks::from_millis(60_000);
+
 /// Bytes of entries that one read of the log brings back, for a lagging follower or for apply.
 pub const FETCH_BYTES_MAX: u64 = 1 << 20;
 

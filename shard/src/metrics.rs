@@ -98,6 +98,10 @@ pub struct Metrics {
     pub transfers: u64,
     /// Groups that another node was to take over, and didn't.
     pub transfers_failed: u64,
+    /// Barriers here whose level was reached.
+    pub barriers_reached: u64,
+    /// Barriers here whose level wasn't reached in the time that they waited.
+    pub barriers_timed_out: u64,
     /// Groups that lost entries to rot and have them again.
     pub repairs: u64,
     /// Entries that couldn't be read and were written again.
@@ -145,6 +149,8 @@ impl Default for Metrics {
             stood_still: 0,
             transfers: 0,
             transfers_failed: 0,
+            barriers_reached: 0,
+            barriers_timed_out: 0,
             repairs: 0,
             entries_mended: 0,
             entries_lent: 0,

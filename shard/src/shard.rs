@@ -4,6 +4,7 @@
 //! What happens enters by [`Shard::collect`], time by [`Shard::turn`]; see `turn.rs`.
 
 use crate::apply::Answer;
+use crate::barriers::Barriers;
 use crate::cache::Cache;
 use crate::error::ShardError;
 use crate::event::ShardEvent;
@@ -209,6 +210,8 @@ pub struct Shard<D: Device, L: Links> {
     /// Makes the empty machine of a group.
     pub(crate) make_machine: Box<dyn FnMut(GroupId) -> Box<dyn StateMachine>>,
     pub(crate) handing_over: HandingOver,
+    /// Clients that wait for entries to come far enough.
+    pub(crate) barriers: Barriers,
     /// Nothing new is taken on: what was is brought to its end.
     pub(crate) is_stopping: bool,
     /// The data directory is an older copy: no group takes part.
@@ -310,6 +313,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             serving: Serving::default(),
             make_machine: Box::new(machine),
             handing_over: HandingOver::default(),
+            barriers: Barriers::default(),
             is_stopping: false,
             is_rolled_back: false,
             is_node_damaged: recovered.node_damaged,

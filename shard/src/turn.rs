@@ -117,7 +117,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.open_gates(now)?;
         self.sweep_on();
         self.apply_all(now)?;
-        let hand_over_at = self.hand_over_all(now)?;
+        let hand_over_at = self.hand_over_all(now)?.min(self.answer_barriers(now)?);
         self.trim(now)?;
         let mend_at = self.mend_all(now)?;
         let snapshot_at = self.take_snapshots(now)?.min(self.scrub(now));

@@ -2,6 +2,7 @@
 //! both doors. No socket, no file, no clock.
 
 mod leading;
+mod levels;
 mod member_frames;
 mod members;
 mod mending;

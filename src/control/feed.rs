@@ -161,6 +161,10 @@ pub struct ShardCounters {
     pub transfers: u64,
     /// Groups that another node was to take over, and didn't.
     pub transfers_failed: u64,
+    /// Barriers whose level was reached.
+    pub barriers_reached: u64,
+    /// Barriers whose level wasn't reached in time.
+    pub barriers_timed_out: u64,
     /// Groups that lost entries to rot and have them again.
     pub repairs: u64,
     /// Groups of which entries can't be read, and are asked of the other nodes.

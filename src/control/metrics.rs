@@ -61,6 +61,12 @@ const COUNTERS: &[Number<ShardNumbers>] = &[
     ("leader_transfers_failed", "Groups that another node was to lead, and doesn't", |shard| {
         shard.counters.transfers_failed
     }),
+    ("barriers_reached", "Barriers whose level was reached", |shard| {
+        shard.counters.barriers_reached
+    }),
+    ("barriers_timed_out", "Barriers whose level was not reached while they waited", |shard| {
+        shard.counters.barriers_timed_out
+    }),
     ("groups_repaired", "Groups that lost entries to rot and have them again", |shard| {
         shard.counters.repairs
     }),

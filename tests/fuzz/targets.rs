@@ -3,6 +3,7 @@
 //! same functions under libFuzzer.
 
 use ringraft::config::{Config, Machine};
+use ringraft_net::barrier_wire::{BarrierAsk, BarrierReply};
 use ringraft_net::client_wire::{self, LocateReply};
 use ringraft_net::handshake::HANDSHAKE_BYTES;
 use ringraft_net::lead_wire::{LeadAsk, LeadReply};
@@ -140,6 +141,12 @@ fn decode(frame: &Frame<'_>) {
         }
         Kind::Lead => drop(black_box(LeadAsk::read(frame))),
         Kind::LeadReply => drop(black_box(LeadReply::read(frame))),
+        Kind::Barrier => drop(black_box(BarrierAsk::read(frame))),
+        Kind::BarrierReply => {
+            if let Ok(reply) = BarrierReply::read(frame) {
+                assert_eq!(reply.encode(), frame.body, "one way to write it");
+            }
+        }
         Kind::SnapshotAsk => drop(black_box(bulk_wire::snapshot_ask(frame))),
         Kind::SnapshotOffer => drop(black_box(bulk_wire::snapshot_offer(frame))),
         Kind::ChunkAsk => drop(black_box(bulk_wire::chunk_ask(frame))),

@@ -1,6 +1,7 @@
 //! A leader replicates its log, commits what a majority holds durably, and answers reads.
 //!
-//! `members` is what it does about configurations, `transfer` how it hands over.
+//! `members` is what it does about configurations, `transfer` how it hands over, `levels` what it
+//! knows of how far entries have come.
 //!
 //! Nothing here asks whether a term is newer: by the time a message comes here it is this term's.
 
@@ -15,9 +16,11 @@ use crate::replica::Replica;
 use ringraft_types::plant::{Plant, planted};
 use ringraft_types::{Index, NodeId, Ticks, record};
 
+mod levels;
 mod members;
 mod transfer;
 
+pub use levels::Standing;
 use transfer::Transfer;
 
 /// The record of a new leader's first entry: a header without payload.

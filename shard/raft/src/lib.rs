@@ -39,7 +39,7 @@
 //! the roles; `progress` is one follower as its leader sees it, `reads` are linearizable reads,
 //! `questions` those on a node that doesn't lead, `lease` and `promise` those that need no round.
 //! `membership` is who votes, `change` how that changes, `leader/members` what a leader does about
-//! it, `leader/transfer` how it hands over. `floor` is what a node votes by that lost entries to rot, and when it is whole again.
+//! it, `leader/transfer` how it hands over, `leader/levels` how far entries have come. `floor` is what a node votes by that lost entries to rot, and when it is whole again.
 //! `invariants` says what must hold after every step, `breach` what other nodes may not say.
 #![forbid(unsafe_code)]
 
@@ -73,6 +73,7 @@ mod transfer;
 pub use breach::{Breach, NUMBER_MAX};
 pub use change::{Allow, CAUGHT_UP_ENTRIES, Change, ChangeRefused, Plan};
 pub use input::{Entries, EntryHead, Input};
+pub use leader::Standing;
 pub use message::{Append, AppendOutcome, Message};
 pub use output::{
     Envelope, Fetch, Gated, Install, Output, ReadReady, Refusal, RoleKind, Span, Token,

@@ -50,7 +50,7 @@ pub(crate) struct Progress {
     /// The logs are known to agree, durably there, up to here. Zero again after a new connection,
     /// which may be to another life of the node.
     pub(crate) matched: Index,
-    /// What the follower said of its commit index last.
+    /// What the follower said of its commit index last. Zero again after a new connection, too.
     pub(crate) commit: Index,
     /// It isn't a member any more: until when it is sent to, for ever while the configuration that
     /// leaves it out isn't committed. `None`: a member.
@@ -321,7 +321,7 @@ impl Progress {
             Flow::Install { asked_at, .. } => *asked_at = None,
             Flow::Replicate | Flow::Fetching => self.enter_probe(None, false),
         }
-        self.matched = Index::ZERO;
+        (self.matched, self.commit) = (Index::ZERO, Index::ZERO);
     }
 
     /// Called at least every heartbeat interval: an answer that is long overdue was lost. A probe

@@ -6,7 +6,7 @@ use crate::floor::Floor;
 use crate::follower::{self, Follower};
 use crate::input::{Entries, Input};
 use crate::invariants::{Before, check_members};
-use crate::leader::Leader;
+use crate::leader::{Leader, Standing};
 use crate::message::{Append, Message};
 use crate::output::{Output, Refusal, RoleKind};
 use crate::progress::Progress;
@@ -18,7 +18,7 @@ use crate::settings::{Boot, Configured, Settings};
 use crate::transfer::TransferRefused;
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
-use ringraft_types::{Configuration, Index, LogId, NodeId, Term, Ticks};
+use ringraft_types::{Configuration, Index, Level, LogId, NodeId, Term, Ticks};
 
 /// One group on one node. See the crate's documentation for the contract with its owner.
 #[derive(Debug)]
@@ -326,6 +326,24 @@ impl Raft {
     /// durably, and its commit index (RP-13). Nothing if this node doesn't lead.
     pub fn peers_progress(&self) -> impl Iterator<Item = (NodeId, Index, Index)> + '_ {
         self.peers().map(|peer| (peer.id, peer.matched, peer.commit))
+    }
+
+    /// How far a level has come, as this leader knows; `None`: this node doesn't lead.
+    pub fn standing(&self, level: Level) -> Option<Standing> {
+        match &self.role {
+            Role::Leader(leader) => Some(leader.standing(&self.replica, level)),
+            _ => None,
+        }
+    }
+
+    /// Tells every peer at once what is committed, by a heartbeat before its time: they answer what
+    /// they know. Without it the next heartbeat does. Nothing if this node doesn't lead.
+    pub fn tell_commit(&mut self, now: Ticks, out: &mut Output) {
+        assert!(now >= self.now, "time goes back from {} to {now}", self.now);
+        self.now = now;
+        if let Role::Leader(leader) = &mut self.role {
+            leader.tell_commit(&self.replica, now, out);
+        }
     }
 
     /// Whether this leader has heard of a node within an election timeout.

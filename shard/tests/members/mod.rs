@@ -44,6 +44,11 @@ impl<'a> Ask<'a> {
         Self { group: GROUP, voters, learners, life: 0, is_held: false, allow, expected: None }
     }
 
+    /// The same, held between the old voters and the new.
+    pub(crate) fn held(voters: &'a [u32]) -> Self {
+        Self { is_held: true, ..Self::of(voters, &[]) }
+    }
+
     /// Asks a node.
     fn at(&self, world: &mut World, node: NodeId) -> Result<Index, ChangeRefused> {
         let target = Configuration::first(ids(self.voters), ids(self.learners));

@@ -1,5 +1,6 @@
 //! A cluster in one thread: memory disks, a network of queues, virtual time.
 
+use ringraft_net::barrier_wire::{BarrierAsk, BarrierReply};
 use ringraft_net::client_wire::{self, BatchWriter, Consistency};
 use ringraft_net::handshake::{Host, Role, Welcome};
 use ringraft_net::lead_wire::{LeadAsk, LeadReply, Leading};
@@ -15,8 +16,8 @@ use ringraft_shard::{
 };
 use ringraft_types::command::{DeleteCommand, Envelope, Keys, PutCommand, RangeCommand};
 use ringraft_types::{
-    ClientId, ClusterId, GroupId, Incarnation, Index, Met, NodeId, Revision, ShardId, Starts,
-    Status, Ticks,
+    ClientId, ClusterId, GroupId, Incarnation, Index, Level, Met, NodeId, Revision, ShardId,
+    Starts, Status, Ticks,
 };
 use ringraft_wal::device::FileId;
 use ringraft_wal::device::memory::MemoryDevice;
@@ -890,6 +891,13 @@ impl World {
                     answers.insert((id, reply.call), Answer { status, revision, index, body });
                     return;
                 }
+                if frame.header.kind == Kind::BarrierReply {
+                    let reply = BarrierReply::read(frame).expect("a sound frame");
+                    let (status, index, revision) = (reply.status, reply.index, Revision(0));
+                    let body = frame.body.to_vec();
+                    answers.insert((id, reply.call), Answer { status, revision, index, body });
+                    return;
+                }
                 if frame.header.kind == Kind::MembersReply {
                     let reply = MembersReply::read(frame).expect("a sound frame");
                     let (status, index, revision) = (reply.status, reply.index, Revision(0));
@@ -999,6 +1007,23 @@ impl World {
         self.next_call += 1;
         let mut outbox = Outbox::new(1 << 20);
         LeadAsk { call, leading }.write(&mut outbox, group, Identity::default());
+        self.feed_client(to, &mut outbox);
+        call
+    }
+
+    /// Asks a node when an entry is at a level. Returns the call.
+    pub(crate) fn send_barrier(
+        &mut self,
+        to: NodeId,
+        group: GroupId,
+        (level, index): (Level, Option<Index>),
+        wait_ms: u32,
+    ) -> u64 {
+        let call = self.next_call;
+        self.next_call += 1;
+        let mut outbox = Outbox::new(1 << 20);
+        let ask = BarrierAsk { call, level, index, wait_ms };
+        ask.write(&mut outbox, group, Identity::default());
         self.feed_client(to, &mut outbox);
         call
     }

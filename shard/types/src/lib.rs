@@ -8,6 +8,7 @@ pub mod bytes;
 pub mod command;
 pub mod configuration;
 pub mod ids;
+pub mod level;
 pub mod limits;
 #[cfg(ringraft_plant)]
 pub mod plant;
@@ -23,6 +24,7 @@ pub use ids::{
     ClientId, ClusterId, GroupId, Incarnation, Index, LogId, NodeId, Revision, Sequence, ShardId,
     Term, Ticks,
 };
+pub use level::Level;
 pub use start::{Lacked, Met, Start, Starts};
 pub use status::Status;
 pub use strands::{STRANDS, StrandBytes};

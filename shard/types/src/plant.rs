@@ -165,6 +165,10 @@ plants! {
     TransferBlind,
     /// What couldn't be read counts as there again before it is durable.
     MendedEarly,
+    /// The leader's own entries count for a level before its disk has them.
+    LevelSelfCountedEarly,
+    /// Of a joint configuration the old voters alone are asked how far a level has come.
+    LevelOldVotersOnly,
     /// The client forgets that a write was sent when its connection is lost.
     DoubtForgotten,
     /// The client gives the number of a write that it gave up to the next.

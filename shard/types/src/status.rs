@@ -47,6 +47,11 @@ pub enum Status {
     TooStale = 19,
     /// Definitely not done: the entry that the read wants to see isn't applied here yet.
     NotYet = 20,
+    /// Of a barrier: the level isn't reached in the time that was asked for. The reply says how far
+    /// it is. Nothing is undone: what is committed stays so.
+    NotReached = 21,
+    /// Of a barrier: leadership was lost while it waited. Another node can be asked the same.
+    LeadershipLost = 22,
 }
 
 impl Status {
@@ -74,6 +79,8 @@ impl Status {
             18 => Self::Transferring,
             19 => Self::TooStale,
             20 => Self::NotYet,
+            21 => Self::NotReached,
+            22 => Self::LeadershipLost,
             _ => return None,
         })
     }
@@ -91,6 +98,7 @@ impl Status {
                 | Self::Unknown
                 | Self::NoSpace
                 | Self::Stopping
+                | Self::LeadershipLost
         )
     }
 }
