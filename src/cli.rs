@@ -12,6 +12,7 @@ mod http;
 mod init;
 mod kv;
 mod leader;
+mod level;
 mod log_level;
 mod node;
 mod output;
@@ -44,6 +45,7 @@ const COMMANDS_BY_TASK: &str = "\
   del         Remove keys
   range       List keys
   txn         Compare, then run one of two branches, all or nothing
+  barrier     Wait until what was written is on as many nodes as asked for
 \x1b[1;4mWatch it:\x1b[0m
   status      Show every node and group
   log-level   Change how much nodes log, at run time
@@ -148,6 +150,8 @@ pub(crate) enum Command {
     Range(kv::RangeArgs),
     /// Compare, then run one of two branches, all or nothing; exit code 1 if a compare didn't hold
     Txn(txn::TxnArgs),
+    /// Wait until what was written is on as many nodes as asked for; exit code 11 if it isn't in time
+    Barrier(level::BarrierArgs),
     /// Show every node and group
     Status,
     /// Change how much nodes log, at run time
@@ -223,6 +227,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Del(args) => kv::del(&args, &global),
         Command::Range(args) => kv::range(&args, &global),
         Command::Txn(args) => txn::run(args, &global),
+        Command::Barrier(args) => level::barrier(&args, &global),
         Command::Status => status::run(&global),
         Command::Leader(command) => leader::run(&command, &global),
         Command::LogLevel(args) => log_level::run(&args, &global),

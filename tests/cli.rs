@@ -37,6 +37,7 @@ fn a_quorum_in_one_command() {
     http_answers(&dev);
     the_log_level_changes(&dev);
     consistencies(&dev);
+    levels(&dev);
     loads_are_measured(&dev);
     a_second_one_is_refused(&dev);
     a_killed_node_is_missed_by_nobody(&mut dev);
@@ -398,6 +399,30 @@ fn consistencies(dev: &Dev) {
     dev.ask(&["get", "c", "--node", "9"]).complains(2, &["node 9 is no member", "node ls"]);
 }
 
+/// How far a write or what was written is to come before the command ends.
+fn levels(dev: &Dev) {
+    for level in ["majority", "all", "majority-committed", "all-committed"] {
+        assert_eq!(dev.ask(&["put", "l", "one", "--ack", level]).exits(0).out, "OK\n");
+        let line = dev.ask_json(&["del", "l", "--ack", level]);
+        let index = line["index"].as_u64().expect("an index");
+        let named = index.to_string();
+        let line = dev.ask_json(&["barrier", "--index", &named, "--level", level]);
+        assert_eq!((&line["index"], &line["is_reached"]), (&json!(index), &json!(true)), "{line}");
+        let line = dev.ask_json(&["barrier", "--level", level]);
+        assert!(line["index"].as_u64() >= Some(index), "{line}");
+        let txn = ["txn", "--then", "put l two", "--ack", level];
+        assert_eq!(dev.ask(&txn).exits(0).out, "then\nOK\n");
+    }
+    let said = dev.ask(&["barrier"]).exits(0).out;
+    assert!(said.contains("is at level all"), "{said}");
+    let far = ["barrier", "--index", "9999999", "--timeout", "100ms"];
+    dev.ask(&far).complains(11, &["entry 9999999 isn't at level all yet", "ringraft status"]);
+    let line = dev.ask(&[&far[..], &["-o", "json"]].concat()).exits(11).json();
+    assert_eq!((&line["is_reached"], &line["group"]), (&json!(false), &json!(1)), "{line}");
+    dev.ask(&["put", "l", "one", "--ack", "some"]).complains(2, &["majority-committed"]);
+    dev.ask(&["barrier", "--index", "0"]).complains(2, &["--index"]);
+}
+
 fn deletes(dev: &Dev) {
     assert_eq!(dev.ask(&["del", "q", "--prev"]).exits(0).out, "1\nq\nd\n");
     assert_eq!(dev.ask(&["del", "q"]).exits(0).out, "0\n");
@@ -614,7 +639,7 @@ fn refusals_without_a_quorum() {
     }
     ringraft(&["get", "k", "--output", "yaml"]).complains(2, &["yaml", "json"]);
     let table = ringraft(&["exit-codes"]).exits(0).out;
-    assert_eq!(table.lines().count(), 12, "{table}");
+    assert_eq!(table.lines().count(), 13, "{table}");
     assert!(ringraft(&["--help"]).exits(0).out.contains("Start a whole quorum on this machine"));
     assert!(ringraft(&["--version"]).exits(0).out.starts_with("ringraft "));
 }

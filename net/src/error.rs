@@ -5,7 +5,7 @@ use std::io;
 
 use ringraft_types::{ConfigurationError, GroupId};
 
-use crate::client::{Reason, SubmitError, Trouble};
+use crate::client::{Reason, Response, Shortfall, SubmitError, Trouble};
 use crate::frame::{Kind, WIRE_VERSION, WIRE_VERSION_MIN};
 
 /// Why received bytes are not a frame. The stream is out of step: the connection is closed.
@@ -218,6 +218,15 @@ pub enum ClientError {
         reason: Reason,
         /// What last went wrong with a connection.
         trouble: Option<Trouble>,
+    },
+    /// A write was done, and is committed at the response's index. The level that was asked for
+    /// wasn't seen reached in time.
+    #[error("done and committed at entry {}, but {lacks}", .response.index)]
+    Below {
+        /// The answer to the write.
+        response: Box<Response>,
+        /// What it lacks.
+        lacks: Shortfall,
     },
     /// A node or shard didn't say how it is.
     #[error("{address} doesn't say how it is: {reason}{}", trouble_text(.trouble))]

@@ -194,7 +194,7 @@ proptest! {
         for (call, command) in &calls {
             let count = chaos.model.applied.iter().filter(|it| *it == command).count();
             match chaos.script.fate(*call) {
-                Some(Fate::Done(body)) => {
+                Some(Fate::Done(body) | Fate::Below(body, _)) => {
                     prop_assert_eq!(&body, command);
                     prop_assert_eq!(count, 1, "{} is done", command);
                 }

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
+use ringraft_net::barrier_wire::BarrierReply;
 use ringraft_net::client::{CallId, Core, CoreOptions, LinkId, Outcome};
 use ringraft_net::client_wire::{Consistency, Local};
 use ringraft_net::handshake::Role;
-use ringraft_types::{GroupId, Index, NodeId, Ticks};
+use ringraft_types::{GroupId, Index, Level, NodeId, Status, Ticks};
 
 use crate::base::{Base, Event, Owner};
 use crate::history::{self, Ask, CallName, History, Range};
@@ -51,6 +52,8 @@ pub(crate) struct Client {
     made: BTreeSet<u64>,
     news: BTreeSet<u64>,
     calls: BTreeMap<CallId, Under>,
+    /// Barriers under way: the group, and an entry that one for the newest must not be before.
+    barriers: BTreeMap<CallId, (GroupId, Index)>,
     next_call: u64,
     workload: Workload,
     errands: VecDeque<GroupId>,
@@ -83,6 +86,7 @@ impl Client {
             made: BTreeSet::new(),
             news: BTreeSet::new(),
             calls: BTreeMap::new(),
+            barriers: BTreeMap::new(),
             next_call: 1,
             workload: Workload::default(),
             errands: VecDeque::new(),
@@ -114,7 +118,7 @@ impl Client {
 
     /// Whether no call is under way.
     pub(crate) fn is_idle(&self) -> bool {
-        self.calls.is_empty()
+        self.calls.is_empty() && self.barriers.is_empty()
     }
 
     /// From now on what is done is counted.
@@ -180,6 +184,7 @@ impl Client {
         self.made.clear();
         self.news.clear();
         self.calls.clear();
+        self.barriers.clear();
         self.began.clear();
         self.workload = Workload::default();
         self.wake(base, base.now.after(Ticks(1_000)));
@@ -301,6 +306,10 @@ impl Client {
                 return;
             }
             let group = GroupId(base.random.between(1, self.options.groups));
+            if base.random.chance(40_000) {
+                self.submit_barrier(base, group);
+                continue;
+            }
             let ask = self.workload.next(&mut base.random, group, self.name(), &self.options);
             match ask {
                 // Every so often any node may answer.
@@ -315,6 +324,18 @@ impl Client {
                 }
                 ask => self.submit(base, history, group, ask),
             }
+        }
+    }
+
+    /// Waits for an entry to be at a level: for the newest that was seen, or for the newest.
+    fn submit_barrier(&mut self, base: &mut Base, group: GroupId) {
+        let level = base.random.pick(&Level::ALL);
+        let seen = self.seen.get(&group).copied().unwrap_or_default();
+        let index = Some(seen).filter(|&seen| seen > Index::ZERO && base.random.coin());
+        let patience = base.random.pick(&[100, 1_000, 3_000]);
+        let deadline = base.now.after(Ticks::from_millis(patience));
+        if let Ok(call) = self.core.submit_barrier(group, level, index, deadline) {
+            self.barriers.insert(call, (group, seen));
         }
     }
 
@@ -384,7 +405,11 @@ impl Client {
                 let at = at.as_deref();
                 self.core.submit_read_of(at, group, &command, consistency, deadline)
             }
-            false => self.core.submit_write(group, &command, deadline),
+            false => {
+                let rare = base.random.chance(60_000);
+                let level = if rare { base.random.pick(&Level::ALL) } else { Level::Majority };
+                self.core.submit_write_at_level(group, &command, level, deadline)
+            }
         };
         // As many calls as the core takes are under way, those included that only fill a gap.
         let Ok(id) = submitted else { return };
@@ -399,12 +424,19 @@ impl Client {
 
     fn hear(&mut self, base: &mut Base, history: &mut History) {
         for completed in self.core.take_completed() {
+            if let Some((group, seen)) = self.barriers.remove(&completed.call) {
+                base.count(judge_barrier(group, seen, completed.outcome));
+                continue;
+            }
             let Some(under) = self.calls.remove(&completed.call) else {
                 panic!("V8: a client hears twice of a call, or of one that it never made");
             };
             let began = self.began.remove(&completed.call).unwrap_or_default();
+            if matches!(completed.outcome, Outcome::Below(..)) {
+                base.count("writes below their level");
+            }
             let (outcome, word, revision) = match completed.outcome {
-                Outcome::Done(answer) => {
+                Outcome::Done(answer) | Outcome::Below(answer, _) => {
                     let reply = history::Reply::decode(answer.body)
                         .unwrap_or_else(|error| panic!("V13: a reply can't be read: {error}"));
                     let index = Some(answer.index);
@@ -442,6 +474,25 @@ impl Client {
             history.end(base.now, under.name, outcome).expect("it was begun, and ends once");
         }
     }
+}
+
+/// What is to be counted of a barrier that ended. One for the newest entry names none that is before
+/// what its client had seen.
+fn judge_barrier(group: GroupId, seen: Index, outcome: Outcome<'_>) -> &'static str {
+    let answer = match outcome {
+        Outcome::Done(answer) => answer,
+        _ => return "barriers without an answer",
+    };
+    let reply = BarrierReply::decode(answer.body).expect("V13: a reply can be read");
+    if reply.status != Status::Ok {
+        return "barriers that timed out";
+    }
+    assert!(
+        reply.index >= seen,
+        "RD-06: entry {} of group {group} is said to be the newest, and {seen} was seen before",
+        reply.index
+    );
+    "barriers reached"
 }
 
 fn reason(reason: ringraft_net::client::Reason) -> history::Reason {

@@ -8,10 +8,11 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
+use ringraft_net::barrier_wire::BarrierReply;
 use ringraft_net::connection::State;
-use ringraft_net::handshake::{Hello, RefusalCode, Role, Welcome};
+use ringraft_net::handshake::{HANDSHAKE_BYTES, Hello, RefusalCode, Role, Welcome};
 use ringraft_net::patience::SWEEP_TIME;
-use ringraft_net::{Frame, Inbox};
+use ringraft_net::{Frame, FrameHeader, Inbox, Kind};
 use ringraft_shard::links::Links as _;
 use ringraft_shard::{Event, FrameRefusal, Greeting, PeerAdmission, Shard, ShardError, Wake, mesh};
 use ringraft_types::{GroupId, Met, NodeId, Ticks};
@@ -59,6 +60,8 @@ pub(crate) struct Lane {
     bell: Bell,
     /// What left in the last run for peers.
     pub(crate) sent: Vec<Sent>,
+    /// What clients were told in the last run of how far entries have come.
+    pub(crate) told: Vec<(GroupId, BarrierReply)>,
     /// Frames of peers that were refused in the last run, and why.
     pub(crate) refused: Vec<(NodeId, FrameRefusal)>,
     /// When a frame of each peer was taken last.
@@ -84,6 +87,7 @@ impl Lane {
             has_more: false,
             bell: Bell::default(),
             sent: Vec::new(),
+            told: Vec::new(),
             refused: Vec::new(),
             heard: BTreeMap::new(),
             led: BTreeMap::new(),
@@ -593,6 +597,9 @@ impl Lane {
                 network.send(base, connection, side, bytes);
                 network.sends_frames(connection, side, shard);
             } else {
+                if socket.state == State::Client {
+                    self.told.extend(levels(&bytes));
+                }
                 network.send(base, connection, side, bytes);
             }
             if is_rest {
@@ -601,6 +608,26 @@ impl Lane {
             }
         }
     }
+}
+
+/// What a client is told of levels, in whole frames, behind a greeting perhaps.
+fn levels(bytes: &[u8]) -> Vec<(GroupId, BarrierReply)> {
+    let mut rest = bytes;
+    if rest.starts_with(b"RRWE") {
+        rest = &rest[HANDSHAKE_BYTES..];
+    }
+    let mut levels = Vec::new();
+    while let Some(head) = rest.first_chunk() {
+        let header = FrameHeader::decode(head).expect("V13: a node sends sound frames");
+        let (frame, after) = rest.split_at(header.frame_bytes());
+        if header.kind == Kind::BarrierReply {
+            let body = &frame[head.len()..];
+            let reply = BarrierReply::decode(body).expect("V13: a node sends sound frames");
+            levels.push((header.group, reply));
+        }
+        rest = after;
+    }
+    levels
 }
 
 fn count_unwelcome(base: &mut Base, admission: PeerAdmission) {

@@ -277,6 +277,8 @@ pub(crate) struct Snoop {
     /// By group, term and who said it to the term's leader: up to where it holds what the leader
     /// has, and the newest round of heartbeats that it answered.
     said: BTreeMap<(GroupId, Term, NodeId), (Index, u64)>,
+    /// By who said it and group: the newest commit index that it said it knows.
+    commits: BTreeMap<(NodeId, GroupId), Index>,
     /// Who votes in every group at first.
     first: Vec<NodeId>,
     /// By group: other lists of voters that somebody asked for.
@@ -287,6 +289,16 @@ impl Snoop {
     /// Knows nothing yet of a cluster that so many nodes began.
     pub(crate) fn new(voters: u32) -> Self {
         Self { first: (1..=voters).map(NodeId).collect(), ..Self::default() }
+    }
+
+    fn knows(&mut self, node: NodeId, group: GroupId, commit: Index) {
+        let known = self.commits.entry((node, group)).or_default();
+        *known = commit.max(*known);
+    }
+
+    /// The newest commit index that a node ever said it knows.
+    pub(crate) fn said_commit(&self, node: NodeId, group: GroupId) -> Index {
+        self.commits.get(&(node, group)).copied().unwrap_or_default()
     }
 
     /// Somebody asked for these voters of a group.
@@ -354,6 +366,9 @@ impl Snoop {
             }
             Kind::AppendReplies => {
                 let view = wire::append_replies(frame).expect("V13: a node sends sound frames");
+                for item in view.items() {
+                    self.knows(from, item.group, item.commit);
+                }
                 for item in view.items().filter(|item| item.accepted) {
                     let promise = self.promises.entry((from, item.group)).or_default();
                     let held = (item.append_term, item.matched_or_prev);
@@ -365,6 +380,7 @@ impl Snoop {
             Kind::BeatReplies => {
                 let view = wire::beat_replies(frame).expect("V13: a node sends sound frames");
                 for item in view.items() {
+                    self.knows(from, item.group, item.commit);
                     let said = self.said.entry((item.group, item.term, from)).or_default();
                     said.1 = said.1.max(item.round);
                 }

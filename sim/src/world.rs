@@ -2,6 +2,7 @@
 
 mod calm;
 mod helix;
+mod levels;
 mod look;
 mod repair;
 

@@ -3,10 +3,11 @@
 use super::Global;
 use super::consistency::ReadArgs;
 use super::exit::{Exit, Failure};
+use super::level::Written;
 use ringraft_net::ClientError;
 use ringraft_net::client::{Client, ClientOptions, Reason, Response, SubmitError};
 use ringraft_types::command::CommandError;
-use ringraft_types::{GroupId, NodeId, Status};
+use ringraft_types::{GroupId, Level, NodeId, Status};
 use std::time::Duration;
 
 /// One group of the quorum at the endpoints.
@@ -27,9 +28,15 @@ impl Quorum {
         Ok(Self { client, group, first })
     }
 
-    /// Writes, and waits until the write is applied.
-    pub(crate) fn write(&mut self, command: &[u8]) -> Result<Response, Failure> {
-        self.client.write(self.group, command).map_err(failure)
+    /// Writes, and waits until the write is applied and at a level.
+    pub(crate) fn write(&mut self, command: &[u8], level: Level) -> Result<Written, Failure> {
+        match self.client.write_at_level(self.group, command, level) {
+            Ok(response) => Ok(Written { response, lacks: None }),
+            Err(ClientError::Below { response, lacks }) => {
+                Ok(Written { response: *response, lacks: Some(lacks) })
+            }
+            Err(error) => Err(failure(error)),
+        }
     }
 
     /// Reads what the options say, from the leader or from one node.
@@ -87,6 +94,7 @@ pub(crate) fn failure(error: ClientError) -> Failure {
         ClientError::Random { .. } | ClientError::Poll { .. } => Exit::Environment,
         ClientError::NoStatus { .. } => Exit::Unavailable,
         ClientError::Submit(_) => Exit::NotDone,
+        ClientError::Below { .. } => Exit::NotReached,
         ClientError::NotDone { reason, .. } => match reason {
             Reason::Deadline => Exit::Unavailable,
             // These pass when there is a leader again: for a script it is the same as no answer.

@@ -32,11 +32,13 @@ pub enum Exit {
     Damaged = 9,
     /// The machine refused something else.
     Environment = 10,
+    /// The level that was asked for isn't reached in time; a write is committed all the same.
+    NotReached = 11,
 }
 
 impl Exit {
     /// All of them, with what they mean for a script.
-    pub const ALL: [(Self, &'static str); 11] = [
+    pub const ALL: [(Self, &'static str); 12] = [
         (Self::Ok, "done"),
         (Self::No, "answered no: the key doesn't exist (get), a compare didn't hold (txn)"),
         (Self::Usage, "the command line is wrong; nothing was tried"),
@@ -50,6 +52,10 @@ impl Exit {
         (
             Self::Environment,
             "the machine refused something else: a port taken, a file not writable",
+        ),
+        (
+            Self::NotReached,
+            "the level isn't reached in time (barrier, --ack); a write is done all the same",
         ),
     ];
 
@@ -67,6 +73,7 @@ impl Exit {
             Self::DataDir => "data_dir",
             Self::Damaged => "damaged",
             Self::Environment => "environment",
+            Self::NotReached => "not_reached",
         }
     }
 }

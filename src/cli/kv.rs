@@ -3,6 +3,7 @@
 use super::client::{Quorum, refused, unreadable};
 use super::consistency::ReadArgs;
 use super::exit::{Exit, Failure};
+use super::level::AckArgs;
 use super::output::{self, Output};
 use super::{Global, text};
 use ringraft_net::client::Response;
@@ -23,6 +24,8 @@ pub(crate) struct PutArgs {
     /// Print what the key was before
     #[arg(long)]
     prev: bool,
+    #[command(flatten)]
+    level: AckArgs,
 }
 
 /// What `ringraft get` is told.
@@ -53,6 +56,8 @@ pub(crate) struct DelArgs {
     /// Print what the keys were before
     #[arg(long)]
     prev: bool,
+    #[command(flatten)]
+    level: AckArgs,
 }
 
 /// What `ringraft range` is told.
@@ -95,10 +100,14 @@ pub(crate) fn put(args: &PutArgs, global: &Global) -> Result<Exit, Failure> {
     let mut command = Vec::new();
     let put = PutCommand { key: args.key.as_bytes(), value, previous: args.prev };
     put.encode(&mut command).map_err(refused)?;
-    let response = Quorum::connect(global)?.write(&command)?;
+    let written = Quorum::connect(global)?.write(&command, args.level.ack)?;
+    let response = &written.response;
     let reply = Reply::decode(&response.body).map_err(unreadable)?;
     match global.output {
-        Output::Json => output::json(&with_header(&response, reply_json(&reply)))?,
+        Output::Json => {
+            let body = written.with_level(reply_json(&reply));
+            output::json(&with_header(response, body))?;
+        }
         Output::Table => {
             output::text("OK")?;
             if let Reply::Put(PutReply::Previous(previous)) = reply {
@@ -106,7 +115,7 @@ pub(crate) fn put(args: &PutArgs, global: &Global) -> Result<Exit, Failure> {
             }
         }
     }
-    Ok(Exit::Ok)
+    Ok(written.exit(Exit::Ok))
 }
 
 pub(crate) fn get(args: &GetArgs, global: &Global) -> Result<Exit, Failure> {
@@ -143,10 +152,14 @@ pub(crate) fn del(args: &DelArgs, global: &Global) -> Result<Exit, Failure> {
     };
     let mut command = Vec::new();
     DeleteCommand { keys, previous: args.prev }.encode(&mut command).map_err(refused)?;
-    let response = Quorum::connect(global)?.write(&command)?;
+    let written = Quorum::connect(global)?.write(&command, args.level.ack)?;
+    let response = &written.response;
     let reply = Reply::decode(&response.body).map_err(unreadable)?;
     match (global.output, &reply) {
-        (Output::Json, reply) => output::json(&with_header(&response, reply_json(reply)))?,
+        (Output::Json, reply) => {
+            let body = written.with_level(reply_json(reply));
+            output::json(&with_header(response, body))?;
+        }
         (Output::Table, Reply::Delete(reply)) => {
             output::text(&reply.deleted.to_string())?;
             for previous in reply.previous {
@@ -155,7 +168,7 @@ pub(crate) fn del(args: &DelArgs, global: &Global) -> Result<Exit, Failure> {
         }
         (Output::Table, _) => return Err(wrong_kind()),
     }
-    Ok(Exit::Ok)
+    Ok(written.exit(Exit::Ok))
 }
 
 pub(crate) fn range(args: &RangeArgs, global: &Global) -> Result<Exit, Failure> {

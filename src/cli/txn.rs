@@ -6,6 +6,7 @@ use super::Global;
 use super::client::{Quorum, refused, unreadable};
 use super::exit::{Exit, Failure};
 use super::kv::{print_key_value, read_stdin, reply_json, with_header, wrong_kind};
+use super::level::AckArgs;
 use super::output::{self, Output};
 use grammar::{CompareText, OperationText};
 use ringraft_types::command::{Compare, Operation, TxnBuilder};
@@ -32,6 +33,8 @@ pub(crate) struct TxnArgs {
     /// Read the transaction from stdin, as JSON
     #[arg(long, conflicts_with_all = ["compares", "then", "otherwise"])]
     stdin: bool,
+    #[command(flatten)]
+    level: AckArgs,
 }
 
 /// A transaction as JSON on stdin.
@@ -60,16 +63,20 @@ pub(crate) fn run(args: TxnArgs, global: &Global) -> Result<Exit, Failure> {
         TxnError::Grammar(message) => usage(message),
         TxnError::Command(failure) => failure,
     })?;
-    let response = Quorum::connect(global)?.write(&command)?;
+    let written = Quorum::connect(global)?.write(&command, args.level.ack)?;
+    let response = &written.response;
     let reply = match Reply::decode(&response.body).map_err(unreadable)? {
         Reply::Txn(reply) => reply,
         _ => return Err(wrong_kind()),
     };
     match global.output {
-        Output::Json => output::json(&with_header(&response, reply_json(&Reply::Txn(reply))))?,
+        Output::Json => {
+            let body = written.with_level(reply_json(&Reply::Txn(reply)));
+            output::json(&with_header(response, body))?;
+        }
         Output::Table => print(&reply)?,
     }
-    Ok(if reply.succeeded { Exit::Ok } else { Exit::No })
+    Ok(written.exit(if reply.succeeded { Exit::Ok } else { Exit::No }))
 }
 
 #[derive(Debug)]

@@ -102,7 +102,7 @@ impl Writer {
             for completed in client.poll(Duration::from_millis(20)).expect("sockets") {
                 let number = under_way.remove(&completed.call).expect("it was submitted here");
                 fates[number] = match completed.outcome {
-                    Outcome::Done(answer) => {
+                    Outcome::Done(answer) | Outcome::Below(answer, _) => {
                         acknowledged.push(Instant::now());
                         progress.fetch_add(1, Ordering::Relaxed);
                         Fate::Done(answer.revision)

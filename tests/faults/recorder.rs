@@ -195,7 +195,7 @@ impl Caller {
         for completed in client.poll(Duration::from_millis(20)).expect("sockets") {
             let name = under_way.remove(&completed.call).expect("it was submitted here");
             let outcome = match completed.outcome {
-                client::Outcome::Done(answer) => {
+                client::Outcome::Done(answer) | client::Outcome::Below(answer, _) => {
                     *seen = answer.revision.0.max(*seen);
                     recorder.done.fetch_add(1, Ordering::Relaxed);
                     Outcome::Done(Answer {

@@ -55,7 +55,7 @@ impl Connection for NativeConnection {
         ended.extend(completions.map(|completed| Completed {
             call: completed.call.0,
             outcome: match completed.outcome {
-                client::Outcome::Done(_) => Outcome::Done,
+                client::Outcome::Done(_) | client::Outcome::Below(..) => Outcome::Done,
                 client::Outcome::NotDone(Reason::Refused(Status::Busy)) => Outcome::Busy,
                 client::Outcome::NotDone(_) => Outcome::Refused,
                 client::Outcome::Unknown(_) => Outcome::Unknown,

@@ -173,6 +173,9 @@ impl Core {
                 LeadAsk::name(&mut call.command, id);
                 let body = &call.command;
                 lead_wire::write_encoded(&mut link.outbox, group.id, *identity, body);
+            } else if call.kind == CallKind::Barrier {
+                let ask = Self::barrier_ask(calls, slot, now);
+                ask.write(&mut link.outbox, group.id, *identity);
             } else if call.kind == CallKind::Change {
                 ChangeAsk::name(&mut call.command, id);
                 members_wire::write_change(&mut link.outbox, group.id, *identity, &call.command);

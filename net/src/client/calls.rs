@@ -3,9 +3,10 @@
 
 use std::ops::Range;
 
-use ringraft_types::{Index, Revision, Ticks};
+use ringraft_types::{Index, Level, Revision, Ticks};
 
-use super::{Answer, CallId, Outcome, Reason, SubmitError};
+use super::barrier::Waits;
+use super::{Answer, CallId, Outcome, Reason, Shortfall, SubmitError};
 use crate::client_wire::Consistency;
 
 /// A free slot keeps at most this much memory, bytes.
@@ -31,6 +32,8 @@ pub(super) enum CallKind {
     HandOver,
     /// That a shard stands for election no more, or again.
     Pause,
+    /// When an entry is at a level, be it asked by itself or of a write that was done.
+    Barrier,
 }
 
 impl CallKind {
@@ -59,6 +62,10 @@ pub(super) struct Call {
     pub(super) group: u32,
     /// What a read may see.
     pub(super) consistency: Consistency,
+    /// Which level a barrier waits for, or a write when it is done.
+    pub(super) level: Level,
+    /// Of a barrier.
+    pub(super) waits: Option<Box<Waits>>,
     /// A write's number in its session; zero as long as it has none.
     pub(super) sequence: u64,
     pub(super) deadline: Ticks,
@@ -92,6 +99,7 @@ struct Completion {
 #[derive(Clone, Debug)]
 enum Verdict {
     Done { flags: u8, revision: Revision, index: Index, body: Range<usize> },
+    Below { flags: u8, revision: Revision, index: Index, body: Range<usize>, lacks: Shortfall },
     NotDone(Reason),
     Unknown(Reason),
 }
@@ -117,13 +125,17 @@ impl<'a> Iterator for Completions<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let Completion { call, verdict } = self.items.next()?;
+        let bodies = self.bodies;
         let outcome = match verdict {
-            Verdict::Done { flags, revision, index, body } => Outcome::Done(Answer {
-                flags: *flags,
-                revision: *revision,
-                index: *index,
-                body: &self.bodies[body.clone()],
-            }),
+            Verdict::Done { flags, revision, index, body } => {
+                let (flags, revision, index) = (*flags, *revision, *index);
+                Outcome::Done(Answer { flags, revision, index, body: &bodies[body.clone()] })
+            }
+            Verdict::Below { flags, revision, index, body, lacks } => {
+                let (flags, revision, index) = (*flags, *revision, *index);
+                let answer = Answer { flags, revision, index, body: &bodies[body.clone()] };
+                Outcome::Below(answer, *lacks)
+            }
             Verdict::NotDone(reason) => Outcome::NotDone(*reason),
             Verdict::Unknown(reason) => Outcome::Unknown(*reason),
         };
@@ -168,6 +180,8 @@ impl Calls {
                     out_on: None,
                     group,
                     consistency: Consistency::Linearizable,
+                    level: Level::Majority,
+                    waits: None,
                     sequence: 0,
                     deadline,
                     command: Vec::new(),
@@ -185,6 +199,7 @@ impl Calls {
         call.out_on = None;
         call.group = group;
         call.consistency = Consistency::Linearizable;
+        call.level = Level::Majority;
         call.sequence = 0;
         call.deadline = deadline;
         call.command.extend_from_slice(command);
@@ -198,6 +213,7 @@ impl Calls {
         assert!(call.kind != CallKind::Free, "closed twice");
         assert!(call.reported, "nobody was told");
         call.kind = CallKind::Free;
+        call.waits = None;
         call.command.clear();
         if call.command.capacity() > IDLE_BYTES {
             call.command.shrink_to(IDLE_BYTES);
@@ -229,10 +245,21 @@ impl Calls {
     /// Reports a call as done.
     pub(super) fn done(&mut self, slot: u32, answer: Answer<'_>) {
         let Answer { flags, revision, index, body } = answer;
+        let body = self.keep(body);
+        self.report(slot, Verdict::Done { flags, revision, index, body });
+    }
+
+    /// Reports a write as done, and not at the level that was asked for.
+    pub(super) fn below(&mut self, slot: u32, answer: Answer<'_>, lacks: Shortfall) {
+        let Answer { flags, revision, index, body } = answer;
+        let body = self.keep(body);
+        self.report(slot, Verdict::Below { flags, revision, index, body, lacks });
+    }
+
+    fn keep(&mut self, body: &[u8]) -> Range<usize> {
         let start = self.ready.bodies.len();
         self.ready.bodies.extend_from_slice(body);
-        let body = start..self.ready.bodies.len();
-        self.report(slot, Verdict::Done { flags, revision, index, body });
+        start..self.ready.bodies.len()
     }
 
     /// Reports a call as not done.

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use ringraft_types::limits::{COMMAND_BYTES_MAX, FRAME_BODY_BYTES_MAX, PAYLOAD_BYTES_MAX};
-use ringraft_types::{ClusterId, GroupId, ShardId, Ticks};
+use ringraft_types::{ClusterId, GroupId, Level, ShardId, Ticks};
 
 use super::calls::{CallKind, Calls, Completions};
 use super::group::{Group, Leader, Random};
@@ -99,7 +99,23 @@ impl Core {
         command: &[u8],
         deadline: Ticks,
     ) -> Result<CallId, SubmitError> {
+        self.submit_write_at_level(group, command, Level::Majority, deadline)
+    }
+
+    /// Takes a write that is answered when it is applied and at a level. If it is applied and the
+    /// level isn't seen reached before the deadline, the outcome is [`Outcome::Below`].
+    ///
+    /// # Errors
+    /// If it can't be taken; nothing was sent then.
+    pub fn submit_write_at_level(
+        &mut self,
+        group: GroupId,
+        command: &[u8],
+        level: Level,
+        deadline: Ticks,
+    ) -> Result<CallId, SubmitError> {
         let (place, slot) = self.submit(CallKind::Write, group, command, deadline)?;
+        self.calls.get_mut(slot).level = level;
         self.groups[place].writes.push_back(slot);
         Ok(self.calls.id(slot))
     }
@@ -421,7 +437,7 @@ impl Core {
             let may_be_made = call.in_doubt || call.out_on.is_some();
             match call.kind.leaves_doubt() && may_be_made {
                 true => self.calls.unknown(slot, Reason::Deadline),
-                false => self.calls.not_done(slot, Reason::Deadline),
+                false => self.calls.give_up(slot, Reason::Deadline),
             }
             if !is_queued {
                 self.calls.close(slot);

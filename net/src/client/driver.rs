@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use ringraft_types::{ClusterId, GroupId, Index, Revision, ShardId, Ticks};
+use ringraft_types::{ClusterId, GroupId, Index, Level, Revision, ShardId, Ticks};
 
 use super::core::{Core, CoreOptions};
 use super::link::{LinkId, Trouble};
-use super::{Answer, CallId, Completions, Outcome, Reason, SubmitError};
+use super::{Answer, CallId, Completions, Outcome, Reason, Shortfall, SubmitError};
 use crate::client_wire::{Consistency, LocateReply};
 use crate::error::ClientError;
 use crate::status::NodeStatus;
@@ -61,6 +61,18 @@ pub struct Response {
     pub index: Index,
     /// The machine's result.
     pub body: Vec<u8>,
+}
+
+impl Response {
+    /// What it is, borrowed.
+    pub(super) fn answer(&self) -> Answer<'_> {
+        let Self { flags, revision, index, body } = self;
+        Answer { flags: *flags, revision: *revision, index: *index, body }
+    }
+
+    fn of(Answer { flags, revision, index, body }: Answer<'_>) -> Self {
+        Self { flags, revision, index, body: body.to_vec() }
+    }
 }
 
 #[derive(Debug)]
@@ -136,6 +148,21 @@ impl Client {
         self.core.submit_write(group, command, deadline)
     }
 
+    /// Takes a write that is answered when it is applied and at a level.
+    ///
+    /// # Errors
+    /// If it can't be taken; nothing was sent then.
+    pub fn submit_write_at_level(
+        &mut self,
+        group: GroupId,
+        command: &[u8],
+        level: Level,
+        timeout: Duration,
+    ) -> Result<CallId, SubmitError> {
+        let deadline = self.after(timeout);
+        self.core.submit_write_at_level(group, command, level, deadline)
+    }
+
     /// Takes a linearizable read, to be sent by the next [`poll`](Self::poll).
     ///
     /// # Errors
@@ -171,6 +198,22 @@ impl Client {
     /// If it wasn't done, or that isn't known.
     pub fn write(&mut self, group: GroupId, command: &[u8]) -> Result<Response, ClientError> {
         let call = self.submit_write(group, command, self.options.timeout)?;
+        self.finish(call)
+    }
+
+    /// Writes, and waits until that is applied and at a level, as [`write`](Self::write) does.
+    ///
+    /// # Errors
+    /// If it wasn't done, or that isn't known; or as [`ClientError::Below`] if it was done and the
+    /// level wasn't seen reached in time.
+    pub fn write_at_level(
+        &mut self,
+        group: GroupId,
+        command: &[u8],
+        level: Level,
+    ) -> Result<Response, ClientError> {
+        let timeout = self.options.timeout;
+        let call = self.submit_write_at_level(group, command, level, timeout)?;
         self.finish(call)
     }
 
@@ -276,13 +319,13 @@ impl Client {
     pub(super) fn finish(&mut self, call: CallId) -> Result<Response, ClientError> {
         enum Taken {
             Done(Response),
+            Below(Response, Shortfall),
             NotDone(Reason),
             Unknown(Reason),
         }
         let own = |outcome: Outcome<'_>| match outcome {
-            Outcome::Done(Answer { flags, revision, index, body }) => {
-                Taken::Done(Response { flags, revision, index, body: body.to_vec() })
-            }
+            Outcome::Done(answer) => Taken::Done(Response::of(answer)),
+            Outcome::Below(answer, lacks) => Taken::Below(Response::of(answer), lacks),
             Outcome::NotDone(reason) => Taken::NotDone(reason),
             Outcome::Unknown(reason) => Taken::Unknown(reason),
         };
@@ -292,6 +335,9 @@ impl Client {
                 let trouble = self.core.trouble().cloned();
                 return match taken {
                     Taken::Done(response) => Ok(response),
+                    Taken::Below(response, lacks) => {
+                        Err(ClientError::Below { response: Box::new(response), lacks })
+                    }
                     Taken::NotDone(reason) => Err(ClientError::NotDone { reason, trouble }),
                     Taken::Unknown(reason) => Err(ClientError::Unknown { reason, trouble }),
                 };

@@ -22,6 +22,7 @@
 //! - An evicted session: writes in doubt become unknown, all others move to a new session.
 
 mod asks;
+mod barrier;
 mod calls;
 mod change;
 mod core;
@@ -36,6 +37,7 @@ use std::fmt;
 
 use ringraft_types::{ConfigurationError, Index, Revision, Status};
 
+pub use self::barrier::{BarrierError, Reached, Shortfall};
 pub use self::calls::{Completed, Completions};
 pub use self::change::{ChangeError, Changed, GroupMembers};
 pub use self::core::{Core, CoreOptions};
@@ -52,6 +54,9 @@ pub struct CallId(pub u64);
 pub enum Outcome<'a> {
     /// Done, with this answer.
     Done(Answer<'a>),
+    /// A write that was done, with this answer: it is committed and stays so. The level that was
+    /// asked for wasn't seen reached in time.
+    Below(Answer<'a>, Shortfall),
     /// Definitely not done, and never will be.
     NotDone(Reason),
     /// Done, not done, or yet to be done: a write whose fate didn't become known in time.

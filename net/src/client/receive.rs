@@ -8,6 +8,7 @@ use super::group::Leader;
 use super::link::{LinkId, State, Trouble};
 use super::session::Advice;
 use super::{Answer, Reason};
+use crate::barrier_wire::BarrierReply;
 use crate::client_wire::{self, ErrorFrame, LocateReply, Reply};
 use crate::error::WireError;
 use crate::frame::{Frame, Kind};
@@ -99,6 +100,11 @@ impl Core {
                 self.links[at].owed = self.links[at].owed.saturating_sub(1);
                 self.take_lead_reply(now, at, frame, &reply);
             }
+            Kind::BarrierReply => {
+                let reply = BarrierReply::read(frame)?;
+                self.links[at].owed = self.links[at].owed.saturating_sub(1);
+                self.take_barrier_reply(now, at, frame, &reply);
+            }
             Kind::Error => {
                 let ErrorFrame { code, sentence } = ErrorFrame::read(frame)?;
                 let (address, sentence) = (self.links[at].address.clone(), sentence.to_owned());
@@ -128,7 +134,11 @@ impl Core {
             let call = calls.get(slot);
             let next = match call.kind {
                 CallKind::Write if call.sequence != 0 && group.session_on == Some(at) => {
-                    group.session.reply(calls, slot, &reply)
+                    let advice = group.session.reply(calls, slot, &reply);
+                    if calls.get(slot).kind == CallKind::Barrier {
+                        group.asks.push_back(slot);
+                    }
+                    advice
                 }
                 CallKind::Read if call.out_on == Some(at as u32) => {
                     self.take_read_reply(place, slot, &reply)
@@ -340,7 +350,7 @@ impl Core {
                 let call = self.calls.get(slot);
                 match call.kind.leaves_doubt() && call.in_doubt {
                     true => self.calls.unknown(slot, reason),
-                    false => self.calls.not_done(slot, reason),
+                    false => self.calls.give_up(slot, reason),
                 }
                 self.calls.close(slot);
             }

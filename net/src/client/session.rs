@@ -173,8 +173,13 @@ impl Session {
         let in_doubt = calls.get(slot).in_doubt;
         if status == Status::Ok {
             let Reply { flags, revision, index, body, .. } = *reply;
-            calls.done(slot, Answer { flags, revision, index, body });
-            self.answered(calls, at);
+            let answer = Answer { flags, revision, index, body };
+            if calls.waits_on(slot, answer) {
+                self.used_up(at);
+            } else {
+                calls.done(slot, answer);
+                self.answered(calls, at);
+            }
             return Advice::Continue;
         }
         if status == Status::AlreadyAnswered {
@@ -341,8 +346,13 @@ impl Session {
 
     /// A number is used up, and its call reported.
     fn answered(&mut self, calls: &mut Calls, at: usize) {
-        self.gaps = 0;
         calls.close(self.ring[at].slot);
+        self.used_up(at);
+    }
+
+    /// A number is used up, and its call goes on without the session.
+    fn used_up(&mut self, at: usize) {
+        self.gaps = 0;
         self.ring[at] = Entry { slot: u32::MAX, place: Place::Answered };
         while self.ring.front().is_some_and(|entry| entry.place == Place::Answered) {
             self.ring.pop_front();

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use ringraft_net::client::{Core, CoreOptions, LinkId, Outcome, Reason};
+use ringraft_net::barrier_wire::{BarrierAsk, BarrierReply};
+use ringraft_net::client::{Core, CoreOptions, LinkId, Outcome, Reason, Shortfall};
 use ringraft_net::client_wire::{self, BatchWriter, LocateReply, Member, Reply};
 use ringraft_net::handshake::{HANDSHAKE_BYTES, Host};
 use ringraft_net::members_wire::{self, ChangeAsk, MembersReply};
@@ -22,6 +23,7 @@ const TIMEOUT: Ticks = Ticks::from_millis(5_000);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Done(String),
+    Below(String, Shortfall),
     NotDone(Reason),
     Unknown(Reason),
 }
@@ -68,6 +70,8 @@ pub(crate) struct Script {
     /// Questions about members and changes that arrived and were not looked at yet: the node, the
     /// call, and the change.
     pub(crate) asks: Vec<(u32, u64, Option<ChangeAsk>)>,
+    /// Barriers that arrived and were not looked at yet, and the node.
+    pub(crate) barriers: Vec<(u32, BarrierAsk)>,
     /// How calls were answered: flags and body.
     pub(crate) bodies: BTreeMap<u64, (u8, Vec<u8>)>,
     /// Where each call was last seen.
@@ -101,6 +105,7 @@ impl Script {
             attempts: Vec::new(),
             envelope: Envelope::default(),
             asks: Vec::new(),
+            barriers: Vec::new(),
             bodies: BTreeMap::new(),
             seen: BTreeMap::new(),
             fates: BTreeMap::new(),
@@ -202,6 +207,18 @@ impl Script {
         reply.write(&mut side.outbox, GROUP, identity(side.node));
     }
 
+    /// Answers a barrier where it was last seen.
+    pub(crate) fn answer_barrier(&mut self, reply: &BarrierReply) {
+        let link = self.seen[&reply.call];
+        let side = self.sides.get_mut(&link).expect("the connection lives");
+        reply.write(&mut side.outbox, GROUP, identity(side.node));
+    }
+
+    /// Whether the connection on which a call was last seen still lives.
+    pub(crate) fn is_known(&self, call: u64) -> bool {
+        self.seen.get(&call).is_some_and(|link| self.sides.contains_key(link))
+    }
+
     /// Where a call was last seen.
     pub(crate) fn link_of(&self, call: u64) -> LinkId {
         self.seen[&call]
@@ -264,6 +281,10 @@ impl Script {
                 Outcome::Done(answer) => {
                     self.bodies.insert(completed.call.0, (answer.flags, answer.body.to_vec()));
                     Fate::Done(String::from_utf8_lossy(answer.body).into_owned())
+                }
+                Outcome::Below(answer, lacks) => {
+                    let body = String::from_utf8_lossy(answer.body).into_owned();
+                    Fate::Below(body, lacks)
                 }
                 Outcome::NotDone(reason) => Fate::NotDone(reason),
                 Outcome::Unknown(reason) => Fate::Unknown(reason),
@@ -340,6 +361,11 @@ impl Script {
                     let ask = ChangeAsk::read(&frame).expect("a change");
                     self.seen.insert(ask.call, link);
                     self.asks.push((side.node, ask.call, Some(ask)));
+                }
+                Kind::Barrier => {
+                    let ask = BarrierAsk::read(&frame).expect("a barrier");
+                    self.seen.insert(ask.call, link);
+                    self.barriers.push((side.node, ask));
                 }
                 Kind::Status => {
                     let status = NodeStatus {

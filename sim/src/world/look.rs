@@ -22,6 +22,7 @@ impl World {
         let id = self.nodes[node].id;
         let Place::Running(running) = &mut self.nodes[node].places[lane] else { return };
         let now = self.base.now;
+        let told = std::mem::take(&mut running.told);
         for sent in std::mem::take(&mut running.sent) {
             self.snoop.sent(id, sent.to, &sent.bytes, |header| {
                 trace::note(
@@ -36,6 +37,9 @@ impl World {
                     },
                 );
             });
+        }
+        for (group, reply) in told {
+            self.told_level(node, group, &reply);
         }
     }
 

@@ -1,0 +1,96 @@
+//! What nodes say of how far entries have come, held against what disks hold and nodes know at that
+//! moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ringraft_net::barrier_wire::BarrierReply;
+use ringraft_types::{GroupId, Index, Level, NodeId, Status, Term};
+
+use super::World;
+use crate::audit;
+
+impl World {
+    /// A node tells a client that an entry is at a level: is it?
+    ///
+    /// # Panics
+    /// If it isn't (RD-06).
+    pub(super) fn told_level(&mut self, node: usize, group: GroupId, reply: &BarrierReply) {
+        if reply.status != Status::Ok {
+            return;
+        }
+        self.base.count("levels reached");
+        let lane = (group.0 % u64::from(self.options.shards)) as usize;
+        let Some(running) = self.nodes[node].lane(lane) else { return };
+        let Some(members) = running.shard.members(group) else { return };
+        let configuration = members.configuration.clone();
+        let index = reply.reached;
+        let lists = [configuration.voters(), configuration.outgoing()];
+        let lacks = |lists: &[&[NodeId]], have: &BTreeSet<NodeId>| -> Vec<NodeId> {
+            let all = lists.iter().copied().flatten().copied();
+            all.filter(|node| !have.contains(node)).collect()
+        };
+        let is_majority = |voters: &&[NodeId], have: &BTreeSet<NodeId>| {
+            let count = voters.iter().filter(|node| have.contains(node)).count();
+            voters.is_empty() || count > voters.len() / 2
+        };
+        let is_enough = |voters: &&[NodeId], have: &BTreeSet<NodeId>| {
+            let count = voters.iter().filter(|node| have.contains(node)).count();
+            voters.is_empty() || count >= self.options.enough(voters.len())
+        };
+        let have = match reply.level.is_of_knowledge() {
+            true => self.who_knows(group, lane, index),
+            false => self.who_holds(group, lane, index),
+        };
+        let is_so = match reply.level {
+            Level::Majority => lists.iter().all(|voters| is_enough(voters, &have)),
+            Level::MajorityCommitted => lists.iter().all(|voters| is_majority(voters, &have)),
+            Level::All | Level::AllCommitted => lacks(&lists, &have).is_empty(),
+        };
+        assert!(
+            is_so,
+            "RD-06: node {} says that entry {index} of group {group} is at level {}, and of the \
+             voters {lists:?} it isn't so of {:?}",
+            self.nodes[node].id,
+            reply.level,
+            lacks(&lists, &have)
+        );
+    }
+
+    /// Whose disks hold an entry, counting only what is flushed; the same one. What a damaged disk
+    /// held counts, and so does what a directory held that was lost.
+    fn who_holds(&self, group: GroupId, lane: usize, index: Index) -> BTreeSet<NodeId> {
+        let mut holders: BTreeSet<NodeId> = BTreeSet::new();
+        let mut held: BTreeMap<Term, BTreeSet<NodeId>> = BTreeMap::new();
+        for (at, node) in self.nodes.iter().enumerate() {
+            if self.damaged.contains(&at) || self.lost.contains(&at) {
+                holders.insert(node.id);
+                continue;
+            }
+            let found = audit::open(node.disk(lane).flushed(), node.log_settings(lane)).recovered;
+            let mut heads = found.snapshots.iter().filter(|head| head.group == group);
+            if heads.any(|head| head.last.index >= index) {
+                holders.insert(node.id);
+            } else if let Some(of_group) = found.groups.get(&group)
+                && let Some(term) = audit::term_at(of_group, index)
+            {
+                held.entry(term).or_default().insert(node.id);
+            }
+        }
+        // Another entry at the same place, which will be removed, doesn't count.
+        let most = held.into_values().max_by_key(BTreeSet::len).unwrap_or_default();
+        holders.union(&most).copied().collect()
+    }
+
+    /// Who knows that an entry is committed, or knew it in an earlier life and said so.
+    fn who_knows(&self, group: GroupId, lane: usize, index: Index) -> BTreeSet<NodeId> {
+        let knows = |node: &crate::node::Node| {
+            let now = node.clock.read(self.base.now);
+            let knows_now = node.lane(lane).is_some_and(|running| {
+                let mut groups = running.shard.status(now).groups.into_iter();
+                groups.any(|it| it.group == group && it.commit >= index)
+            });
+            knows_now || self.snoop.said_commit(node.id, group) >= index
+        };
+        self.nodes.iter().filter(|node| knows(node)).map(|node| node.id).collect()
+    }
+}
