@@ -207,6 +207,19 @@ fn a_killed_node_is_missed_by_nobody(dev: &mut Dev) {
     let killed = dev.nodes[leader as usize - 1].clone();
     signal(killed.pid, Signal::KILL);
     dev.ask(&[&["put", "still", "here"][..], &PATIENT].concat()).exits(0);
+    let most = ["put", "still", "here", "--ack", "majority-committed"];
+    dev.ask(&[&most[..], &PATIENT].concat()).exits(0);
+    let all = ["put", "still", "here", "--ack", "all", "--timeout", "2s"];
+    let behind = format!("node {} is the furthest behind", killed.id);
+    let said = dev.ask(&all).complains(11, &["done and committed at entry", &behind]);
+    assert_eq!(said.out, "OK\n");
+    let line = dev.ask(&[&all[..], &["-o", "json"]].concat()).exits(11).json();
+    assert_eq!(
+        (&line["behind"], &line["is_reached"]),
+        (&json!(killed.id), &json!(false)),
+        "{line}"
+    );
+    assert!(line["index"].as_u64() > line["reached"].as_u64(), "{line}");
     let status = dev.ask_json(&[&["status"][..], &PATIENT].concat());
     assert_eq!(status["unreachable"][0]["node"], json!(killed.id), "{status}");
     let table = dev.ask(&[&["status"][..], &PATIENT].concat()).exits(0).out;
