@@ -1,6 +1,6 @@
 //! Barriers: a client asks a group's leader when an entry is at a level, and is told when it is, or
-//! how far the level has come. Flat little-endian layouts like those of `client_wire.rs`; the group is
-//! in the frame's header.
+//! how far the level has come. Flat little-endian layouts like those of `client_wire.rs`; the group
+//! is in the frame's header.
 //!
 //! ```text
 //! Barrier      0 u64 call, 8 u8 level, 9 u24 0, 12 u32 wait (ms), 16 u64 index; zero: the newest

@@ -127,8 +127,8 @@ fn a_barrier_that_nobody_answers_is_not_done() {
     assert_eq!(script.fate(call), Some(Fate::NotDone(Reason::Refused(Status::Damaged))));
 }
 
-/// A write waits for its level when it is applied, at its own entry, also across a change of leader;
-/// its answer is the write's. Its place in the session is free meanwhile.
+/// A write waits for its level when it is applied, at its own entry, also across a change of
+/// leader; its answer is the write's. Its place in the session is free meanwhile.
 #[test]
 fn a_write_waits_for_its_level() {
     let mut script = Script::new(3, 1);

@@ -2,8 +2,8 @@
 //! isn't in time, or that this node leads no more.
 //!
 //! The protocol says how far each level has come (`ringraft_raft::Standing`); here is who waits for
-//! it. Nobody waits, nothing is done. A barrier changes nothing and names its entry by the index, so
-//! who asked may ask another leader the same.
+//! it. Nobody waits, nothing is done. A barrier changes nothing and names its entry by the index,
+//! so who asked may ask another leader the same.
 //!
 //! An index behind the end of the log is waited for, not refused: a leader that was deposed and
 //! doesn't know it has a shorter log than the one that acknowledged the entry.

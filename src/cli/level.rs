@@ -29,8 +29,8 @@ pub(crate) struct BarrierArgs {
 /// How a write is acknowledged.
 #[derive(Debug, clap::Args)]
 pub(crate) struct AckArgs {
-    /// Wait until it is at this level: majority, all, majority-committed, all-committed; exit code 11
-    /// if it is done and isn't at the level in time
+    /// Wait until it is at this level: majority, all, majority-committed, all-committed; exit code
+    /// 11 if it is done and isn't at the level in time
     #[arg(long, default_value_t = Level::Majority, hide_default_value = true,
         value_name = "LEVEL", value_parser = level)]
     pub(crate) ack: Level,

@@ -1,10 +1,11 @@
 //! Barriers: a client that waits until an entry is at a level, and a write that does when it is
 //! applied.
 //!
-//! A server is asked for a short while at a time, by questions that may be asked again of any leader:
-//! so a connection that died shows, a client that died leaves nothing behind for long, and how far
-//! the level has come is known when the time is over. A write that waits for more than a majority is
-//! a write, and then a barrier at its entry: from then on it is done, whatever becomes of the barrier.
+//! A server is asked for a short while at a time, by questions that may be asked again of any
+//! leader: so a connection that died shows, a client that died leaves nothing behind for long, and
+//! how far the level has come is known when the time is over. A write that waits for more than a
+//! majority is a write, and then a barrier at its entry: from then on it is done, whatever becomes
+//! of the barrier.
 
 use std::fmt;
 use std::time::Duration;

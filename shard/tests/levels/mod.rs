@@ -164,7 +164,7 @@ fn a36_a_deposed_leader_promises_nothing() {
 }
 
 /// So many wait in a group, and so many on a shard; one more is busy. Those that wait are told in
-/// time, and leave room behind, though their client reads nothing.
+/// time, and leave room behind.
 #[test]
 fn a36_so_many_barriers_wait() {
     let groups = (SHARD_BARRIERS_MAX / GROUP_BARRIERS_MAX + 1) as u64;

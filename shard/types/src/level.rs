@@ -5,7 +5,8 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Level {
-    /// It is committed, as the leader knows: as many voters hold it durably as are enough to commit.
+    /// It is committed, as the leader knows: as many voters hold it durably as are enough to
+    /// commit.
     #[default]
     Majority = 1,
     /// It is committed, and every voter holds it durably.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringraft_net::barrier_wire::BarrierReply;
-use ringraft_types::{GroupId, Index, Level, NodeId, Status, Term};
+use ringraft_types::{Configuration, GroupId, Index, Level, NodeId, Status, Term};
 
 use super::World;
 use crate::audit;
@@ -14,12 +14,19 @@ impl World {
     ///
     /// # Panics
     /// If it isn't (RD-06).
-    pub(super) fn told_level(&mut self, node: usize, group: GroupId, reply: &BarrierReply) {
-        if reply.status != Status::Ok {
+    pub(super) fn told_level(
+        &mut self,
+        node: usize,
+        lane: usize,
+        group: GroupId,
+        reply: &BarrierReply,
+    ) {
+        // What came over the mesh was said a moment ago: who votes may be others now.
+        let is_from_here = group.0 % u64::from(self.options.shards) == lane as u64;
+        if reply.status != Status::Ok || !is_from_here {
             return;
         }
         self.base.count("levels reached");
-        let lane = (group.0 % u64::from(self.options.shards)) as usize;
         let Some(running) = self.nodes[node].lane(lane) else { return };
         let Some(members) = running.shard.members(group) else { return };
         let configuration = members.configuration.clone();
@@ -39,7 +46,7 @@ impl World {
         };
         let have = match reply.level.is_of_knowledge() {
             true => self.who_knows(group, lane, index),
-            false => self.who_holds(group, lane, index),
+            false => self.who_holds(&configuration, group, lane, index),
         };
         let is_so = match reply.level {
             Level::Majority => lists.iter().all(|voters| is_enough(voters, &have)),
@@ -56,12 +63,20 @@ impl World {
         );
     }
 
-    /// Whose disks hold an entry, counting only what is flushed; the same one. What a damaged disk
-    /// held counts, and so does what a directory held that was lost.
-    fn who_holds(&self, group: GroupId, lane: usize, index: Index) -> BTreeSet<NodeId> {
+    /// Which voters' disks hold an entry, the same one, counting only what is flushed. What a
+    /// damaged disk held counts, and so does what a directory held that was lost.
+    fn who_holds(
+        &self,
+        configuration: &Configuration,
+        group: GroupId,
+        lane: usize,
+        index: Index,
+    ) -> BTreeSet<NodeId> {
         let mut holders: BTreeSet<NodeId> = BTreeSet::new();
         let mut held: BTreeMap<Term, BTreeSet<NodeId>> = BTreeMap::new();
-        for (at, node) in self.nodes.iter().enumerate() {
+        for id in configuration.all_voters() {
+            let at = id.0 as usize - 1;
+            let node = &self.nodes[at];
             if self.damaged.contains(&at) || self.lost.contains(&at) {
                 holders.insert(node.id);
                 continue;

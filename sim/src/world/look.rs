@@ -39,7 +39,7 @@ impl World {
             });
         }
         for (group, reply) in told {
-            self.told_level(node, group, &reply);
+            self.told_level(node, lane, group, &reply);
         }
     }
 

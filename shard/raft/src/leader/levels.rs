@@ -6,9 +6,9 @@
 //!   knows      8           7     4        MajorityCommitted   7   committed
 //!                                         AllCommitted        4
 //! ```
-//! No level is above the commit index: what is at one is committed, so no later leader takes it away.
-//! A voter counts by what it said in this term and since its last connection; this node by what its
-//! own disk holds.
+//! No level is above the commit index: what is at one is committed, so no later leader takes it
+//! away. A voter counts by what it said in this term and since its last connection; this node by
+//! what its own disk holds.
 
 use super::Leader;
 use crate::output::Output;
