@@ -60,6 +60,26 @@ pub enum Halt {
     UnknownCommand(Index),
 }
 
+/// Why a group is to install a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// This leader's log begins behind this entry. It says so again while this node lacks that.
+    Leader(NodeId, LogId),
+    /// A start found this entry missing, nobody who was asked has it in a log, and nobody leads
+    /// (decision 0013).
+    Repair(Index),
+}
+
+impl Need {
+    /// The entry that a snapshot must cover at least.
+    pub(crate) fn least(self) -> Index {
+        match self {
+            Self::Leader(_, base) => base.index,
+            Self::Repair(missing) => missing,
+        }
+    }
+}
+
 /// One group.
 pub(crate) struct Group {
     pub(crate) id: GroupId,
@@ -99,9 +119,8 @@ pub(crate) struct Group {
     pub(crate) reads_placed: VecDeque<ReadBatch>,
     /// Of both.
     pub(crate) reads_bytes: usize,
-    /// What a leader named last of what is to be installed: itself, and the entry that a snapshot
-    /// must cover at least. It says so again while this node lacks that.
-    pub(crate) install: Option<(NodeId, LogId)>,
+    /// What a snapshot is needed for, until it is asked for.
+    pub(crate) install: Option<Need>,
     /// Messages that wait for their token.
     pub(crate) gated: VecDeque<Gated>,
     pub(crate) batches: VecDeque<Batch>,
@@ -195,6 +214,37 @@ impl Group {
     pub(crate) fn term_at(&self, index: Index) -> Option<Term> {
         let holes = self.holes.as_ref().filter(|_| index > self.raft.last());
         holes.map_or_else(|| self.raft.term_at(index), |holes| holes.term_at(index))
+    }
+
+    /// Whether a snapshot is still needed.
+    pub(crate) fn needs(&self, need: Need) -> bool {
+        let is_lacking = match need {
+            Need::Leader(_, base) => self.raft.commit() < base.index,
+            Need::Repair(missing) => {
+                self.holes.as_ref().is_some_and(|holes| holes.is_missing(missing))
+            }
+        };
+        is_lacking && !self.is_muted
+    }
+
+    /// Whether a snapshot that ends with this entry may be installed. With a leader one may lose what
+    /// lies behind it, for the leader sends that. Without one nothing that was promised may be lost.
+    pub(crate) fn may_install(&self, need: Need, last: LogId) -> bool {
+        let is_safe = match need {
+            Need::Leader(..) => true,
+            Need::Repair(_) => self.goes_on_behind(last) || self.raft.is_covered_by(last),
+        };
+        is_safe && self.raft.may_install(last)
+    }
+
+    /// Whether what a start found behind the log of this group, holes and all, lies behind this
+    /// entry too, which is committed: the node held it, for sure, and held more.
+    pub(crate) fn goes_on_behind(&self, entry: LogId) -> bool {
+        let Some(holes) = &self.holes else { return false };
+        match self.raft.term_at(entry.index) {
+            Some(term) => term == entry.term,
+            None => entry.index < holes.last().index && holes.held(entry),
+        }
     }
 
     /// Whether the configuration of a committed entry isn't applied here, nor one after it.

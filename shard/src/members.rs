@@ -22,6 +22,7 @@ pub(crate) use lives::Doubt;
 
 use crate::error::ShardError;
 use crate::event::ShardEvent;
+use crate::group::Need;
 use crate::links::Links;
 use crate::shard::{Peer, Shard, ShardSettings};
 use ringraft_raft::{Output, Span};
@@ -250,7 +251,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         let Some(&slot) = self.slots.get(&group) else { return };
         let told = || String::from_utf8_lossy(address).into_owned();
         let address = self.address_of(slot, from).unwrap_or_else(told);
-        let is_asked = self.groups[slot].install.is_some_and(|(source, _)| source == from);
+        let need = self.groups[slot].install;
+        let is_asked = matches!(need, Some(Need::Leader(source, _)) if source == from);
         if is_asked && !address.is_empty() {
             // A guest isn't dialled, also if it is known where it is.
             self.links.know(now, from, &address);

@@ -10,6 +10,7 @@
 //!                 -> durable        when nothing of the rotten blocks is needed: Mended
 //!
 //!  start finds a hole -> asked       unless a leader appends first, or removes
+//!                 -> a snapshot      what nobody has in a log: asked for if nobody leads
 //!                 -> carried         the last one came: Refilled, the log is as it was
 //!                 -> durable         Repaired
 //! ```
@@ -27,7 +28,7 @@ use crate::shard::Shard;
 pub(crate) use ask::Mending;
 pub(crate) use holes::Holes;
 use ringraft_raft::Input;
-use ringraft_types::Ticks;
+use ringraft_types::{LogId, Ticks};
 use ringraft_wal::ReadError;
 use ringraft_wal::device::Device;
 
@@ -67,6 +68,23 @@ impl<D: Device, L: Links> Shard<D, L> {
         if is_new {
             self.events.push(ShardEvent::Unreadable { group: group.id, error });
         }
+    }
+
+    /// A snapshot took the place of a log's beginning, and with it of holes, perhaps of all. What lay
+    /// behind that entry lies there still, on the disk: it is forgotten no more than before. If nothing
+    /// of it is missing it is the group's log again, in the step of the snapshot, before a record
+    /// names that: a start finds no hole from that record on.
+    pub(crate) fn go_on_behind(
+        &mut self,
+        now: Ticks,
+        slot: usize,
+        last: LogId,
+        holes: Holes,
+    ) -> Result<(), ShardError> {
+        let holes = holes.behind(last);
+        let is_whole = holes.is_whole();
+        self.groups[slot].holes = Some(Box::new(holes));
+        if is_whole { self.refill(now, slot) } else { Ok(()) }
     }
 
     /// What rot took is durable here again: the group votes and stands as any other, and serves from

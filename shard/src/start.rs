@@ -54,7 +54,7 @@ pub(crate) fn promised(found: &RecoveredGroup, shape: &LogShape) -> Option<Outli
     let first = outline.run.first;
     let is_behind = outline.run.terms.iter().all(|run| run.1 == Term::ZERO || run.1 >= term);
     let follows = match shape.last >= first {
-        true => outline.term_at(shape.last) == Some(term),
+        true => outline.held(LogId::new(term, shape.last)),
         false => shape.last.next() == first && is_behind,
     };
     (follows && shape.last < outline.run.last).then(|| outline.clone())

@@ -18,7 +18,7 @@ use crate::error::FrameRefusal;
 use crate::error::ShardError;
 use crate::event::{Event, ShardEvent, Wake};
 use crate::gate::Gate;
-use crate::group::Group;
+use crate::group::{Group, Need};
 use crate::links::Links;
 use crate::peer_frames::Carried;
 use crate::shard::{FetchFor, Peer, Shard};
@@ -214,7 +214,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             self.fetch_for_peer(slot, fetch);
         }
         if let Some(install) = output.install {
-            self.want_install(slot, install.from, install.base);
+            self.want_install(slot, Need::Leader(install.from, install.base));
         }
         assert!(output.refused.is_none(), "requests are judged before they are stepped");
         if output.role_changed {

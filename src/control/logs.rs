@@ -369,8 +369,7 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
         ShardEvent::InstallFailed { group, error } => {
             tracing::error!(
                 %shard, %group, %error,
-                "the leader's log begins behind what is here, and no snapshot can be had or \
-                 stored: tried again"
+                "a snapshot is needed here, and none can be had or stored: tried again"
             );
         }
         ShardEvent::MembersChanged { group, index, phase, voters, learners, is_member } => {
@@ -577,8 +576,8 @@ mod tests {
             ),
             (
                 ShardEvent::InstallFailed { group, error: InstallFailure::NoSource },
-                "ERROR the leader's log begins behind what is here, and no snapshot can be had or \
-                 stored: tried again shard=2 group=7 error=no node of the group gives a snapshot",
+                "ERROR a snapshot is needed here, and none can be had or stored: tried again shard=2 \
+                 group=7 error=no node of the group gives a snapshot",
             ),
             (
                 ShardEvent::DiskFull(true),

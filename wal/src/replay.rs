@@ -106,6 +106,26 @@ impl Outline {
     pub fn term_at(&self, index: Index) -> Option<Term> {
         self.run.term_at(index)
     }
+
+    /// The first entry from this one on whose term is known; the last one if there is none.
+    pub fn told_from(&self, index: Index) -> LogId {
+        let index = index.min(self.run.last);
+        let terms = &self.run.terms;
+        let at = terms.partition_point(|&(first, _)| first <= index) - 1;
+        let told = terms[at..].iter().find(|run| run.1 > Term::ZERO);
+        let &(first, term) = told.expect("the term of the last entry is told");
+        LogId::new(term, first.max(index))
+    }
+
+    /// Whether the log held this entry, which some log of its group holds. Where its term isn't known
+    /// it did for sure if the next one that is known is of the same term: that term's leader had
+    /// both, and two logs that agree at one entry agree at all before it (I-05).
+    pub fn held(&self, entry: LogId) -> bool {
+        match self.term_at(entry.index) {
+            Some(Term::ZERO) => self.told_from(entry.index).term == entry.term,
+            term => term == Some(entry.term),
+        }
+    }
 }
 
 /// The term of an entry of a run; `None`: it isn't in the run.

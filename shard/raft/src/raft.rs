@@ -244,6 +244,12 @@ impl Raft {
         self.replica.floor.map(Floor::id)
     }
 
+    /// Whether a snapshot that ends with this entry holds all that counts of what this node promised
+    /// and lacks: to install it lifts the vote floor, if there is one.
+    pub fn is_covered_by(&self, last: LogId) -> bool {
+        self.replica.floor.is_none_or(|floor| floor.is_covered(last))
+    }
+
     /// Who votes, ascending; of a joint configuration, who will.
     pub fn voters(&self) -> &[NodeId] {
         self.configuration().voters()

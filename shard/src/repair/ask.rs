@@ -3,7 +3,7 @@
 
 use crate::error::{FrameRefusal, ShardError};
 use crate::event::ShardEvent;
-use crate::group::Group;
+use crate::group::{Group, Need};
 use crate::limits::REPAIR_BYTES_MAX;
 use crate::links::Links;
 use crate::peer_frames::{Carried, scan};
@@ -219,13 +219,12 @@ impl<D: Device, L: Links> Shard<D, L> {
         let at = mending.get_mut(&slot).expect("the caller saw it");
         let Some((first, last)) = at.wanted(log, group) else {
             // All that is left was asked of everybody.
-            if !std::mem::replace(&mut at.is_told, true) {
-                at.after = Index::ZERO;
-                let first = at.wanted(log, group).map_or(Index::ZERO, |(first, _)| first);
-                self.events.push(ShardEvent::NotMended { group: group.id, first });
-            }
             at.rest(now);
-            return Ok(at.next_at);
+            let next_at = at.next_at;
+            if !self.want_repair(slot) {
+                self.not_mended(slot);
+            }
+            return Ok(next_at);
         };
         let (count, records) = cache.copy(slot, first, last, REPAIR_BYTES_MAX);
         if count > 0 {
@@ -252,6 +251,34 @@ impl<D: Device, L: Links> Shard<D, L> {
         };
         self.ask_of(now, slot, node, first, last);
         Ok(self.mending[&slot].asked.map_or(now, |asked| asked.until))
+    }
+
+    /// Nobody has in a log what a start found missing: a snapshot that covers it is as good, whoever
+    /// gives it, for it holds what is committed. Whether one is asked for: a leader that is there
+    /// knows what this node needs.
+    fn want_repair(&mut self, slot: usize) -> bool {
+        let group = &self.groups[slot];
+        let missing = group.holes.as_ref().and_then(|holes| holes.missing().next());
+        let Some((first, _)) = missing.filter(|_| group.raft.leader().is_none()) else {
+            return false;
+        };
+        if !self.is_install_wanted(slot) {
+            self.want_install(slot, Need::Repair(first));
+        }
+        true
+    }
+
+    /// People are told, once, that nobody has what is wanted.
+    pub(crate) fn not_mended(&mut self, slot: usize) {
+        let Self { groups, mending, log, events, .. } = self;
+        let group = &groups[slot];
+        let Some(at) = mending.get_mut(&slot) else { return };
+        if !std::mem::replace(&mut at.is_told, true) {
+            let after = std::mem::take(&mut at.after);
+            let first = at.wanted(log, group).map_or(Index::ZERO, |(first, _)| first);
+            at.after = after;
+            events.push(ShardEvent::NotMended { group: group.id, first });
+        }
     }
 
     fn ask_of(&mut self, now: Ticks, slot: usize, node: NodeId, first: Index, mut last: Index) {
@@ -332,17 +359,18 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// All that a start found missing is in the log again: the group's log is what it was. At once,
     /// not when that is durable: what a leader appends meanwhile comes behind all of it, and a start
     /// after that would find no hole, and take what it removes for something that nobody promised.
-    fn refill(&mut self, now: Ticks, slot: usize) -> Result<(), ShardError> {
+    pub(super) fn refill(&mut self, now: Ticks, slot: usize) -> Result<(), ShardError> {
         let own = self.own();
         let group = &mut self.groups[slot];
-        let holes = group.holes.take().expect("it was filled just now");
+        let holes = group.holes.take().expect("nothing of them is missing any more");
         let (runs, last) = (holes.runs(), holes.last().index);
         let mut configurations = Vec::new();
         for members in holes.into_members() {
             configurations.push(members.configured(own));
             group.book.append(members);
         }
-        self.mending.get_mut(&slot).expect("the caller saw it").is_known = true;
+        let at = self.mending.get_mut(&slot).expect("a group with holes mends");
+        at.is_known |= at.entries > 0;
         let input = Input::Refilled { runs: &runs, last, configurations: &configurations };
         self.step(now, slot, input, Carried::Cache)
     }

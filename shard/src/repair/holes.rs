@@ -25,7 +25,7 @@ pub(crate) struct Holes {
     begins: Index,
     /// Of entries whose terms the outline doesn't tell, those that came.
     learned: BTreeMap<Index, Term>,
-    /// First and last, ascending; never empty but when the last one came.
+    /// First and last, ascending; empty only when the last one came, or a snapshot that holds it.
     missing: Vec<(Index, Index)>,
     /// The configurations among the entries.
     members: BTreeMap<Index, Members>,
@@ -36,9 +36,7 @@ impl Holes {
     /// there of the configurations behind it.
     pub(crate) fn new(outline: Outline, after: Index, members: Vec<Members>) -> Option<Self> {
         let begins = after.next();
-        let behind = |&(first, last): &(Index, Index)| (first.max(begins), last);
-        let missing: Vec<_> =
-            outline.holes.iter().map(behind).filter(|hole| hole.0 <= hole.1).collect();
+        let missing = cut_before(&outline.holes, begins);
         let members = members.into_iter().map(|members| (members.index, members)).collect();
         let is_any = !missing.is_empty();
         is_any.then_some(Self { outline, begins, learned: BTreeMap::new(), missing, members })
@@ -60,17 +58,36 @@ impl Holes {
 
     /// The first entry from this one on whose term the outline tells.
     pub(crate) fn told_from(&self, index: Index) -> LogId {
-        let index = index.min(self.outline.run.last);
-        let terms = &self.outline.run.terms;
-        let at = terms.partition_point(|&(first, _)| first <= index) - 1;
-        let told = terms[at..].iter().find(|run| run.1 > Term::ZERO);
-        let &(first, term) = told.expect("the term of the last entry is told");
-        LogId::new(term, first.max(index))
+        self.outline.told_from(index)
+    }
+
+    /// Whether this log held an entry for sure, which some log of its group holds.
+    pub(crate) fn held(&self, entry: LogId) -> bool {
+        match self.learned.get(&entry.index) {
+            Some(&term) => term == entry.term,
+            None => self.outline.held(entry),
+        }
+    }
+
+    /// What lies behind an entry that this log held, and that a snapshot ends with.
+    pub(crate) fn behind(mut self, entry: LogId) -> Self {
+        self.begins = self.begins.max(entry.index.next());
+        self.missing = cut_before(&self.missing, self.begins);
+        self.members = self.members.split_off(&self.begins);
+        if self.outline.term_at(entry.index) == Some(Term::ZERO) {
+            self.learned.insert(entry.index, entry.term);
+        }
+        self
     }
 
     /// What is missing still.
     pub(crate) fn missing(&self) -> impl Iterator<Item = (Index, Index)> + '_ {
         self.missing.iter().copied()
+    }
+
+    /// Whether nothing is.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.missing.is_empty()
     }
 
     pub(crate) fn is_missing(&self, index: Index) -> bool {
@@ -114,12 +131,12 @@ impl Holes {
             [before, behind].into_iter().filter(|hole| hole.0 <= hole.1)
         };
         self.missing = std::mem::take(&mut self.missing).into_iter().flat_map(left).collect();
-        self.missing.is_empty()
+        self.is_whole()
     }
 
     /// Where each term of the entries behind the log starts, when nothing is missing.
     pub(crate) fn runs(&self) -> Vec<(Index, Term)> {
-        assert!(self.missing.is_empty(), "a term may not be known");
+        assert!(self.is_whole(), "a term may not be known");
         let mut runs: Vec<(Index, Term)> = Vec::new();
         for index in (self.begins.0..=self.outline.run.last.0).map(Index) {
             let term = self.term_at(index).expect("it was held");
@@ -134,6 +151,12 @@ impl Holes {
     pub(crate) fn into_members(self) -> impl Iterator<Item = Members> {
         self.members.into_values()
     }
+}
+
+/// What of some holes lies at this entry or behind it.
+fn cut_before(holes: &[(Index, Index)], begins: Index) -> Vec<(Index, Index)> {
+    let behind = holes.iter().map(|&(first, last)| (first.max(begins), last));
+    behind.filter(|hole| hole.0 <= hole.1).collect()
 }
 
 #[cfg(test)]
@@ -204,6 +227,39 @@ mod tests {
         assert_eq!(holes.term_at(Index(4)), Some(Term(1)));
         let runs = [(4, 1), (5, 2), (9, 3)].map(|(first, term)| (Index(first), Term(term)));
         assert_eq!(holes.runs(), runs);
+    }
+
+    /// Which entries this log held for sure, if some log holds them: where a term isn't known, only
+    /// what the leader of the next known term had, until an entry comes that tells.
+    #[test]
+    fn what_was_held_is_told() {
+        let mut holes = holes();
+        let held = |holes: &Holes| -> Vec<Vec<u64>> {
+            let is_held = |at, term| holes.held(LogId::new(Term(term), Index(at)));
+            (1..=10).map(|at| (1..=4).filter(|&term| is_held(at, term)).collect()).collect()
+        };
+        let known = [&[1], &[1], &[1], &[2], &[2], &[2], &[2], &[2], &[3], &[][..]];
+        assert_eq!(held(&holes), known);
+        assert!(!holes.fill(Index(4), &records(4, &[1])));
+        assert_eq!(held(&holes)[3], [1], "it was an entry of the older term");
+    }
+
+    /// A snapshot takes along the holes up to its end, and no more.
+    #[test]
+    fn what_lies_behind_a_snapshot_stays() {
+        let at = |after, term| {
+            let entry = LogId::new(Term(term), Index(after));
+            let holes = holes().behind(entry);
+            assert!(holes.held(entry) && holes.last() == LogId::new(Term(3), Index(9)));
+            holes.missing().collect::<Vec<_>>()
+        };
+        assert_eq!(at(2, 1), [(Index(4), Index(5)), (Index(8), Index(8))]);
+        assert_eq!(at(4, 2), [(Index(5), Index(5)), (Index(8), Index(8))]);
+        assert_eq!(at(6, 2), [(Index(8), Index(8))]);
+        assert_eq!(at(8, 2), []);
+        let holes = holes().behind(LogId::new(Term(2), Index(8)));
+        assert!(holes.is_whole());
+        assert_eq!(holes.runs(), [(Index(9), Term(3))]);
     }
 
     /// What lies before the log's end, because a snapshot holds it, isn't missing.

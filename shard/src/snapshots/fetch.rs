@@ -1,4 +1,5 @@
-//! Fetching a snapshot that the leader's log begins behind, and going on from it.
+//! Fetching a snapshot that the leader's log begins behind, or that holds what nobody has in a log
+//! any more, and going on from it.
 //!
 //! ```text
 //!  wanted -> asking -> fetching -> ending -> loading -> installed
@@ -16,7 +17,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ringraft_net::bulk_wire::{ChunkAsk, ChunkHead, SnapshotAsk, SnapshotOffer};
 use ringraft_raft::{Input, NUMBER_MAX};
-use ringraft_types::{GroupId, LogId, NodeId, Ticks};
+#[cfg(ringraft_plant)]
+use ringraft_types::plant::{Plant, planted};
+use ringraft_types::{GroupId, LogId, NodeId, Term, Ticks};
 use ringraft_wal::device::Device;
 use ringraft_wal::{ChunkDone, SnapshotError, SnapshotWritten};
 
@@ -25,6 +28,7 @@ use super::loader::{FETCH_PAUSE, Loader, Progress};
 use super::transfer::{self, ANSWER_TIME, Came, SOURCE_TIME, Transfer};
 use crate::error::ShardError;
 use crate::event::ShardEvent;
+use crate::group::Need;
 use crate::links::Links;
 use crate::peer_frames::Carried;
 use crate::shard::Shard;
@@ -79,8 +83,7 @@ enum Step {
 
 struct Install {
     slot: usize,
-    /// What the snapshot must cover.
-    base: LogId,
+    need: Need,
     source: NodeId,
     /// Who may be asked after it.
     others: VecDeque<NodeId>,
@@ -132,11 +135,16 @@ impl Fetching {
 }
 
 impl<D: Device, L: Links> Shard<D, L> {
-    /// A leader says that its log begins behind what this node has.
-    pub(crate) fn want_install(&mut self, slot: usize, from: NodeId, base: LogId) {
-        self.groups[slot].install = Some((from, base));
+    /// A group needs a snapshot.
+    pub(crate) fn want_install(&mut self, slot: usize, need: Need) {
+        self.groups[slot].install = Some(need);
         self.fetching.wanted.insert(slot);
         self.snapshots.rouse();
+    }
+
+    /// Whether a group needs a snapshot that isn't here yet.
+    pub(crate) fn is_install_wanted(&self, slot: usize) -> bool {
+        self.groups[slot].install.is_some() || self.fetching.is_under(slot)
     }
 
     /// How far a snapshot is that is being fetched or loaded.
@@ -170,11 +178,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             self.begin_install(now);
         }
         let Some(mut under) = self.fetching.under.take() else { return Ok(Ticks::NEVER) };
-        let is_over = {
-            let group = &self.groups[under.slot];
-            group.is_muted || group.raft.commit() >= under.base.index
-        };
-        if is_over {
+        if !self.groups[under.slot].needs(under.need) {
             match &mut under.step {
                 Step::Asking(_) | Step::Fetching(_) => {
                     self.drop_file(&under);
@@ -194,7 +198,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                 return Ok(now);
             }
             Step::Asking(asked) => {
-                let at = self.ask_source(now, under.slot, under.source, under.base, asked);
+                let at = self.ask_source(now, under.slot, under.source, under.need, asked);
                 at.min(under.heard.after(SOURCE_TIME))
             }
             Step::Fetching(transfer) => match self.fetch_on(now, under.slot, transfer) {
@@ -232,8 +236,12 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     /// Who may give a group's snapshot, beside one.
-    fn other_sources(&self, slot: usize, beside: NodeId) -> impl Iterator<Item = NodeId> + '_ {
-        let others = self.peers.keys().copied().filter(move |&node| node != beside);
+    fn other_sources(
+        &self,
+        slot: usize,
+        beside: Option<NodeId>,
+    ) -> impl Iterator<Item = NodeId> + '_ {
+        let others = self.peers.keys().copied().filter(move |&node| Some(node) != beside);
         others.filter(move |&node| self.may_lead(slot, node))
     }
 
@@ -245,24 +253,32 @@ impl<D: Device, L: Links> Shard<D, L> {
             self.fetching.wanted.remove(&slot);
             self.fetching.last_tried = slot;
             let group = &mut self.groups[slot];
-            let Some((source, base)) = group.install.take() else { continue };
-            if group.is_muted || group.raft.commit() >= base.index {
+            let Some(need) = group.install.take() else { continue };
+            if !group.needs(need) {
                 continue;
             }
-            let others = self.other_sources(slot, source);
-            let mut all: VecDeque<NodeId> = std::iter::once(source).chain(others).collect();
+            let leader = match need {
+                Need::Leader(leader, _) => Some(leader),
+                Need::Repair(_) => None,
+            };
+            let others = self.other_sources(slot, leader);
+            let mut all: VecDeque<NodeId> = leader.into_iter().chain(others).collect();
             let doubted = self.fetching.doubted.get(&slot);
             if let Some(at) = all.iter().position(|node| Some(node) == doubted) {
                 all.rotate_left(at + 1);
             }
-            let (source, others) = (all.pop_front().expect("the leader is one of them"), all);
+            let Some(source) = all.pop_front() else {
+                self.install_failed(now, slot, need, InstallFailure::NoSource);
+                continue;
+            };
+            let others = all;
             let is_alone = doubted.is_some();
             let step = Step::Asking(None);
             let (began, heard) = (now, now);
             let (first, gave) = (source, 0);
             self.fetching.under = Some(Install {
                 slot,
-                base,
+                need,
                 source,
                 others,
                 is_alone,
@@ -281,13 +297,17 @@ impl<D: Device, L: Links> Shard<D, L> {
         now: Ticks,
         slot: usize,
         source: NodeId,
-        base: LogId,
+        need: Need,
         asked: &mut Option<Ticks>,
     ) -> Ticks {
         if asked.is_none_or(|asked| now >= asked.after(ANSWER_TIME))
             && let Some(outbox) = self.links.pull(source)
         {
-            let ask = SnapshotAsk { base_term: base.term, base_index: base.index };
+            let base_term = match need {
+                Need::Leader(_, base) => base.term,
+                Need::Repair(_) => Term::ZERO,
+            };
+            let ask = SnapshotAsk { base_term, base_index: need.least() };
             ask.write(outbox, self.groups[slot].id, self.settings.identity);
             *asked = Some(now);
         }
@@ -364,8 +384,8 @@ impl<D: Device, L: Links> Shard<D, L> {
             && transfer::layout(&offer).is_some();
         let is_of_use = is_sound
             && offer.number > 0
-            && offer.index >= under.base.index
-            && self.groups[under.slot].raft.may_install(offer.last());
+            && offer.index >= under.need.least()
+            && self.groups[under.slot].may_install(under.need, offer.last());
         if !is_of_use {
             let under = self.fetching.under.take().expect("just seen");
             self.next_source(now, under);
@@ -374,7 +394,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let slot = under.slot;
         let others: Vec<NodeId> = match under.is_alone {
             true => Vec::new(),
-            false => self.other_sources(slot, from).collect(),
+            false => self.other_sources(slot, Some(from)).collect(),
         };
         let number = self.log.begin_snapshot(group, offer.last(), offer.strands);
         let transfer = Transfer::new(now, number, from, offer, others.into_iter());
@@ -415,7 +435,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                 (under.heard, under.step) = (now, Step::Asking(None));
                 self.fetching.under = Some(under);
             }
-            None => self.install_failed(now, under.slot, InstallFailure::NoSource),
+            None => self.install_failed(now, under.slot, under.need, InstallFailure::NoSource),
         }
     }
 
@@ -426,8 +446,13 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
     }
 
-    /// Said, and tried again after a pause if the leader still asks for it.
-    fn install_failed(&mut self, now: Ticks, slot: usize, error: InstallFailure) {
+    /// Said, and tried again after a pause if it is asked for again.
+    fn install_failed(&mut self, now: Ticks, slot: usize, need: Need, error: InstallFailure) {
+        if matches!(need, Need::Repair(_)) && error == InstallFailure::NoSource {
+            // As with the entries that nobody has: they are asked for together.
+            self.not_mended(slot);
+            return;
+        }
         self.metrics.installs_failed += 1;
         self.fetching.retry_at = now.after(RETRY_AFTER);
         self.events.push(ShardEvent::InstallFailed { group: self.groups[slot].id, error });
@@ -441,7 +466,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     ) {
         let mut under = self.fetching.under.take().expect("a file of its own was written");
         if let Err(error) = result {
-            self.install_failed(now, under.slot, error.into());
+            self.install_failed(now, under.slot, under.need, error.into());
             return;
         }
         let machine = (self.make_machine)(head.group);
@@ -461,10 +486,11 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// The snapshot is in a machine, or can't be loaded. If it is still of use it takes the place
     /// of all that this node has of the group.
     fn loaded(&mut self, now: Ticks, under: Install) -> Result<(), ShardError> {
-        let Install { slot, source: from, first, gave: sources, began, step, .. } = under;
+        let Install { slot, need, source: from, first, gave: sources, began, step, .. } = under;
         let Step::Loading(loader) = step else { unreachable!("it was being loaded") };
         let (head, result) = loader.end();
-        let is_of_use = self.groups[slot].raft.may_install(head.last);
+        let group = &self.groups[slot];
+        let is_of_use = group.needs(need) && group.may_install(need, head.last);
         let state = match result {
             Ok(state) if is_of_use => state,
             result => {
@@ -473,7 +499,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                     && is_of_use
                 {
                     self.fetching.doubted.insert(slot, first);
-                    self.install_failed(now, slot, error.into());
+                    self.install_failed(now, slot, need, error.into());
                 }
                 return Ok(());
             }
@@ -491,8 +517,15 @@ impl<D: Device, L: Links> Shard<D, L> {
         group.apply_stock = None;
         group.snapshot_at = now;
         let (id, bytes, took) = (group.id, head.length, now.since(began));
+        let goes_on = group.goes_on_behind(last);
+        #[cfg(ringraft_plant)]
+        let goes_on = goes_on && !planted(Plant::OutlineForgotten);
+        let holes = group.holes.take().filter(|_| goes_on);
         let configuration = &configured;
         self.step(now, slot, Input::Installed { last, configuration }, Carried::Cache)?;
+        if let Some(holes) = holes {
+            self.go_on_behind(now, slot, last, *holes)?;
+        }
         self.members_applied(now, slot)?;
         self.metrics.snapshots_installed += 1;
         let last = last.index;

@@ -123,7 +123,7 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     pub(crate) fn snapshot_activity(&self, slot: usize) -> SnapshotActivity {
         let (snapshots, group) = (&self.snapshots, &self.groups[slot]);
-        let is_told = group.install.is_some_and(|(_, base)| base.index > group.applied);
+        let is_told = group.install.is_some_and(|need| need.least() > group.applied);
         if snapshots.taking.as_ref().is_some_and(|taking| taking.slot == slot) {
             SnapshotActivity::Taking
         } else if is_told || self.fetching.is_under(slot) {

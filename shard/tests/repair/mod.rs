@@ -1,5 +1,7 @@
 //! Groups that lose entries to rot get them again from their peers (decision 0013).
 
+mod saved;
+
 use crate::world::{GROUP, World};
 use ringraft_net::status::GroupRole;
 use ringraft_shard::{Halt, ShardEvent};
