@@ -33,7 +33,7 @@ struct Hit {
 
 impl World {
     /// Processes end, and a little of what each of them wrote rots. Only entries that are committed,
-    /// and that every node holds, in its log and not in a snapshot alone.
+    /// that the node needs of its log, and that every other one holds, in its log or in a snapshot.
     pub(super) fn helix(&mut self) {
         // From a generator of its own: without it, all is as it was.
         let mut random = Random::new(self.base.random.peek() ^ 0x4e11);
@@ -67,8 +67,18 @@ impl World {
                     let is_free = taken.range(range.clone()).next().is_none();
                     // Behind the second rotten record of a block nothing of it is believed.
                     let is_full = struck.len() == most || struck.contains(&(hit.file, hit.block));
-                    if is_full || !is_free || !is_everywhere(&found, &hit) {
+                    let held = found.iter().map(|found| held(found, &hit)).collect::<Vec<_>>();
+                    let is_everywhere = held.iter().all(Option::is_some);
+                    let is_needed = held[node] == Some(Held::Log);
+                    if is_full || !is_free || !is_everywhere || !is_needed {
                         continue;
+                    }
+                    if !is_committed(&found, &hit) {
+                        continue;
+                    }
+                    let elsewhere = held.iter().enumerate().filter(|(other, _)| *other != node);
+                    if elsewhere.clone().all(|(_, held)| *held == Some(Held::Snapshot)) {
+                        self.base.count("entries that rotted and are in snapshots only");
                     }
                     struck.insert((hit.file, hit.block));
                     taken.extend((range.start().0..=range.end().0).map(Index));
@@ -92,21 +102,35 @@ impl World {
     }
 }
 
-/// Whether all nodes hold these entries in their logs, and they are committed.
-fn is_everywhere(found: &[Found], hit: &Hit) -> bool {
-    let groups = || found.iter().filter_map(|found| found.recovered.groups.get(&hit.group));
-    let commit = groups().filter_map(|group| group.hard).map(|hard| hard.2).max();
-    let is_held = |found: &Found| {
-        let heads = found.recovered.snapshots.iter().filter(|head| head.group == hit.group);
-        let saved = heads.map(|head| head.last.index).max().unwrap_or_default();
-        let group = found.recovered.groups.get(&hit.group);
-        group.is_some_and(|group| {
-            let is_sound = group.damaged.is_none() && !found.recovered.unknown_damage;
-            let begins = group.first.previous().max(saved);
-            is_sound && begins < hit.first && hit.last <= group.last
-        })
-    };
-    commit.is_some_and(|commit| hit.last <= commit) && found.iter().all(is_held)
+/// Where a node holds entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// In its log; its snapshot ends before them.
+    Log,
+    /// In its snapshot, and perhaps in its log.
+    Snapshot,
+}
+
+/// Where a node holds all of these entries, if it does and is sound.
+fn held(found: &Found, hit: &Hit) -> Option<Held> {
+    let heads = found.recovered.snapshots.iter().filter(|head| head.group == hit.group);
+    let saved = heads.map(|head| head.last.index).max().unwrap_or_default();
+    let group = found.recovered.groups.get(&hit.group)?;
+    if group.damaged.is_some() || found.recovered.unknown_damage {
+        return None;
+    }
+    if hit.last <= saved {
+        return Some(Held::Snapshot);
+    }
+    let begins = group.first.previous().max(saved);
+    (begins < hit.first && hit.last <= group.last).then_some(Held::Log)
+}
+
+/// Whether these entries are known to be committed.
+fn is_committed(found: &[Found], hit: &Hit) -> bool {
+    let groups = found.iter().filter_map(|found| found.recovered.groups.get(&hit.group));
+    let commit = groups.filter_map(|group| group.hard).map(|hard| hard.2).max();
+    commit.is_some_and(|commit| hit.last <= commit)
 }
 
 /// What may rot: a record in a block that a newer one proves to have been durable.
