@@ -141,6 +141,32 @@ mod tests {
         check(Some(found(4, &[], at)), None, zero, &[], at);
     }
 
+    /// A snapshot that ends in a hole, and isn't named: what lies behind it is still known, if the log
+    /// held for sure what the snapshot ends with.
+    #[test]
+    fn what_was_promised_goes_on_behind_a_snapshot() {
+        let terms = [(1, 1), (4, 0), (8, 2), (9, 3)];
+        let terms = terms.map(|(first, term)| (Index(first), Term(term))).to_vec();
+        let run = EntryRun { first: Index(1), last: Index(9), terms };
+        let holes = vec![(Index(4), Index(8))];
+        let outline = Some(Outline { run, holes });
+        let floor = id(3, 9);
+        let found = RecoveredGroup { damaged: Some(floor), outline, ..found(1, &[1; 3], None) };
+        for (snapshot, is_held) in [
+            (id(2, 4), true),
+            (id(2, 6), true),
+            (id(1, 6), false),
+            (id(3, 6), false),
+            (id(1, 3), true),
+            (id(2, 3), false),
+        ] {
+            let (shape, owed, _) = shape(Some(&found), Some(snapshot));
+            assert_eq!(owed, Some(floor), "{snapshot:?}");
+            let goes_on = promised(&found, &shape).is_some();
+            assert_eq!((shape.last, goes_on), (snapshot.index, is_held), "{snapshot:?}");
+        }
+    }
+
     /// What an older leader left behind the snapshot's end counts for nothing, and is removed: a
     /// snapshot that was installed leaves it there.
     #[test]
