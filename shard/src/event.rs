@@ -198,8 +198,8 @@ pub enum ShardEvent {
         /// From the first question.
         took: Ticks,
     },
-    /// A group lacks what the leader's log begins behind, and a snapshot couldn't be had or
-    /// stored; it is tried again.
+    /// A group lacks what the leader's log begins behind, or what nobody has in a log any more, and a
+    /// snapshot couldn't be had or stored; it is tried again.
     InstallFailed {
         /// The group.
         group: GroupId,

@@ -132,8 +132,9 @@ pub enum Input<'a> {
     Damaged,
     /// The owner has put in its log again, in the places where they were, entries that the group
     /// was started without because of rot: they follow the newest one held, as they did before.
-    /// Nothing was appended and nothing removed since the start, and all of it is in the log no
-    /// later than what this step persists.
+    /// Nothing was appended since the start, and nothing removed but for a snapshot that took the
+    /// place of the log's beginning, with no step in between if nothing was missing behind it; and
+    /// all of it is in the log no later than what this step persists.
     Refilled {
         /// Where each term of them starts, the first one first.
         runs: &'a [(Index, Term)],
