@@ -93,6 +93,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let group = &mut self.groups[slot];
         assert!(!group.is_muted, "a group that takes no part isn't stepped");
         group.holes = None;
+        self.log.repaired(group.id);
         self.metrics.repairs += 1;
         self.events.push(ShardEvent::Repaired { group: group.id, last: group.raft.persisted() });
         // Whatever else it halts for stays.

@@ -463,6 +463,13 @@ impl<D: Device, L: Links> Shard<D, L> {
         group.released = group.named_durable;
         self.groups.push(group);
         self.slots.insert(id, slot);
+        if !is_muted && floor.is_none() {
+            self.log.repaired(id);
+        }
+        if !is_muted && found.is_some_and(|found| found.hard_lost.is_some()) {
+            // What is lost may be all that says so, and an older one that is intact be written again.
+            self.append_hard_state(slot, hard_state)?;
+        }
         self.members_moved(now, slot);
         self.list_for_apply(slot);
         if is_muted { Ok(()) } else { self.name_oldest(slot) }

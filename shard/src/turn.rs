@@ -285,7 +285,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         Ok(sequence)
     }
 
-    fn append_hard_state(
+    pub(crate) fn append_hard_state(
         &mut self,
         slot: usize,
         HardState { term, vote, commit }: HardState,

@@ -31,7 +31,7 @@ use crate::sweep::{Remembered, Sweep};
 pub(crate) use purge::Locals;
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, Index, Sequence, Term, Ticks};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use write::Flight;
 
 /// Attempts of one write that may end without progress before the log stops.
@@ -107,6 +107,8 @@ pub(crate) struct Start {
     pub(crate) leftovers: Vec<FileId>,
     /// Records of the node were lost: no old one may be written again, and pass for the newest.
     pub(crate) keeps_all: bool,
+    /// Groups that lost something: see [`Log::repaired`].
+    pub(crate) owing: BTreeSet<GroupId>,
     pub(crate) next_operation: u64,
     /// Of the next snapshot.
     pub(crate) next_snapshot: u64,
@@ -166,6 +168,9 @@ pub struct Log {
     pub(crate) purge_asked: bool,
     /// No segment in use is removed.
     pub(crate) keeps_all: bool,
+    /// Nor is one while a group is among these: a start found that it lost something, and the next
+    /// one must find that too, by what isn't there and by what was written behind it.
+    pub(crate) owing: BTreeSet<GroupId>,
 
     pub(crate) life_begun: bool,
     pub(crate) needs_seal: bool,
@@ -228,6 +233,7 @@ impl Log {
             purge_after: None,
             purge_asked: false,
             keeps_all: start.keeps_all,
+            owing: start.owing,
             life_begun: false,
             needs_seal: false,
             idle_since: Ticks::ZERO,

@@ -777,6 +777,11 @@ impl Recovery {
         recovered.snapshots_lost = std::mem::take(&mut self.snapshots_lost);
         recovered.snapshots = self.heads.values().filter_map(|head| head.ok()).collect();
         let next_snapshot = self.heads.keys().next_back().map_or(1, |newest| newest + 1);
+        let is_owing = |group: &RecoveredGroup| {
+            group.damaged.is_some() || group.hard_lost == Some(FLOOR_UNKNOWN.term)
+        };
+        let owing = recovered.groups.iter().filter(|(_, found)| is_owing(found));
+        let owing = owing.map(|(&group, _)| group).collect();
         let mut log = Log::start(Start {
             settings: self.settings.clone(),
             align,
@@ -791,6 +796,7 @@ impl Recovery {
             locals,
             leftovers,
             keeps_all: recovered.node_damaged,
+            owing,
             next_operation: self.operations.next(),
             next_snapshot,
         });

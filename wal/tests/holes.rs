@@ -162,3 +162,43 @@ fn a_log_knows_what_it_held() {
     let outline = started(&mut bench).outline.expect("there is a hole");
     assert_eq!(outline.run.terms, [(Index(8), Term(2)), (Index(10), Term(3))]);
 }
+
+/// Goal: nothing is removed that alone tells of a loss, however much of other groups is given up, and
+/// however often the log is started, until the group has it again.
+#[test]
+fn what_tells_of_a_loss_is_kept() {
+    let mut bench = log(&[(1, 5, 1), (6, 9, 2)], &[1]);
+    // Nothing of the group is left that would pin a segment.
+    name(&mut bench, 5, 1);
+    let floor = Some(id(2, 9));
+    let grow = |bench: &mut Bench, first: u64| {
+        for part in 0..30 {
+            let first = first + part * 10;
+            bench.append_run(3, first, first + 9, 1, 1_000);
+            bench.flush();
+            bench.settle();
+            bench.log.release(GroupId(3), Index(first + 9));
+            bench.log.release(GROUP, Index(5));
+            bench.log.release(GroupId(2), Index(9));
+        }
+        bench.settle();
+    };
+    for round in 0..3 {
+        grow(&mut bench, round * 300 + 1);
+        assert!(bench.log.segments() > 3 * (round as usize + 1), "round {round}");
+        assert_found(&mut bench, (6, 5), floor, &[(6, 9)]);
+    }
+    // It has something, and lacks the rest.
+    bench.append_run(GROUP.0, 6, 7, 1, 100);
+    grow(&mut bench, 901);
+    assert_found(&mut bench, (6, 7), floor, &[]);
+    bench.append_run(GROUP.0, 8, 9, 2, 100);
+    assert_found(&mut bench, (6, 9), None, &[]);
+    name(&mut bench, 9, 2);
+    bench.flush();
+    bench.log.release(GROUP, Index(9));
+    let before = bench.log.segments();
+    grow(&mut bench, 1_201);
+    assert!(bench.log.segments() < before, "{} of {before} segments", bench.log.segments());
+    assert_found(&mut bench, (10, 9), None, &[]);
+}

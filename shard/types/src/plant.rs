@@ -86,6 +86,8 @@ plants! {
     FloorLiftedEarly,
     /// A log counts as repaired before what it lost is on its disk again.
     FloorLiftedUnsynced,
+    /// A log removes the segment that alone tells of a loss which isn't made good.
+    LossPurged,
     /// A snapshot that is installed takes along what lies behind it in a log with holes.
     OutlineForgotten,
     /// A log whose entries can't be read counts as repaired when it grows.

@@ -41,9 +41,7 @@ impl World {
         };
         let mut quorum = order[..size].to_vec();
         quorum.sort_unstable();
-        if size == all {
-            self.helix();
-        }
+        self.helix(&quorum);
         for node in 0..all {
             let is_doomed = self.options.doomed.contains(&node);
             if quorum.contains(&node) || is_doomed && self.base.random.coin() {

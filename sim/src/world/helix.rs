@@ -1,5 +1,5 @@
-//! Rot on every node at once, each entry hit on one of them only (S06): the cluster has to be as if
-//! nothing had been, and nobody is left who could lead before.
+//! Rot on every node of a quorum at once, each entry hit on one of them only (S06): the cluster has to
+//! be as if nothing had been, and nobody may be left who could lead before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,32 +33,35 @@ struct Hit {
 
 impl World {
     /// Processes end, and a little of what each of them wrote rots. Only entries that are committed,
-    /// that the node needs of its log, and that every other one holds, in its log or in a snapshot.
-    pub(super) fn helix(&mut self) {
+    /// that the node needs of its log, and that every other one of the quorum holds, in its log or in a
+    /// snapshot.
+    pub(super) fn helix(&mut self, quorum: &[usize]) {
         // From a generator of its own: without it, all is as it was.
         let mut random = Random::new(self.base.random.peek() ^ 0x4e11);
-        let nodes = self.nodes.len();
         let changes = self.options.faults.contains_key(&FaultKind::Members);
-        if random.below(3) == 0 || nodes == 1 || changes || !self.options.doomed.is_empty() {
+        if random.below(3) == 0 || quorum.len() == 1 || changes || !self.options.doomed.is_empty() {
             return;
         }
-        for node in 0..nodes {
+        for &node in quorum {
             if self.nodes[node].is_up {
                 self.end(node, None, "something of its log rots");
             }
         }
         for lane in 0..usize::from(self.options.shards) {
             let mut found = Vec::new();
-            for node in &self.nodes {
+            for node in quorum.iter().map(|&node| &self.nodes[node]) {
                 let opened = audit::try_open(node.disk(lane).flushed(), node.log_settings(lane));
                 // A start may be refused as long as the disk gives errors; such a one isn't hit.
                 let Ok(one) = opened else { return };
                 found.push(one);
             }
             let mut taken: BTreeMap<GroupId, BTreeSet<Index>> = BTreeMap::new();
-            for node in 0..nodes {
+            for (at, &node) in quorum.iter().enumerate() {
                 let mut hits = hits(&self.nodes[node].disk(lane).flushed());
                 random.shuffle(&mut hits);
+                if random.coin() {
+                    hits.sort_by_key(|hit| !is_saved_elsewhere(&found, at, hit));
+                }
                 let most = random.between(1, HITS_MAX) as usize;
                 let mut struck = BTreeSet::new();
                 for hit in hits {
@@ -67,17 +70,10 @@ impl World {
                     let is_free = taken.range(range.clone()).next().is_none();
                     // Behind the second rotten record of a block nothing of it is believed.
                     let is_full = struck.len() == most || struck.contains(&(hit.file, hit.block));
-                    let held = found.iter().map(|found| held(found, &hit)).collect::<Vec<_>>();
-                    let is_everywhere = held.iter().all(Option::is_some);
-                    let is_needed = held[node] == Some(Held::Log);
-                    if is_full || !is_free || !is_everywhere || !is_needed {
+                    if is_full || !is_free || !may_rot(&found, at, &hit) {
                         continue;
                     }
-                    if !is_committed(&found, &hit) {
-                        continue;
-                    }
-                    let elsewhere = held.iter().enumerate().filter(|(other, _)| *other != node);
-                    if elsewhere.clone().all(|(_, held)| *held == Some(Held::Snapshot)) {
+                    if is_saved_elsewhere(&found, at, &hit) {
                         self.base.count("entries that rotted and are in snapshots only");
                     }
                     struck.insert((hit.file, hit.block));
@@ -126,11 +122,19 @@ fn held(found: &Found, hit: &Hit) -> Option<Held> {
     (begins < hit.first && hit.last <= group.last).then_some(Held::Log)
 }
 
-/// Whether these entries are known to be committed.
-fn is_committed(found: &[Found], hit: &Hit) -> bool {
+/// Whether entries are known to be committed, all nodes hold them, and this one needs them of its log.
+fn may_rot(found: &[Found], node: usize, hit: &Hit) -> bool {
     let groups = found.iter().filter_map(|found| found.recovered.groups.get(&hit.group));
     let commit = groups.filter_map(|group| group.hard).map(|hard| hard.2).max();
     commit.is_some_and(|commit| hit.last <= commit)
+        && held(&found[node], hit) == Some(Held::Log)
+        && found.iter().all(|found| held(found, hit).is_some())
+}
+
+/// Whether all other nodes hold these entries in snapshots.
+fn is_saved_elsewhere(found: &[Found], node: usize, hit: &Hit) -> bool {
+    let mut others = found.iter().enumerate().filter(|(at, _)| *at != node);
+    others.all(|(_, found)| held(found, hit) == Some(Held::Snapshot))
 }
 
 /// What may rot: a record in a block that a newer one proves to have been durable.

@@ -3,10 +3,13 @@
 //!
 //! The newest of each local record (term and vote, snapshot, peers, homes, feature level) is kept in
 //! memory and written again when it alone would pin a segment. Entries pin a segment until the
-//! caller releases them or carries them.
+//! caller releases them or carries them. What is lost pins all of them: nothing but the place where it
+//! was says so.
 
 use super::{Log, Purpose};
 use crate::device::{Device, Operation};
+#[cfg(ringraft_plant)]
+use ringraft_types::plant::{Plant, planted};
 use ringraft_types::record::{RecordHeader, RecordKind};
 use ringraft_types::{GroupId, Index, Sequence};
 use std::collections::BTreeMap;
@@ -54,6 +57,13 @@ impl Log {
     pub fn release(&mut self, group: GroupId, through: Index) {
         self.index.release(group, through);
         self.purge_asked = true;
+    }
+
+    /// A group that lost entries, as a start found, has all that it promised and that counts, or will
+    /// have it with what was appended so far: the log needn't tell the next start of that loss any more.
+    /// Until then it gives up no segment, for that of one group may be what tells of another's.
+    pub fn repaired(&mut self, group: GroupId) {
+        self.purge_asked |= self.owing.remove(&group);
     }
 
     /// The groups that keep the oldest segment from being removed: release their entries after a
@@ -114,7 +124,10 @@ impl Log {
         for file in std::mem::take(&mut self.leftovers) {
             self.operations.submit(device, Purpose::Remove, Operation::Remove(file));
         }
-        if !std::mem::take(&mut self.purge_asked) || self.keeps_all {
+        let is_owing = !self.owing.is_empty();
+        #[cfg(ringraft_plant)]
+        let is_owing = is_owing && !planted(Plant::LossPurged);
+        if !std::mem::take(&mut self.purge_asked) || self.keeps_all || is_owing {
             return;
         }
         // The last segment stays: it is written to, or holds the end of the chain.
