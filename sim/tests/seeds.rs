@@ -160,6 +160,29 @@ mod broken {
         pass(&Order { seed: 46_745, ..Order::default() });
     }
 
+    /// What rot took was in the snapshots of the others only, and nobody could lead, and have it
+    /// installed, before it was there again.
+    #[test]
+    fn what_is_in_snapshots_only_is_had_again() {
+        for seed in [310_745, 313_814] {
+            pass(&Order { seed, ..Order::default() });
+        }
+    }
+
+    /// The newest snapshot was rotten, and an older one of another node took its place. The record that
+    /// named the newest was written again, from an old segment, and covered what had come since.
+    #[test]
+    fn a_name_that_is_written_again_covers_nothing_new() {
+        pass(&Order { seed: 1_369, ..Order::default() });
+    }
+
+    /// A log removed the segment that alone told of what rot had taken from one of its groups, because
+    /// another group needed it no more: the next start owed nothing, and knew of no vote.
+    #[test]
+    fn what_tells_of_a_loss_is_kept() {
+        pass(&Order { seed: 160, ..Order::default() });
+    }
+
     /// A vote was lost to rot, so the node took its own for given, and wrote that down with a later
     /// commit index; the check at the second start knew only the first vote.
     #[test]

@@ -532,6 +532,9 @@ impl<D: Device, L: Links> Shard<D, L> {
         let group = id;
         self.events.push(ShardEvent::SnapshotInstalled { group, from, sources, last, bytes, took });
         self.keep(slot, head);
+        // A newer one that was named is lost, and the log begins anew below its end. A record of it
+        // that is written again would cover what comes now; what it held is owed without it.
+        self.groups[slot].named.take_if(|named| named.last.index > last);
         // The log doesn't lead from an older one to where it goes on.
         self.name(slot, head)
     }
