@@ -373,7 +373,13 @@ impl World {
         }
         // Nobody runs that knows who the members are.
         let is_unknown = !are_known && self.options.faults.contains_key(&FaultKind::Members);
-        is_unknown || all.any(|it| is_enough(it.voters()) && is_enough(it.outgoing()))
+        // While voters change, who leads next has a majority of either list: holders that are one of
+        // one list keep an entry. They need be no more: the entry that ended the change may have
+        // decided that they are enough, and be lost in a power cut.
+        let is_kept = |it: &Configuration| {
+            is_enough(it.voters()) || !it.outgoing().is_empty() && is_enough(it.outgoing())
+        };
+        is_unknown || all.any(is_kept)
     }
 
     /// Looks at all groups of all nodes that serve.
