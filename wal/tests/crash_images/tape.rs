@@ -314,7 +314,10 @@ impl Drop for Mount {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        eprintln!("left mounted: {}", self.folder.path().display());
+        // It goes with its last user.
+        if let Err(error) = run("umount", &["--lazy"], self.folder.path()) {
+            eprintln!("left mounted: {}: {error}", self.folder.path().display());
+        }
     }
 }
 
