@@ -49,7 +49,11 @@ impl World {
             false => self.who_holds(&configuration, group, lane, index),
         };
         let is_so = match reply.level {
-            Level::Majority => lists.iter().all(|voters| is_enough(voters, &have)),
+            // It is committed, perhaps by those who voted before: while voters change, the others
+            // needn't have it yet.
+            Level::Majority => {
+                lists.iter().any(|voters| !voters.is_empty() && is_enough(voters, &have))
+            }
             Level::MajorityCommitted => lists.iter().all(|voters| is_majority(voters, &have)),
             Level::All | Level::AllCommitted => lacks(&lists, &have).is_empty(),
         };
