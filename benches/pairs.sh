@@ -31,14 +31,14 @@ for round in $(seq "$rounds"); do
     for build in $builds; do
         if [ "$build" = before ]; then ringraft=$other; else ringraft=$ours; fi
         cluster quorum $port
-        note "$build-commit1" commit $at --outstanding 1 $load
-        note "$build-commit1000" commit $at --outstanding 1000 $load
+        note_cost "$build-commit1" quorum commit $at --outstanding 1 $load
+        note_cost "$build-commit1000" quorum commit $at --outstanding 1000 $load
         note "$build-read1" read $at --outstanding 1 $load
         note "$build-read1000" read $at --outstanding 1000 $load
         stop quorum
         rm -rf "$work/quorum"
         cluster quorum $port --shards 2 --groups 16
-        note "$build-groups16" commit $at --outstanding 1000 --groups 16 $load
+        note_cost "$build-groups16" quorum commit $at --outstanding 1000 --groups 16 $load
         stop quorum
         rm -rf "$work/quorum"
     done
@@ -52,7 +52,10 @@ row() {
     printf '| %-44s | %10s | %10s | %6s |\n' "$1" "$b" "$a" "$(ratio "$a" "$b")"
 }
 row "commit, 1 outstanding, p50, us" commit1 p50
+row "processor time of three nodes for each, us" commit1.cost cpu_us
 row "commit, 1,000 outstanding, /s" commit1000 ops_per_s
+row "processor time of three nodes for each, us" commit1000.cost cpu_us
 row "the same over 16 groups on 2 shards, /s" groups16 ops_per_s
+row "processor time of three nodes for each, us" groups16.cost cpu_us
 row "linearizable read, 1 outstanding, p50, us" read1 p50
 row "linearizable reads, 1,000 outstanding, /s" read1000 ops_per_s

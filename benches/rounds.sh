@@ -42,6 +42,28 @@ note() {
     "$ringraft" bench "$@" --output json 2>/dev/null | tail -1 >>"$work/$name.lines"
 }
 
+# spent CLUSTER: processor time of its nodes so far, in clock ticks.
+spent() {
+    grep -o '"pid":[0-9]*' "$work/$1.json" | cut -d: -f2 |
+        xargs -I{} cat "/proc/{}/stat" | awk '{ sum += $14 + $15 } END { print sum }'
+}
+
+# note_cost NAME CLUSTER ARGUMENTS...: the same, with the processor time of the cluster's nodes for
+# each operation, its warm-up too, microseconds: a busy machine changes that less than rates.
+note_cost() {
+    local name=$1 of=$2 before per_second
+    shift 2
+    before=$(spent "$of")
+    note "$name" "$@"
+    per_second=$(getconf CLK_TCK)
+    local ticks=$(($(spent "$of") - before))
+    tail -1 "$work/$name.lines" | tr ',{}' '\n\n\n' | awk -F: -v ticks="$ticks" -v hz="$per_second" '
+        $1 == "\"ops_per_s\"" { rate = $2 }
+        $1 == "\"seconds\"" || $1 == "\"warm_up_seconds\"" { seconds += $2 }
+        END { if (rate > 0) printf "\"cpu_us\":%.3f\n", ticks * 1e6 / hz / (rate * seconds) }
+    ' >>"$work/$name.cost.lines"
+}
+
 # median NAME FIELD: of all rounds.
 median() {
     grep -o "\"$2\":[0-9.]*" "$work/$1.lines" | cut -d: -f2 | sort -g |

@@ -11,6 +11,7 @@ use self::directory::{Keeper, LOST, open_directory};
 use crate::config::{Addresses, Config, SyncMethod};
 use crate::control::{LogEvent, StopSignals};
 use crate::cores::{self, Doorbells, Resolver};
+use crate::events::EventSink;
 use crate::feed::MeshFeed;
 use crate::parcel::Parcel;
 use crate::reactor::{self, Lane, LaneError, Reactor, RingError, Stop};
@@ -21,7 +22,7 @@ use ringraft_net::Identity;
 use ringraft_net::Role;
 use ringraft_raft::Settings;
 use ringraft_shard::limits::{LOG_RESERVE_BYTES, Limits};
-use ringraft_shard::machine::StateMachine;
+use ringraft_shard::machine::{KvMachine, StateMachine};
 use ringraft_shard::mesh::{Mesh, MeshEnd, MeshLimits, Wake};
 use ringraft_shard::{Loading, Member, Shard, ShardError, ShardSettings};
 use ringraft_types::{GroupId, Lacked, NodeId, ShardId, Starts, Ticks};
@@ -47,6 +48,8 @@ pub struct RunOptions {
     pub log: control::LogControl,
     /// Says when the node is to stop.
     pub stop: control::StopSignals,
+    /// Who is told what happens, if anybody.
+    pub(crate) events: Option<EventSink>,
 }
 
 /// Why a node doesn't start, or doesn't go on. Each has an exit code in `cli/exit.rs`.
@@ -97,12 +100,21 @@ fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> BootError {
 /// Makes the state machine of a group; called on its shard's thread.
 pub type MachineFactory = Arc<dyn Fn(GroupId) -> Box<dyn StateMachine> + Send + Sync>;
 
+/// The same, but for the system group: it has the built-in machine on every node.
+fn with_system(machines: MachineFactory) -> MachineFactory {
+    Arc::new(move |group| match group {
+        GroupId::SYSTEM => Box::new(KvMachine::new()),
+        group => machines(group),
+    })
+}
+
 /// Runs a node until it is told to stop.
 ///
 /// # Errors
 /// If it can't start, or had to stop.
 pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Result<(), BootError> {
     abort_on_panic();
+    let machines = with_system(machines);
     let seats = Seats::new(connections_max(&config));
     let directory = open_directory(&config)?;
     let lock = directory.lock;
@@ -130,8 +142,9 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
 
     // This thread keeps the log too: who drops it last writes out what waits, and no more after it.
     let log = options.log.clone();
+    let sink = options.events.clone();
     // Before a shard accepts: who connects must not take the descriptors that this lane needs.
-    let control = start_control(&config, http, control_end, &doorbells, &stop, log)?;
+    let control = start_control(&config, http, control_end, &doorbells, &stop, (log, sink))?;
 
     let (outcomes, ended) = channel();
     let note_older_copy = {
@@ -203,7 +216,7 @@ pub fn run(config: Config, options: RunOptions, machines: MachineFactory) -> Res
     }
     let _ = control.join();
     drop(lock);
-    drop(options.log);
+    drop((options.log, options.events));
     result
 }
 
@@ -275,10 +288,10 @@ fn start_control(
     mesh: MeshEnd<Parcel>,
     doorbells: &Doorbells,
     stop: &Arc<AtomicBool>,
-    log: control::LogControl,
+    (log, sink): (control::LogControl, Option<EventSink>),
 ) -> Result<JoinHandle<()>, BootError> {
     let (ready, is_ready) = channel::<()>();
-    let feed = MeshFeed::new(config, mesh, doorbells.clone(), stop.clone());
+    let feed = MeshFeed::new(config, mesh, doorbells.clone(), stop.clone(), sink);
     let core = config.cpu.control[0];
     let http_connections_max = config.limits.http_connections_max;
     let log_dir = config.data_dir.join(LOG_FOLDER);
@@ -357,7 +370,7 @@ impl Part {
                 reactor::RecoverError::Ring(error) => lane(LaneError::Ring(error)),
             })?;
         let machines = self.machines.clone();
-        let loading = Loading::new(log, recovered, &self.config.groups);
+        let loading = Loading::new(log, recovered, &self.config.all_groups());
         let loaded = reactor::load(&mut ring, &mut device, loading, &*machines).map_err(lane)?;
         let mut wires = Wires::new(
             self.identity,
@@ -377,7 +390,7 @@ impl Part {
         let mut shard_object = Shard::new(settings, device, wires, loaded, clock::now(), machine)
             .map_err(|error: ShardError| lane(LaneError::Shard(error)))?;
         let waits = |group: &&GroupId| shard_object.waits_to_be_added(**group);
-        let groups = self.config.groups.iter().filter(waits).count() as u64;
+        let groups = self.config.all_groups().iter().filter(waits).count() as u64;
         if groups > 0 {
             let event = LogEvent::WaitsToBeAdded { shard: self.shard, groups };
             let _ =
@@ -466,7 +479,7 @@ fn shard_settings(
             })
             .collect(),
         voters,
-        groups: config.groups.clone(),
+        groups: config.all_groups(),
         raft: Settings {
             election_timeout: raft.election_timeout,
             heartbeat_interval: raft.heartbeat_interval,
@@ -477,17 +490,23 @@ fn shard_settings(
             reads_waiting_max: limits.pending_reads_max,
             commits_by_half: raft.commits_by_half,
             lease: raft.lease,
+            hibernate_after: raft.hibernate_after,
         },
+        lead: config.lead,
         limits: Limits {
             group_writes_max: limits.pending_writes_max,
             group_bytes_max: limits.pending_write_bytes_max,
+            shard_writes_max: limits.node_pending_writes_max / config.cpu.shards.len(),
+            shard_bytes_max: limits.node_pending_write_bytes_max / config.cpu.shards.len(),
             group_reads_max: limits.pending_reads_max,
             cache_bytes_max: limits.entry_cache_bytes,
+            data_bytes_max: limits.data_bytes_max,
             disk_wait_max: config.wal.stuck_limit,
             ..Limits::default()
         },
         snapshots: config.snapshot,
         scrub: config.scrub,
+        state_note_entries: ringraft_shard::limits::STATE_NOTE_ENTRIES,
         slow_write: config.log.slow_write,
         seed: seed(identity, shard),
         name: config.name.clone(),

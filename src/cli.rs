@@ -4,10 +4,12 @@
 mod args;
 mod bench;
 mod client;
+mod compact;
 mod consistency;
 mod dev;
 mod exit;
 mod format;
+mod group;
 mod http;
 mod init;
 mod kv;
@@ -27,6 +29,8 @@ pub use exit::{Exit, Failure};
 pub use output::Output;
 
 use clap::{Args, Parser, Subcommand};
+use group::GroupName;
+use ringraft_net::client::Client;
 use ringraft_types::GroupId;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -55,12 +59,16 @@ const COMMANDS_BY_TASK: &str = "\
   node add      Add a node as a learner; then `node promote`, `demote` or `remove`
   node prepare  Hold a change of voters; then `node commit` or `abort`
   node refresh  Write who the nodes are into a node's file
+\x1b[1;4mHave more groups:\x1b[0m
+  group ls      List the groups
+  group create  Make a group; then `group describe`, `move` or `delete`
 \x1b[1;4mSay who leads:\x1b[0m
   leader ls        List who leads each group
   leader transfer  Have another node lead
   leader pause     Keep a node from leading; then `leader resume`
 \x1b[1;4mKeep it short:\x1b[0m
   snapshot    Save groups, so that their logs end, and list what is saved
+  compact     Forget what keys were before a revision, so that memory is free
 \x1b[1;4mSave what is left:\x1b[0m
   recover     Form a new cluster from what survived, when a majority is lost for good
 \x1b[1;4mMeasure it:\x1b[0m
@@ -105,11 +113,10 @@ pub struct Global {
         value_name = "HOST:PORT,…"
     )]
     pub(crate) endpoints: Vec<crate::config::Address>,
-    /// The group that a request is for [default: 1]; `snapshot`, `node` and `leader` take several, and all by
-    /// default
-    #[arg(id = "group", long, global = true, value_delimiter = ',', value_name = "ID",
-        value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) groups: Vec<u64>,
+    /// The group that a request is for, by its number or its name [default: 1]; `snapshot`, `node` and
+    /// `leader` take several, and all by default
+    #[arg(id = "group", long, global = true, value_delimiter = ',', value_name = "GROUP")]
+    pub(crate) groups: Vec<GroupName>,
     /// How results are printed; JSON is one line, the last on stdout
     #[arg(long, short, global = true, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
@@ -122,7 +129,28 @@ pub struct Global {
 impl Global {
     /// The one group that a request is for.
     pub(crate) fn group(&self) -> GroupId {
-        GroupId(self.groups.first().copied().unwrap_or(1))
+        self.group_ids().next().unwrap_or(GroupId(1))
+    }
+
+    /// The groups that were named.
+    pub(crate) fn group_ids(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.groups.iter().map(|group| match group {
+            GroupName::Id(id) => *id,
+            GroupName::Name(name) => unreachable!("{name} was looked up before"),
+        })
+    }
+
+    /// Asks the cluster which groups have these names.
+    fn look_up(&mut self) -> Result<(), Failure> {
+        if !self.groups.iter().any(|group| matches!(group, GroupName::Name(_))) {
+            return Ok(());
+        }
+        let named = std::mem::take(&mut self.groups);
+        let mut client = Client::connect(client::options(self)).map_err(client::failure)?;
+        for group in named {
+            self.groups.push(GroupName::Id(group.find(&mut client)?));
+        }
+        Ok(())
     }
 }
 
@@ -135,6 +163,9 @@ pub(crate) enum Command {
     Format(format::FormatArgs),
     /// Run a node; or list, add, promote, demote, remove or replace nodes, or refresh its file
     Node(node::NodeArgs),
+    /// Make, list, show, move or delete groups
+    #[command(subcommand)]
+    Group(group::GroupCommand),
     /// List who leads each group, hand that over, or keep a node from leading
     #[command(subcommand)]
     Leader(leader::LeaderCommand),
@@ -159,6 +190,8 @@ pub(crate) enum Command {
     /// Save groups, so that their logs end, and list what is saved
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
+    /// Forget what keys were before a revision, so that memory is free
+    Compact(compact::CompactArgs),
     /// Form a new cluster from what survived, when a majority is lost for good
     #[command(subcommand)]
     Recover(recover::RecoverCommand),
@@ -208,7 +241,7 @@ fn asks_for_json(args: impl IntoIterator<Item = std::ffi::OsString>) -> bool {
 }
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
-    let Cli { global, command } = cli;
+    let Cli { mut global, command } = cli;
     let takes_several =
         matches!(command, Command::Snapshot(_) | Command::Node(_) | Command::Leader(_));
     if global.groups.len() > 1 && !takes_several {
@@ -217,7 +250,9 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         return Err(failure
             .cure("give one --group; only `ringraft snapshot` and `ringraft node` take several"));
     }
+    global.look_up()?;
     match command {
+        Command::Group(command) => group::run(&command, &global),
         Command::Init(args) => init::run(&args, global.output),
         Command::Format(args) => format::run(&args, global.output),
         Command::Node(args) => node::run(&args, &global),
@@ -232,6 +267,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Leader(command) => leader::run(&command, &global),
         Command::LogLevel(args) => log_level::run(&args, &global),
         Command::Snapshot(command) => snapshot::run(&command, &global),
+        Command::Compact(args) => compact::run(&args, &global),
         Command::Recover(command) => recover::run(&command, global.output),
         Command::Bench(command) => bench::run(command, &global),
         Command::Wal(command) => wal::run(&command, global.output),

@@ -16,7 +16,7 @@ pub use error::ConfigError;
 pub use placement::Machine;
 
 use raw::{FileKind, RawFile};
-use ringraft_shard::{ScrubRules, SnapshotRules};
+use ringraft_shard::{LeadRules, ScrubRules, SnapshotRules};
 use ringraft_types::{ClusterId, GroupId, NodeId, Ticks};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ pub struct Config {
     pub nodes: Vec<Member>,
     /// Where this node listens; its row in `nodes` says where it is reached.
     pub listen: Addresses,
-    /// The groups that exist from the start, ascending.
+    /// The groups that exist from the start, beside the system group, ascending.
     pub groups: Vec<GroupId>,
     /// Cores.
     pub cpu: Cpu,
@@ -57,6 +57,8 @@ pub struct Config {
     pub scrub: ScrubRules,
     /// Elections and replication.
     pub raft: Raft,
+    /// Who is to lead.
+    pub lead: LeadRules,
     /// What is refused, and from when on.
     pub limits: Limits,
     /// A node that is told to stop leaves its groups before, within this time; `None`: it stays a
@@ -138,6 +140,8 @@ pub struct Raft {
     pub heartbeat_interval: Ticks,
     /// Silence before an election; a random part of up to as much again is added.
     pub election_timeout: Ticks,
+    /// A group that is idle for so long hibernates; zero: never.
+    pub hibernate_after: Ticks,
     /// For how long a majority's answer makes a leader sure that it leads; zero: never.
     pub lease: Ticks,
     /// Entries in one append.
@@ -159,12 +163,18 @@ pub struct Limits {
     pub pending_writes_max: usize,
     /// Their record bytes.
     pub pending_write_bytes_max: usize,
+    /// Unanswered writes of all groups of the node.
+    pub node_pending_writes_max: usize,
+    /// Their record bytes.
+    pub node_pending_write_bytes_max: usize,
     /// Waiting reads of one group.
     pub pending_reads_max: usize,
     /// Native client connections of the node.
     pub connections_max: usize,
     /// HTTP connections of the node.
     pub http_connections_max: usize,
+    /// Data that the node may hold in all its groups; zero: no limit.
+    pub data_bytes_max: u64,
     /// Newest entries kept in memory by one shard.
     pub entry_cache_bytes: usize,
 }
@@ -250,6 +260,11 @@ impl fmt::Display for SyncMethod {
 }
 
 impl Config {
+    /// All groups that exist from the start, ascending.
+    pub fn all_groups(&self) -> Vec<GroupId> {
+        self.groups.iter().copied().chain([GroupId::SYSTEM]).collect()
+    }
+
     /// Reads a node file and the profile that it names, for this machine.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| {

@@ -7,6 +7,7 @@ use crate::control::{
     LogEvent, NodeNumbers, ShardFeed, ShardNumbers, ShardSnapshots, SnapshotWish,
 };
 use crate::cores::Doorbells;
+use crate::events::{EventSink, NodeEvent};
 use crate::numbers::Taken;
 use crate::parcel::Parcel;
 use ringraft_shard::mesh::MeshEnd;
@@ -49,6 +50,8 @@ struct State {
     next_question: u64,
     events: Vec<LogEvent>,
     events_dropped: u64,
+    /// Who is told of events beside the log.
+    sink: Option<EventSink>,
 }
 
 /// [`ShardFeed`] over the mesh. Belongs to the control lane's thread.
@@ -63,11 +66,12 @@ pub struct MeshFeed {
 
 impl MeshFeed {
     /// A feed of the shards that the configuration names.
-    pub fn new(
+    pub(crate) fn new(
         config: &Config,
         mesh: MeshEnd<Parcel>,
         doorbells: Doorbells,
         stop: Arc<AtomicBool>,
+        sink: Option<EventSink>,
     ) -> Self {
         let now = clock::now();
         let shards = config.cpu.shards.iter().enumerate().map(|(shard, &core)| Shard {
@@ -84,6 +88,7 @@ impl MeshFeed {
             next_question: 0,
             events: Vec::new(),
             events_dropped: 0,
+            sink,
         };
         Self {
             node: config.node,
@@ -97,7 +102,7 @@ impl MeshFeed {
 
     fn drain(&self) {
         let state = &mut *self.state.borrow_mut();
-        let State { mesh, shards, questions, events, events_dropped, .. } = state;
+        let State { mesh, shards, questions, events, events_dropped, sink, .. } = state;
         mesh.drain(PARCELS_PER_DRAIN, |from, parcel| match parcel {
             Parcel::Numbers(taken) => {
                 let Taken { at, numbers } = *taken;
@@ -109,6 +114,12 @@ impl MeshFeed {
             }
             Parcel::Log(event, dropped) => {
                 *events_dropped += dropped;
+                if let Some(sink) = sink {
+                    sink.miss(dropped);
+                    if let LogEvent::Shard(shard, event) = event {
+                        sink.tell(NodeEvent { shard, event });
+                    }
+                }
                 if events.len() < EVENTS_MAX {
                     events.push(event);
                 } else {

@@ -7,7 +7,10 @@ use crate::seats::Seat;
 use ringraft_net::Inbox;
 use ringraft_net::handshake::Hello;
 use ringraft_shard::links::ConnectionId;
+use ringraft_shard::placement::Placement;
+use ringraft_types::ShardId;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// What travels between the lanes of one node.
 pub enum Parcel {
@@ -42,6 +45,10 @@ pub enum Parcel {
     Drop(ConnectionId),
     /// The node's data directory is an older copy.
     OlderCopy,
+    /// How many bytes of data the groups of this shard hold.
+    DataBytes(ShardId, u64),
+    /// What the system group says.
+    Placement(Arc<Placement>),
     /// "How are you?" from the control lane.
     AskNumbers,
     /// The answer.

@@ -30,6 +30,7 @@ use ringraft_net::connection::State;
 use ringraft_net::handshake::{RefusalCode, Role};
 use ringraft_net::patience::SWEEP_TIME;
 use ringraft_shard::event::{Event, Wake};
+use ringraft_shard::placement::Placement;
 use ringraft_shard::{Shard, ShardError, ShardEvent};
 use ringraft_types::tag::{Owner, Tag};
 use ringraft_types::{Lacked, Ticks};
@@ -99,6 +100,12 @@ pub struct Reactor {
     events_dropped: u64,
     /// Lanes that haven't heard yet that the data directory is an older copy.
     untold: Vec<usize>,
+    /// Lanes to be told how many bytes of data are here, and how many.
+    data_untold: Vec<usize>,
+    data_bytes: u64,
+    /// Lanes that must hear what the system group says, and what it says.
+    placement_untold: Vec<usize>,
+    placement: Option<Arc<Placement>>,
     scratch: Vec<u32>,
 }
 
@@ -121,6 +128,10 @@ impl Reactor {
             stopping: None,
             events_dropped: 0,
             untold: Vec::new(),
+            data_untold: Vec::new(),
+            data_bytes: 0,
+            placement_untold: Vec::new(),
+            placement: None,
             scratch: Vec::new(),
         }
     }
@@ -318,6 +329,14 @@ impl Reactor {
                     let told = self.shard.collect(self.now, Event::OlderCopy)?;
                     told.expect("a verdict is no frame");
                 }
+                Parcel::DataBytes(shard, bytes) => {
+                    let event = Event::DataBytes(shard, bytes);
+                    self.shard.collect(self.now, event)?.expect("a number is no frame");
+                }
+                Parcel::Placement(placement) => {
+                    let event = Event::Placement(&placement);
+                    self.shard.collect(self.now, event)?.expect("a placement is no frame");
+                }
                 Parcel::AskNumbers => {
                     let parcel = Parcel::Numbers(Box::new(numbers::take(&self.shard, self.now)));
                     self.shard.links.mesh.reply(from, parcel);
@@ -387,6 +406,25 @@ impl Reactor {
         // A full ring is tried again in the next turn.
         let mesh = &mut self.shard.links.mesh;
         self.untold.retain(|&lane| mesh.send(lane, Parcel::OlderCopy).is_err());
+        let others = (0..self.lane.control).filter(|&lane| lane != usize::from(shard.0));
+        if let Some(placement) = self.shard.placement_to_tell() {
+            self.placement_untold = others.clone().collect();
+            self.placement = Some(placement);
+        }
+        if let Some(placement) = self.placement.as_ref() {
+            let parcel = || Parcel::Placement(Arc::clone(placement));
+            let mesh = &mut self.shard.links.mesh;
+            self.placement_untold.retain(|&lane| mesh.send(lane, parcel()).is_err());
+            if self.placement_untold.is_empty() {
+                self.placement = None;
+            }
+        }
+        if let Some(bytes) = self.shard.data_to_tell() {
+            self.data_untold = others.collect();
+            self.data_bytes = bytes;
+        }
+        let (mesh, bytes) = (&mut self.shard.links.mesh, self.data_bytes);
+        self.data_untold.retain(|&lane| mesh.send(lane, Parcel::DataBytes(shard, bytes)).is_err());
     }
 
     fn sweep(&mut self) -> Result<(), LaneError> {

@@ -3,6 +3,7 @@
 use crate::boot::{self, BootError, MachineFactory, RunOptions};
 use crate::config::Config;
 use crate::control::{LogControl, StopSignals};
+use crate::events::{self, EventSink, Events};
 use ringraft_shard::machine::{KvMachine, StateMachine};
 use ringraft_types::GroupId;
 use std::sync::Arc;
@@ -17,12 +18,13 @@ pub struct Server {
     config: Config,
     machines: MachineFactory,
     allow_buffered: bool,
+    events: Option<EventSink>,
 }
 
 impl Server {
     /// A node with the built-in key-value machine in every group.
     pub fn new(config: Config) -> Self {
-        Self { config, machines: key_value(), allow_buffered: false }
+        Self { config, machines: key_value(), allow_buffered: false, events: None }
     }
 
     /// Every group gets a machine of this making instead. It is called on the group's shard, once
@@ -35,6 +37,20 @@ impl Server {
     ) -> Self {
         self.machines = Arc::new(make);
         self
+    }
+
+    /// Tells what happens in the node, from its start on: `waiting_max` events may wait to be taken,
+    /// more are lost and counted. It costs the shards nothing, and waits for nobody. Asked for again,
+    /// the queue of before ends.
+    ///
+    /// # Panics
+    /// If none may wait.
+    #[must_use]
+    pub fn events(&mut self, waiting_max: usize) -> Events {
+        assert!(waiting_max > 0, "an event must be able to wait");
+        let (sink, events) = events::queue(waiting_max);
+        self.events = Some(sink);
+        events
     }
 
     /// Accepts a file system without direct I/O: for development only.
@@ -62,7 +78,8 @@ impl Server {
     /// # Errors
     /// If it can't start, or had to stop.
     pub fn run_until(self, log: LogControl, stop: StopSignals) -> Result<(), BootError> {
-        let options = RunOptions { allow_buffered: self.allow_buffered, log, stop };
+        let options =
+            RunOptions { allow_buffered: self.allow_buffered, log, stop, events: self.events };
         boot::run(self.config, options, self.machines)
     }
 }

@@ -322,6 +322,8 @@ fn wrong_frames_close_their_connection() {
         Kind::TimeoutNow,
         Kind::ReadAsks,
         Kind::ReadAnswers,
+        Kind::LeadWord,
+        Kind::StateWord,
         Kind::SnapshotAsk,
         Kind::SnapshotOffer,
         Kind::ChunkAsk,

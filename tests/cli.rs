@@ -65,8 +65,11 @@ fn the_json_line_names_everything(dev: &Dev, port: &str) {
     }
     // Ready means that every group has a leader.
     let status = dev.ask_json(&["status"]);
-    assert_eq!(leaders(&status), [1], "{status}");
+    assert_eq!(leaders(&status), [1, SYSTEM], "{status}");
 }
+
+/// The system group.
+const SYSTEM: u64 = 1_000_000;
 
 /// The groups that have a leader, in order.
 fn leaders(status: &Value) -> Vec<u64> {
@@ -108,13 +111,14 @@ fn status_shows_all(dev: &Dev) {
     }
     let table = dev.ask(&["status"]).exits(0).out;
     let rows: Vec<Vec<&str>> = table.lines().map(|row| row.split_whitespace().collect()).collect();
-    assert_eq!(rows.len(), 4, "{table}");
+    assert_eq!(rows.len(), 7, "a row of each of two groups on each node: {table}");
     assert!(table.starts_with("NODE   GROUP"), "{table}");
     assert_eq!(rows[0][..6], ["NODE", "GROUP", "ROLE", "TERM", "COMMIT", "APPLIED"]);
     assert_eq!(rows[0][6..], ["LAG", "LEADER", "SNAPSHOT", "SYNC", "us"]);
-    assert_eq!(rows[1..].iter().map(|row| row[1]).collect::<Vec<_>>(), ["(a)", "(b)", "(c)"]);
-    assert_eq!(table.matches("leader").count(), 1, "{table}");
-    assert_eq!(table.matches("follower").count(), 2, "{table}");
+    let named: Vec<&str> = rows[1..].iter().map(|row| row[1]).collect();
+    assert_eq!(named, ["(a)", "(a)", "(b)", "(b)", "(c)", "(c)"]);
+    assert_eq!(table.matches("leader").count(), 2, "{table}");
+    assert_eq!(table.matches("follower").count(), 4, "{table}");
 }
 
 fn http_answers(dev: &Dev) {
@@ -253,6 +257,30 @@ fn is_restarted(dev: &mut Dev, before: &Node, said: &Value) -> Node {
     node.clone()
 }
 
+/// What keys were before a revision is forgotten when that is asked for, with a plan first.
+fn history_is_compacted(dev: &Dev) {
+    for value in ["1", "2", "3"] {
+        dev.ask(&["put", "short", value]).exits(0);
+    }
+    let newest = dev.ask_json(&["get", "short"])["revision"].as_u64().expect("a revision");
+    let (past, future) = ((newest - 1).to_string(), (newest + 1).to_string());
+    let plan = dev.ask(&["compact", &past]).exits(3).out;
+    assert!(plan.contains(&format!("at revision {newest}")), "{plan}");
+    assert!(plan.ends_with("nothing was done: say --yes to do it\n"), "{plan}");
+    let plan = dev.ask(&["compact", "--keep", "1", "-o", "json"]).exits(3).json();
+    assert_eq!((&plan["done"], &plan["oldest_kept"]), (&json!(false), &json!(newest - 1)));
+    let older = (newest - 2).to_string();
+    assert_eq!(dev.ask(&["get", "short", "--revision", &older]).exits(0).out, "1\n");
+    let done = dev.ask(&["compact", &past, "--yes", "-o", "json"]).exits(0).json();
+    assert_eq!((&done["done"], &done["revision"]), (&json!(true), &json!(newest)));
+    dev.ask(&["get", "short", "--revision", &older]).complains(3, &["Compacted", "newer revision"]);
+    assert_eq!(dev.ask(&["get", "short", "--revision", &past]).exits(0).out, "2\n");
+    dev.ask(&["compact", &older, "--yes"]).complains(3, &["Compacted"]);
+    dev.ask(&["compact", &future, "--yes"]).complains(3, &["there is no"]);
+    let said = dev.ask(&["compact", "--yes"]).exits(0).out;
+    assert!(said.contains(&format!("before revision {newest}")), "{said}");
+}
+
 /// A write that a leader took and no majority has: nobody may call it done, or not done.
 fn a_write_without_a_majority_is_unknown(dev: &Dev) {
     let status = dev.ask_json(&["status"]);
@@ -340,6 +368,7 @@ fn keys_from_the_shell() {
     ranges(&dev);
     deletes(&dev);
     transactions(&dev);
+    history_is_compacted(&dev);
     requests_that_are_not_done(&dev);
     dev.stop();
 }
@@ -493,7 +522,7 @@ fn many_groups_on_two_shards() {
     let flags = ["--base-port", &port, "--shards", "2", "--groups", "16"];
     let dev = Dev::start(&dir, &flags);
     let status = dev.ask_json(&["status"]);
-    assert_eq!(leaders(&status), (1..=16).collect::<Vec<u64>>(), "{status}");
+    assert_eq!(leaders(&status), (1..=16).chain([SYSTEM]).collect::<Vec<u64>>(), "{status}");
     assert_eq!(status["shards"].as_array().expect("shards").len(), 6, "{status}");
     dev.ask(&["--group", "5", "put", "k", "five"]).exits(0);
     dev.ask(&["put", "k", "sixteen", "--group", "16"]).exits(0);

@@ -23,6 +23,7 @@ fn settings() -> Settings {
         reads_waiting_max: 1_024,
         commits_by_half: false,
         lease: Ticks::ZERO,
+        hibernate_after: Ticks::ZERO,
     }
 }
 

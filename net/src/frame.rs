@@ -64,6 +64,8 @@ pub enum Kind {
     ReadAsks = 13,
     /// Their answers (`wire::ReadAnswers`).
     ReadAnswers = 14,
+    /// What a shard is that takes part in who leads, and how much it leads (`wire::LeadWord`).
+    LeadWord = 15,
     /// A client's writes to one group (`client_wire::Writes`).
     Writes = 16,
     /// A client's reads of one group (`client_wire::Reads`).
@@ -94,6 +96,9 @@ pub enum Kind {
     Barrier = 29,
     /// The answer (`barrier_wire::BarrierReply`).
     BarrierReply = 30,
+    /// Between nodes: the hash of a group's state at an entry, or what was found from such
+    /// (`wire::StateWord`).
+    StateWord = 31,
     /// "Which snapshot of this group do you keep?" (`bulk_wire::SnapshotAsk`).
     SnapshotAsk = 32,
     /// The answer (`bulk_wire::SnapshotOffer`).
@@ -122,6 +127,7 @@ impl Kind {
             12 => Self::TimeoutNow,
             13 => Self::ReadAsks,
             14 => Self::ReadAnswers,
+            15 => Self::LeadWord,
             16 => Self::Writes,
             17 => Self::Reads,
             18 => Self::Replies,
@@ -137,6 +143,7 @@ impl Kind {
             28 => Self::LeadReply,
             29 => Self::Barrier,
             30 => Self::BarrierReply,
+            31 => Self::StateWord,
             32 => Self::SnapshotAsk,
             33 => Self::SnapshotOffer,
             34 => Self::ChunkAsk,
@@ -161,6 +168,8 @@ impl Kind {
                 | Self::TimeoutNow
                 | Self::ReadAsks
                 | Self::ReadAnswers
+                | Self::LeadWord
+                | Self::StateWord
         )
     }
 
@@ -184,6 +193,8 @@ impl Kind {
             | Self::LifeAsk
             | Self::SaveAt
             | Self::TimeoutNow
+            | Self::LeadWord
+            | Self::StateWord
             | Self::SnapshotAsk
             | Self::ChunkAsk => 64,
             Self::SnapshotOffer => 128,

@@ -3,7 +3,8 @@
 //! header, and is zero where a shard is meant with all its groups.
 //!
 //! ```text
-//! Lead        0 u64 call, 8 u8 operation (1 hand over, 2 pause, 3 resume), 9 u24 0,
+//! Lead        0 u64 call, 8 u8 operation (1 hand over, 2 pause, 3 resume, 4 priority),
+//!             9 u8 the priority, 10 u16 0,
 //!            12 u32 to: the node that is to lead; zero: the best
 //! LeadReply   0 u64 call, 8 u8 status, 9 u8 refusal, 10 u16 0, 12 u32 leader, 16 u64 term,
 //!            24 a sentence in UTF-8
@@ -24,6 +25,7 @@ const REPLY_HEAD_BYTES: usize = 24;
 const HAND_OVER: u8 = 1;
 const PAUSE: u8 = 2;
 const RESUME: u8 = 3;
+const PRIORITY: u8 = 4;
 
 const _: () = assert!(ASK_BYTES == Kind::Lead.body_bytes_max());
 const _: () = assert!(REPLY_HEAD_BYTES + SENTENCE_BYTES_MAX <= Kind::LeadReply.body_bytes_max());
@@ -41,6 +43,8 @@ pub enum Leading {
     Pause,
     /// Of a shard: to stand as before.
     Resume,
+    /// Of a shard: to have this priority until it is told another, or starts anew (EL-07).
+    Priority(u8),
 }
 
 /// A question as it travels.
@@ -64,10 +68,14 @@ impl LeadAsk {
             Leading::HandOver { to } => (HAND_OVER, to.unwrap_or(NodeId::ZERO)),
             Leading::Pause => (PAUSE, NodeId::ZERO),
             Leading::Resume => (RESUME, NodeId::ZERO),
+            Leading::Priority(_) => (PRIORITY, NodeId::ZERO),
         };
         let mut body = [0; ASK_BYTES];
         body[..8].copy_from_slice(&self.call.to_le_bytes());
         body[8] = operation;
+        if let Leading::Priority(priority) = self.leading {
+            body[9] = priority;
+        }
         body[12..16].copy_from_slice(&to.0.to_le_bytes());
         body
     }
@@ -87,16 +95,21 @@ impl LeadAsk {
         let short = WireError::Short { kind, length: frame.body.len(), item: 0 };
         // The header bounds the length from above.
         let body: &[u8; ASK_BYTES] = frame.body.try_into().map_err(|_| short)?;
-        let reserved = u64::from(body[9]) | u64::from(u16_at(body, 10));
+        let priority = body[9];
+        let unused = if body[8] == PRIORITY { 0 } else { priority };
+        let reserved = u64::from(unused) | u64::from(u16_at(body, 10));
         if reserved != 0 {
             return Err(field("reserved", reserved));
         }
         let (operation, to) = (body[8], NodeId(u32_at(body, 12)));
         let leading = match operation {
             HAND_OVER => Leading::HandOver { to: Some(to).filter(|&to| to != NodeId::ZERO) },
-            PAUSE | RESUME if to != NodeId::ZERO => return Err(field("to", u64::from(to.0))),
+            PAUSE | RESUME | PRIORITY if to != NodeId::ZERO => {
+                return Err(field("to", u64::from(to.0)));
+            }
             PAUSE => Leading::Pause,
             RESUME => Leading::Resume,
+            PRIORITY => Leading::Priority(priority),
             _ => return Err(field("operation", u64::from(operation))),
         };
         let group = frame.header.group;

@@ -2,14 +2,16 @@
 //!
 //! ```text
 //! u32 node, u16 shard, u16 name length, u64 uptime us, u32 sync p50 us, u32 sync p99 us,
-//! u32 groups, u8 durable, u8 paused, u16 0, name in UTF-8, then per group 80 bytes:
+//! u32 groups, u8 durable, u8 flags (1: paused, 2: spreads), u8 memory, u8 priority, u64 data bytes,
+//! u64 data bytes at most, name in UTF-8, then per group 88 bytes:
 //! u64 group, u64 term, u64 commit, u64 applied, u64 last, u64 revision, u64 state hash,
-//! u64 lag entries, u32 leader, u8 role, u8 damaged, u8 snapshots, u8 0, u64 snapshot
+//! u64 lag entries, u32 leader, u8 role, u8 damaged, u8 snapshots, u8 0, u64 snapshot,
+//! u64 data bytes
 //! ```
 
 use ringraft_types::bytes::{u32_at, u64_at};
 use ringraft_types::limits::FRAME_BODY_BYTES_MAX;
-use ringraft_types::{GroupId, Index, NodeId, Revision, ShardId, Term, Ticks};
+use ringraft_types::{GroupId, Index, MemoryLevel, NodeId, Revision, ShardId, Term, Ticks};
 
 use crate::bytes::Cursor;
 use crate::error::WireError;
@@ -18,8 +20,8 @@ use crate::outbox::Outbox;
 
 /// The longest name of a node, bytes.
 pub const NAME_BYTES_MAX: usize = 255;
-const HEAD_BYTES: usize = 32;
-const GROUP_BYTES: usize = 80;
+const HEAD_BYTES: usize = 48;
+const GROUP_BYTES: usize = 88;
 /// The most groups that one answer tells of; a shard with more tells of the first ones.
 pub const STATUS_GROUPS_MAX: usize =
     (FRAME_BODY_BYTES_MAX - HEAD_BYTES - NAME_BYTES_MAX) / GROUP_BYTES;
@@ -136,6 +138,8 @@ pub struct GroupStatus {
     pub snapshot: Index,
     /// What is done for its snapshots here.
     pub activity: SnapshotActivity,
+    /// What its data takes here, bytes.
+    pub data_bytes: u64,
 }
 
 /// One shard of one node.
@@ -157,6 +161,16 @@ pub struct NodeStatus {
     pub durable: bool,
     /// Whether its groups don't stand for election, by request (EL-12).
     pub is_paused: bool,
+    /// The node's priority as a leader, 0 to 255.
+    pub priority: u8,
+    /// Whether it takes its part of what nodes of its priority lead.
+    pub spreads: bool,
+    /// What the data of all its shards takes, bytes, as far as this shard knows.
+    pub data_bytes: u64,
+    /// The most that it may; zero: there is no limit.
+    pub data_bytes_max: u64,
+    /// How near the one is to the other.
+    pub memory: MemoryLevel,
     /// The shard's groups.
     pub groups: Vec<GroupStatus>,
 }
@@ -190,7 +204,11 @@ impl NodeStatus {
         out.extend_from_slice(&self.sync_p50_us.to_le_bytes());
         out.extend_from_slice(&self.sync_p99_us.to_le_bytes());
         out.extend_from_slice(&(groups.len() as u32).to_le_bytes());
-        out.extend_from_slice(&[u8::from(self.durable), u8::from(self.is_paused), 0, 0]);
+        let flags = u8::from(self.is_paused) | u8::from(self.spreads) << 1;
+        let bytes = [u8::from(self.durable), flags, self.memory as u8, self.priority];
+        out.extend_from_slice(&bytes);
+        out.extend_from_slice(&self.data_bytes.to_le_bytes());
+        out.extend_from_slice(&self.data_bytes_max.to_le_bytes());
         out.extend_from_slice(&self.name.as_bytes()[..name_bytes]);
         for group in groups {
             out.extend_from_slice(&group.encode());
@@ -222,10 +240,14 @@ impl NodeStatus {
         let sync_p99_us = cursor.u32().ok_or(short(0))?;
         let count = cursor.u32().ok_or(short(0))?;
         let flags = cursor.u32().ok_or(short(0))?;
+        let data_bytes = cursor.u64().ok_or(short(0))?;
+        let data_bytes_max = cursor.u64().ok_or(short(0))?;
         // A byte for each.
-        if flags & !0x0101 != 0 {
+        let [durable, marks, memory, priority] = flags.to_le_bytes();
+        let memory = MemoryLevel::from_u8(memory);
+        let Some(memory) = memory.filter(|_| durable <= 1 && marks <= 3) else {
             return Err(WireError::Field { kind, field: "durable", value: u64::from(flags) });
-        }
+        };
         if name_bytes > NAME_BYTES_MAX {
             let (length, least, most) = (name_bytes, 0, NAME_BYTES_MAX);
             return Err(WireError::Length { kind, item: 0, length, least, most });
@@ -246,8 +268,22 @@ impl NodeStatus {
         let (rows, _) = cursor.rest().as_chunks::<GROUP_BYTES>();
         let groups = rows.iter().map(GroupStatus::decode).collect::<Result<_, _>>()?;
         let name = name.to_owned();
-        let (durable, is_paused) = (flags & 1 != 0, flags & 0x100 != 0);
-        Ok(Self { node, shard, name, uptime, sync_p50_us, sync_p99_us, durable, is_paused, groups })
+        Ok(Self {
+            node,
+            shard,
+            name,
+            uptime,
+            sync_p50_us,
+            sync_p99_us,
+            durable: durable != 0,
+            is_paused: marks & 1 != 0,
+            priority,
+            spreads: marks & 2 != 0,
+            data_bytes,
+            data_bytes_max,
+            memory,
+            groups,
+        })
     }
 }
 
@@ -272,6 +308,7 @@ impl GroupStatus {
         row[69] = u8::from(self.damaged);
         row[70] = self.activity as u8;
         row[72..80].copy_from_slice(&self.snapshot.0.to_le_bytes());
+        row[80..88].copy_from_slice(&self.data_bytes.to_le_bytes());
         row
     }
 
@@ -300,6 +337,7 @@ impl GroupStatus {
             damaged: row[69] == 1,
             snapshot: Index(u64_at(row, 72)),
             activity,
+            data_bytes: u64_at(row, 80),
         })
     }
 }

@@ -18,7 +18,7 @@ use crate::outbox::Outbox;
 
 fixed! {
     /// One group's heartbeat.
-    BeatItem, BeatItemWire, ArchivedBeatItemWire, 32 {
+    BeatItem, BeatItemWire, ArchivedBeatItemWire, 33 {
         /// The group.
         group: GroupId,
         /// The leader's term.
@@ -27,12 +27,14 @@ fixed! {
         commit: Index,
         /// The newest read round.
         round: u64,
+        /// The follower is to hibernate, if it can.
+        hibernate: bool,
     }
 }
 
 fixed! {
     /// One group's answer to a heartbeat.
-    BeatReplyItem, BeatReplyItemWire, ArchivedBeatReplyItemWire, 32 {
+    BeatReplyItem, BeatReplyItemWire, ArchivedBeatReplyItemWire, 33 {
         /// The group.
         group: GroupId,
         /// The replier's term.
@@ -41,6 +43,8 @@ fixed! {
         round: u64,
         /// The replier's commit index.
         commit: Index,
+        /// It hibernates.
+        hibernates: bool,
     }
 }
 
@@ -160,6 +164,37 @@ fixed! {
     }
 }
 
+fixed! {
+    /// What a shard is that takes part in who leads, and how much it leads (decision 0026).
+    LeadWord, LeadWordWire, ArchivedLeadWordWire, 14 {
+        /// The node's priority, 0 to 255.
+        priority: u32,
+        /// Groups of more than one voter that the shard leads.
+        led: u32,
+        /// Groups of more than one voter in which it votes and isn't damaged.
+        votes: u32,
+        /// Whether it takes its part of what nodes of its priority lead.
+        spreads: bool,
+        /// Whether it may be told to lead.
+        is_fit: bool,
+    }
+}
+
+fixed! {
+    /// The hash of a group's state at an entry, or what was found from such (decision 0030). The group
+    /// is in the frame's header.
+    StateWord, StateWordWire, ArchivedStateWordWire, 28 {
+        /// The sender's term.
+        term: Term,
+        /// The entry.
+        index: Index,
+        /// The hash of the state when that was applied; zero with [`StateWord::WANTED`].
+        hash: u64,
+        /// Which word it is: [`StateWord::NOTED`], [`StateWord::ODD`] or [`StateWord::WANTED`].
+        said: u32,
+    }
+}
+
 mod lives;
 mod repair;
 
@@ -168,8 +203,16 @@ pub use repair::{
     ASK_RUNS_MAX, AnswerState, RepairAnswer, RepairAsk, RunItem, repair_answer, repair_ask,
 };
 
-/// Declares a frame of many items with one number before them: for how long the sending shard's
-/// disk has held its oldest write.
+/// How a shard is, as every frame of many items says of its sender.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// For how long its disk has held its oldest write; zero: it holds none, or has just taken it.
+    pub disk_wait: Ticks,
+    /// Whether its node's memory for data is full.
+    pub is_memory_full: bool,
+}
+
+/// Declares a frame of many items, with how the sending shard is before them.
 macro_rules! many {
     ($(#[$doc:meta])* $name:ident, $wire:ident, $archived:ident, $view:ident,
      $item:ident, $item_wire:ident, $item_bytes:literal, $kind:ident) => {
@@ -178,10 +221,11 @@ macro_rules! many {
         #[rkyv(archived = $archived)]
         struct $wire {
             disk_wait: u64,
+            is_memory_full: u8,
             items: Vec<$item_wire>,
         }
 
-        const _: () = assert!(size_of::<$archived>() == 16);
+        const _: () = assert!(size_of::<$archived>() == 17);
         const _: () = assert!(align_of::<$archived>() == 1);
 
         $(#[$doc])*
@@ -190,7 +234,7 @@ macro_rules! many {
 
         impl $name {
             /// The most items that one frame carries; more are sent in several.
-            pub const ITEMS_MAX: usize = (FRAME_BODY_BYTES_MAX - 16) / $item_bytes;
+            pub const ITEMS_MAX: usize = (FRAME_BODY_BYTES_MAX - 17) / $item_bytes;
 
             /// None yet; allocates with the first item.
             pub fn new() -> Self {
@@ -221,10 +265,10 @@ macro_rules! many {
                 self.0.items.clear();
             }
 
-            /// Writes them as one frame. `disk_wait` is for how long the sending shard's disk has
-            /// held its oldest write; zero: it holds none, or has just taken it.
-            pub fn write(&mut self, out: &mut Outbox, sender: Identity, disk_wait: Ticks) {
-                self.0.disk_wait = disk_wait.to_wire();
+            /// Writes them as one frame, with how the sending shard is.
+            pub fn write(&mut self, out: &mut Outbox, sender: Identity, health: Health) {
+                self.0.disk_wait = health.disk_wait.to_wire();
+                self.0.is_memory_full = health.is_memory_full.to_wire();
                 write_archive(out, Kind::$kind, GroupId(0), sender, &self.0);
             }
         }
@@ -238,7 +282,9 @@ macro_rules! many {
             fn open(frame: &Frame<'a>) -> Result<Self, WireError> {
                 let archived: &$archived = access(frame, Kind::$kind, frame.body)?;
                 let length = frame.body.len();
-                if length != size_of::<$archived>() + archived.items.len() * $item_bytes {
+                let is_sound = archived.is_memory_full <= 1;
+                let whole = size_of::<$archived>() + archived.items.len() * $item_bytes;
+                if length != whole || !is_sound {
                     return Err(WireError::Archive { kind: Kind::$kind, length });
                 }
                 Ok(Self(archived))
@@ -254,9 +300,12 @@ macro_rules! many {
                 self.0.items.is_empty()
             }
 
-            /// For how long the sending shard's disk has held its oldest write.
-            pub fn disk_wait(&self) -> Ticks {
-                Ticks::from_wire(self.0.disk_wait)
+            /// How the sending shard is.
+            pub fn health(&self) -> Health {
+                Health {
+                    disk_wait: Ticks::from_wire(self.0.disk_wait),
+                    is_memory_full: bool::from_wire(self.0.is_memory_full),
+                }
             }
 
             /// The items, in the order in which they were pushed.
@@ -269,12 +318,12 @@ macro_rules! many {
 
 many! {
     /// Heartbeats of many groups, from one shard to another.
-    Beats, BeatsWire, ArchivedBeatsWire, BeatsView, BeatItem, BeatItemWire, 32, Beats
+    Beats, BeatsWire, ArchivedBeatsWire, BeatsView, BeatItem, BeatItemWire, 33, Beats
 }
 many! {
     /// Answers to heartbeats of many groups.
     BeatReplies, BeatRepliesWire, ArchivedBeatRepliesWire, BeatRepliesView,
-    BeatReplyItem, BeatReplyItemWire, 32, BeatReplies
+    BeatReplyItem, BeatReplyItemWire, 33, BeatReplies
 }
 many! {
     /// Answers to appends of many groups.
@@ -349,6 +398,27 @@ impl StandItem {
     }
 }
 
+impl LeadWord {
+    /// Writes it as one frame.
+    pub fn write(&self, out: &mut Outbox, sender: Identity) {
+        write_archive(out, Kind::LeadWord, GroupId(0), sender, &self.to_wire());
+    }
+}
+
+impl StateWord {
+    /// To the leader: my state had this hash at this entry.
+    pub const NOTED: u32 = 1;
+    /// Of the leader: a majority of the voters had this hash there, and you had not.
+    pub const ODD: u32 = 2;
+    /// To the leader: I need a snapshot of this entry or a later one.
+    pub const WANTED: u32 = 3;
+
+    /// Writes it as one frame.
+    pub fn write(&self, out: &mut Outbox, group: GroupId, sender: Identity) {
+        write_archive(out, Kind::StateWord, group, sender, &self.to_wire());
+    }
+}
+
 impl InstallItem {
     /// Writes it as one frame, with the address at which the sender's peers reach it, or none: its
     /// length is put into the item.
@@ -402,7 +472,11 @@ impl AppendHead {
 /// # Errors
 /// If it isn't one.
 pub fn beats<'a>(frame: &Frame<'a>) -> Result<BeatsView<'a>, WireError> {
-    BeatsView::open(frame)
+    let view = BeatsView::open(frame)?;
+    for item in view.0.items.as_slice() {
+        check_bool(Kind::Beats, "hibernate", item.hibernate)?;
+    }
+    Ok(view)
 }
 
 /// Opens the body of a `BeatReplies` frame.
@@ -410,7 +484,11 @@ pub fn beats<'a>(frame: &Frame<'a>) -> Result<BeatsView<'a>, WireError> {
 /// # Errors
 /// If it isn't one.
 pub fn beat_replies<'a>(frame: &Frame<'a>) -> Result<BeatRepliesView<'a>, WireError> {
-    BeatRepliesView::open(frame)
+    let view = BeatRepliesView::open(frame)?;
+    for item in view.0.items.as_slice() {
+        check_bool(Kind::BeatReplies, "hibernates", item.hibernates)?;
+    }
+    Ok(view)
 }
 
 /// Opens the body of an `AppendReplies` frame.
@@ -512,6 +590,40 @@ pub fn timeout_now(frame: &Frame<'_>) -> Result<StandItem, WireError> {
     Ok(StandItem::from_wire(archived))
 }
 
+/// Opens the body of a `LeadWord` frame.
+///
+/// # Errors
+/// If it isn't one.
+pub fn lead_word(frame: &Frame<'_>) -> Result<LeadWord, WireError> {
+    let kind = Kind::LeadWord;
+    let archived: &ArchivedLeadWordWire = access_fixed(frame, kind, frame.body)?;
+    check_bool(kind, "spreads", archived.spreads)?;
+    check_bool(kind, "is_fit", archived.is_fit)?;
+    let word = LeadWord::from_wire(archived);
+    if word.priority > u32::from(u8::MAX) {
+        let value = u64::from(word.priority);
+        return Err(WireError::Field { kind, field: "priority", value });
+    }
+    Ok(word)
+}
+
+/// Opens the body of a `StateWord` frame.
+///
+/// # Errors
+/// If it isn't one.
+pub fn state_word(frame: &Frame<'_>) -> Result<StateWord, WireError> {
+    let kind = Kind::StateWord;
+    let archived: &ArchivedStateWordWire = access_fixed(frame, kind, frame.body)?;
+    let word = StateWord::from_wire(archived);
+    if !(StateWord::NOTED..=StateWord::WANTED).contains(&word.said) {
+        return Err(WireError::Field { kind, field: "said", value: u64::from(word.said) });
+    }
+    if word.said == StateWord::WANTED && word.hash != 0 {
+        return Err(WireError::Field { kind, field: "hash", value: word.hash });
+    }
+    Ok(word)
+}
+
 /// Names the layout of everything above: two builds with different hashes don't talk.
 pub const fn layout_hash() -> u64 {
     let layouts = [
@@ -523,6 +635,8 @@ pub const fn layout_hash() -> u64 {
         InstallItem::LAYOUT,
         SaveAt::LAYOUT,
         StandItem::LAYOUT,
+        LeadWord::LAYOUT,
+        StateWord::LAYOUT,
         ReadAskItem::LAYOUT,
         ReadAnswerItem::LAYOUT,
         repair::LAYOUTS[0],

@@ -205,19 +205,21 @@ fn a_refused_write_that_expires_is_not_done() {
 /// A write refused for good leaves a hole; its successors, refused for the gap, close up.
 #[test]
 fn an_invalid_write_does_not_hold_up_its_successors() {
-    let mut script = Script::new(1, 1);
-    let calls: Vec<_> = ["a", "bad", "c", "d"].iter().map(|it| script.write(it)).collect();
-    script.run();
-    script.take_writes();
-    let session = script.last_envelope().client;
-    script.answer(&ok(calls[0], b""));
-    script.answer(&Reply::refusal(calls[1], Status::Invalid, NodeId(0)));
-    script.answer(&Reply::refusal(calls[2], Status::Gap, NodeId(0)));
-    script.answer(&Reply::refusal(calls[3], Status::Gap, NodeId(0)));
-    script.run_for(Ticks::from_millis(50));
-    assert_eq!(script.fate(calls[1]), Some(Fate::NotDone(Reason::Refused(Status::Invalid))));
-    assert_eq!(script.take_writes(), [(2, "c"), (3, "d")]);
-    assert_eq!(script.last_envelope().client, session);
+    for status in [Status::Invalid, Status::MemoryFull] {
+        let mut script = Script::new(1, 1);
+        let calls: Vec<_> = ["a", "bad", "c", "d"].iter().map(|it| script.write(it)).collect();
+        script.run();
+        script.take_writes();
+        let session = script.last_envelope().client;
+        script.answer(&ok(calls[0], b""));
+        script.answer(&Reply::refusal(calls[1], status, NodeId(0)));
+        script.answer(&Reply::refusal(calls[2], Status::Gap, NodeId(0)));
+        script.answer(&Reply::refusal(calls[3], Status::Gap, NodeId(0)));
+        script.run_for(Ticks::from_millis(50));
+        assert_eq!(script.fate(calls[1]), Some(Fate::NotDone(Reason::Refused(status))));
+        assert_eq!(script.take_writes(), [(2, "c"), (3, "d")]);
+        assert_eq!(script.last_envelope().client, session);
+    }
 }
 
 /// If an attempt of a hole's successor may still lie somewhere, its number is not used again: the
@@ -380,6 +382,64 @@ fn an_unknown_group_is_refused() {
     script.run_for(Ticks::from_millis(1_000));
     let refused = Reason::Refused(Status::NoSuchGroup);
     assert_eq!(script.fate(call), Some(Fate::NotDone(refused)));
+}
+
+/// A node that gave a group up says that it doesn't know it: that is no answer, as long as others do.
+#[test]
+fn what_a_node_gave_up_is_asked_of_the_others() {
+    let mut script = Script::new(3, 1);
+    let calls = [script.write("a"), script.write("b"), script.read("c")];
+    script.run();
+    assert_eq!(script.take_writes().len(), 2);
+    script.leader = 3;
+    for call in &calls[..2] {
+        script.answer(&Reply::refusal(*call, Status::NoSuchGroup, NodeId::ZERO));
+    }
+    script.answer_read(&Reply::refusal(calls[2], Status::NoSuchGroup, NodeId::ZERO));
+    script.run_for(Ticks::from_millis(1_000));
+    assert_eq!(script.take_writes(), [(1, "a"), (2, "b")]);
+    assert_eq!((script.sent_to(calls[0]), script.sent_to(calls[2])), (3, 3));
+    script.answer(&ok(calls[0], b""));
+    script.answer(&ok(calls[1], b""));
+    script.answer_read(&ok(calls[2], b"x"));
+    script.run();
+    assert_eq!(script.fate(calls[1]), Some(Fate::Done("".into())));
+    assert_eq!(script.fate(calls[2]), Some(Fate::Done("x".into())));
+}
+
+/// A group that is deleted under its writers: what was refused isn't done, what was out when the
+/// connection broke may be, and both are said as soon as no node knows the group.
+#[test]
+fn what_no_node_has_any_more_is_over() {
+    for is_doubtful in [false, true] {
+        let mut script = Script::new(3, 1);
+        let calls = [script.write("a"), script.write("b")];
+        script.run();
+        assert_eq!(script.take_writes().len(), 2);
+        script.knows_group = false;
+        if is_doubtful {
+            let link = script.link_of(calls[0]);
+            script.cut(link);
+        } else {
+            for call in calls {
+                script.answer(&Reply::refusal(call, Status::NoSuchGroup, NodeId::ZERO));
+            }
+        }
+        script.run_for(Ticks::from_millis(3_000));
+        let reason = Reason::Refused(Status::NoSuchGroup);
+        let fate = if is_doubtful { Fate::Unknown(reason) } else { Fate::NotDone(reason) };
+        for call in calls {
+            assert_eq!(script.fate(call), Some(fate.clone()));
+        }
+        // A later one of the same client goes its way, when there is a group again.
+        script.knows_group = true;
+        let call = script.write("c");
+        script.run_for(Ticks::from_millis(3_000));
+        assert!(script.take_writes().iter().any(|it| it.1 == "c"), "it is sent");
+        script.answer(&ok(call, b""));
+        script.run();
+        assert_eq!(script.fate(call), Some(Fate::Done("".into())));
+    }
 }
 
 /// A connection to the group's own shard is made when another shard answered first.

@@ -10,7 +10,9 @@ use ringraft_net::status::{GroupRole, GroupStatus, NodeStatus, SnapshotActivity}
 use ringraft_net::{Frame, Identity, Kind, Outbox, WireError};
 use ringraft_types::command::Envelope;
 use ringraft_types::limits::FRAME_HEADER_BYTES;
-use ringraft_types::{ClientId, GroupId, Index, NodeId, Revision, ShardId, Status, Term, Ticks};
+use ringraft_types::{
+    ClientId, GroupId, Index, MemoryLevel, NodeId, Revision, ShardId, Status, Term, Ticks,
+};
 
 const NOBODY: Identity = Identity {
     cluster: ringraft_types::ClusterId(0),
@@ -70,6 +72,7 @@ fn node_status() -> NodeStatus {
         damaged: true,
         snapshot: Index(3),
         activity: SnapshotActivity::Taking,
+        data_bytes: 11,
     };
     NodeStatus {
         node: NodeId(3),
@@ -80,6 +83,11 @@ fn node_status() -> NodeStatus {
         sync_p99_us: 200,
         durable: true,
         is_paused: false,
+        priority: 0,
+        spreads: false,
+        data_bytes: 1 << 20,
+        data_bytes_max: 2 << 20,
+        memory: MemoryLevel::Warning,
         groups: vec![group, GroupStatus { damaged: false, role: GroupRole::Learner, ..group }],
     }
 }
@@ -175,13 +183,15 @@ fn golden_bytes() {
         let mut golden = [3u32.to_le_bytes(), [1, 0, 4, 0]].concat();
         golden.extend(99u64.to_le_bytes());
         golden.extend([100u32, 200, groups].map(u32::to_le_bytes).concat());
-        golden.extend([durable, 0, 0, 0]);
+        golden.extend([durable, 0, 1, 0]);
+        golden.extend([1u64 << 20, 2 << 20].map(u64::to_le_bytes).concat());
         golden.extend(b"knot");
         golden
     };
     let group = |role: u8, damaged: u8| {
         let mut golden = [1u64, 2, 4, 5, 6, 7, 8, 9].map(u64::to_le_bytes).concat();
         golden.extend([3, 0, 0, 0, role, damaged, 2, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
+        golden.extend(11u64.to_le_bytes());
         golden
     };
     let body = body_of(|outbox| status.write(outbox, NOBODY));

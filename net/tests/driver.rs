@@ -16,8 +16,8 @@ use ringraft_net::{Client, ClientError, ClientOptions, Hello, Identity, Inbox, K
 use ringraft_net::{Frame, Role, Welcome};
 use ringraft_types::command::Envelope;
 use ringraft_types::{
-    ClusterId, Configuration, GroupId, Incarnation, Index, NodeId, Phase, Revision, ShardId, Start,
-    Status, Term, Ticks,
+    ClusterId, Configuration, GroupId, Incarnation, Index, MemoryLevel, NodeId, Phase, Revision,
+    ShardId, Start, Status, Term, Ticks,
 };
 
 const GROUP: GroupId = GroupId(1);
@@ -197,6 +197,11 @@ fn answer(frame: &Frame<'_>, shard: ShardId, address: &str, outbox: &mut Outbox)
                 sync_p99_us: 2,
                 durable: true,
                 is_paused: false,
+                priority: 0,
+                spreads: false,
+                data_bytes: 1 << 20,
+                data_bytes_max: 2 << 20,
+                memory: MemoryLevel::Normal,
                 groups: Vec::new(),
             };
             status.write(outbox, identity());

@@ -38,6 +38,7 @@ fn golden_bytes() {
         (1, Leading::HandOver { to: None }, "01000000", "00000000"),
         (0, Leading::Pause, "02000000", "00000000"),
         (0, Leading::Resume, "03000000", "00000000"),
+        (0, Leading::Priority(7), "04070000", "00000000"),
     ];
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     for (group, leading, operation, to) in asks {
@@ -64,7 +65,7 @@ fn wrong_bodies_are_refused() {
     for length in 0..body.len() {
         assert!(LeadAsk::read(&frame_in(0, Kind::Lead, &body[..length])).is_err());
     }
-    for (at, value) in [(8, 0), (8, 4), (9, 1), (11, 1), (12, 1)] {
+    for (at, value) in [(8, 0), (8, 5), (9, 1), (11, 1), (12, 1)] {
         let mut bad = body;
         bad[at] = value;
         assert!(LeadAsk::read(&frame_in(0, Kind::Lead, &bad)).is_err(), "byte {at}");

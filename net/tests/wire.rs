@@ -2,10 +2,12 @@
 
 use proptest::prelude::*;
 use ringraft_net::frame::FrameHeader;
-use ringraft_net::wire::{self, AppendHead, AppendReplyItem, Ballot, BallotKind, InstallItem};
 use ringraft_net::wire::{
-    AnswerState, Life, LifeItem, ReadAnswerItem, ReadAnswers, ReadAskItem, ReadAsks, RepairAnswer,
-    RepairAsk, RunItem, SaveAt, StandItem,
+    self, AppendHead, AppendReplyItem, Ballot, BallotKind, Health, InstallItem,
+};
+use ringraft_net::wire::{
+    AnswerState, LeadWord, Life, LifeItem, ReadAnswerItem, ReadAnswers, ReadAskItem, ReadAsks,
+    RepairAnswer, RepairAsk, RunItem, SaveAt, StandItem, StateWord,
 };
 use ringraft_net::wire::{AppendReplies, BeatItem, BeatReplies, BeatReplyItem, Beats};
 use ringraft_net::{Frame, Identity, Inbox, Kind, Outbox, WireError};
@@ -56,7 +58,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn beat(group: u64) -> BeatItem {
-    BeatItem { group: GroupId(group), term: Term(2), commit: Index(3), round: 4 }
+    BeatItem { group: GroupId(group), term: Term(2), commit: Index(3), round: 4, hibernate: true }
 }
 
 fn reply(group: u64) -> AppendReplyItem {
@@ -89,8 +91,13 @@ fn round_trips() {
     let mut outbox = Outbox::new(1 << 20);
     let (mut beats, mut beat_replies) = (Beats::new(), BeatReplies::new());
     let mut append_replies = AppendReplies::new();
-    let back =
-        |group| BeatReplyItem { group: GroupId(group), term: Term(9), round: 8, commit: Index(7) };
+    let back = |group| BeatReplyItem {
+        group: GroupId(group),
+        term: Term(9),
+        round: 8,
+        commit: Index(7),
+        hibernates: true,
+    };
     for group in 1..=100 {
         beats.push(beat(group));
         beat_replies.push(back(group));
@@ -98,9 +105,9 @@ fn round_trips() {
     }
     let head = AppendHead { term: Term(1), prev_index: Index(2), count: 2, ..Default::default() };
     head.write(&mut outbox, GroupId(5), SENDER, [&b"first"[..], b"second"]);
-    beats.write(&mut outbox, SENDER, Ticks(77));
-    beat_replies.write(&mut outbox, SENDER, Ticks(66));
-    append_replies.write(&mut outbox, SENDER, Ticks(55));
+    beats.write(&mut outbox, SENDER, health(77));
+    beat_replies.write(&mut outbox, SENDER, health(66));
+    append_replies.write(&mut outbox, SENDER, health(55));
     let last = LogId::new(Term(3), Index(4));
     let vote = Ballot { kind: BallotKind::Vote, term: Term(5), last, granted: false };
     vote.write(&mut outbox, GroupId(6), SENDER);
@@ -123,15 +130,15 @@ fn round_trips() {
     assert_eq!(wire::life_answer(&frame), Ok((LIFE, LIFE_ITEMS.to_vec())));
     let frame = inbox.next_frame().expect("intact").expect("whole");
     let view = wire::beats(&frame).expect("beats");
-    assert_eq!(view.disk_wait(), Ticks(77));
+    assert_eq!(view.health(), health(77));
     assert!(view.items().eq((1..=100).map(beat)));
     let frame = inbox.next_frame().expect("intact").expect("whole");
     let view = wire::beat_replies(&frame).expect("replies");
-    assert_eq!(view.disk_wait(), Ticks(66));
+    assert_eq!(view.health(), health(66));
     assert!(view.items().eq((1..=100).map(back)));
     let frame = inbox.next_frame().expect("intact").expect("whole");
     let view = wire::append_replies(&frame).expect("replies");
-    assert_eq!(view.disk_wait(), Ticks(55));
+    assert_eq!(view.health(), health(55));
     assert!(view.items().eq((1..=100).map(reply)));
     let frame = inbox.next_frame().expect("intact").expect("whole");
     assert_eq!((frame.header.group, wire::ballot(&frame)), (GroupId(6), Ok(vote)));
@@ -149,11 +156,15 @@ fn round_trips() {
     assert_eq!(inbox.next_frame(), Ok(None));
 }
 
+fn health(wait: u64) -> Health {
+    Health { disk_wait: Ticks(wait), is_memory_full: [66, 0xbb].contains(&wait) }
+}
+
 /// A frame of beats without a beat is a sign of life, and legal.
 #[test]
 fn no_items_round_trip() {
     let mut outbox = Outbox::new(1 << 20);
-    Beats::new().write(&mut outbox, SENDER, Ticks(1));
+    Beats::new().write(&mut outbox, SENDER, health(1));
     let mut inbox = carry(&mut outbox);
     let frame = inbox.next_frame().expect("intact").expect("whole");
     assert!(wire::beats(&frame).expect("beats").is_empty());
@@ -174,10 +185,10 @@ fn golden_bytes() {
     head.write(&mut outbox, GroupId(1), SENDER, [&b"r"[..]]);
     let mut beats = Beats::new();
     beats.push(beat(1));
-    beats.write(&mut outbox, SENDER, Ticks(0xaa));
+    beats.write(&mut outbox, SENDER, health(0xaa));
     let mut replies = AppendReplies::new();
     replies.push(reply(1));
-    replies.write(&mut outbox, SENDER, Ticks(0xbb));
+    replies.write(&mut outbox, SENDER, health(0xbb));
     let last = LogId::new(Term(3), Index(4));
     let ballot = Ballot { kind: BallotKind::PreVoteReply, term: Term(5), last, granted: true };
     ballot.write(&mut outbox, GroupId(1), SENDER);
@@ -188,12 +199,16 @@ fn golden_bytes() {
     LIFE.answer(&mut outbox, SENDER, &LIFE_ITEMS);
     SaveAt { index: Index(9) }.write(&mut outbox, GroupId(1), SENDER);
     StandItem { term: Term(5) }.write(&mut outbox, GroupId(1), SENDER);
+    let word = LeadWord { priority: 6, led: 7, votes: 8, spreads: true, is_fit: false };
+    word.write(&mut outbox, SENDER);
+    let word = StateWord { term: Term(5), index: Index(1024), hash: 6, said: StateWord::NOTED };
+    word.write(&mut outbox, GroupId(1), SENDER);
     let mut asks = ReadAsks::new();
     asks.push(ReadAskItem { group: GroupId(1), term: Term(2), question: 3 });
-    asks.write(&mut outbox, SENDER, Ticks(0xcc));
+    asks.write(&mut outbox, SENDER, health(0xcc));
     let mut answers = ReadAnswers::new();
     answers.push(ReadAnswerItem { group: GroupId(1), term: Term(2), question: 3, index: Index(4) });
-    answers.write(&mut outbox, SENDER, Ticks(0xdd));
+    answers.write(&mut outbox, SENDER, health(0xdd));
     let mut inbox = carry(&mut outbox);
     let mut next = || hex(inbox.next_frame().expect("intact").expect("whole").body);
     assert_eq!(
@@ -207,14 +222,14 @@ fn golden_bytes() {
     assert_eq!(next(), [life, groups].concat());
     assert_eq!(
         next(),
-        "0100000000000000020000000000000003000000000000000400000000000000\
-         aa00000000000000d8ffffff01000000"
+        "010000000000000002000000000000000300000000000000040000000000000001\
+         aa0000000000000000d6ffffff01000000"
     );
     assert_eq!(
         next(),
         "01000000000000000200000000000000030000000000000001040000000000000005000000000000000600\
          0000000000000700000000000000\
-         bb00000000000000bfffffff01000000"
+         bb0000000000000001beffffff01000000"
     );
     assert_eq!(next(), "0200000001050000000000000003000000000000000400000000000000");
     assert_eq!(next(), "050000000000000004000000000000000300000000000000060000000000000000000000");
@@ -226,17 +241,38 @@ fn golden_bytes() {
     assert_eq!(next(), life);
     assert_eq!(next(), "0900000000000000");
     assert_eq!(next(), "0500000000000000");
+    assert_eq!(next(), "0600000007000000080000000100");
+    assert_eq!(next(), "05000000000000000004000000000000060000000000000001000000");
     assert_eq!(
         next(),
         "010000000000000002000000000000000300000000000000\
-         cc00000000000000e0ffffff01000000"
+         cc0000000000000000dfffffff01000000"
     );
     assert_eq!(
         next(),
         "0100000000000000020000000000000003000000000000000400000000000000\
-         dd00000000000000d8ffffff01000000"
+         dd0000000000000000d7ffffff01000000"
     );
-    assert_eq!(wire::layout_hash(), 17_244_490_156_763_331_446);
+    assert_eq!(wire::layout_hash(), 8_370_970_902_016_576_937);
+}
+
+/// A shard is full or it isn't: a byte that says something else is refused.
+#[test]
+fn a_health_that_is_none_is_refused() {
+    let mut outbox = Outbox::new(1 << 20);
+    let mut beats = Beats::new();
+    beats.push(beat(1));
+    beats.write(&mut outbox, SENDER, health(66));
+    let mut inbox = carry(&mut outbox);
+    let mut body = inbox.next_frame().expect("intact").expect("whole").body.to_vec();
+    let view = wire::beats(&frame_of(Kind::Beats, &body)).expect("beats").health();
+    assert_eq!(view, health(66));
+    let place = body.len() - 9;
+    assert_eq!(body[place], 1);
+    for (byte, is_sound) in [(0, true), (2, false), (0xff, false)] {
+        body[place] = byte;
+        assert_eq!(wire::beats(&frame_of(Kind::Beats, &body)).is_ok(), is_sound, "{byte}");
+    }
 }
 
 /// Bodies that are no archives are refused with the kind, whatever their length.
@@ -256,6 +292,8 @@ fn wrong_bodies_are_refused() {
         assert_eq!(wire::life_ask(&frame_of(Kind::LifeAsk, &body)).is_ok(), length == 12);
         assert_eq!(wire::save_at(&frame_of(Kind::SaveAt, &body)).is_ok(), length == 8);
         assert_eq!(wire::timeout_now(&frame_of(Kind::TimeoutNow, &body)).is_ok(), length == 8);
+        assert!(wire::lead_word(&frame_of(Kind::LeadWord, &body)).is_err());
+        assert!(wire::state_word(&frame_of(Kind::StateWord, &body)).is_err());
         let is_answer = length % 16 == 12;
         assert_eq!(wire::life_answer(&frame_of(Kind::LifeAnswer, &body)).is_ok(), is_answer);
         if length < 40 {
@@ -326,11 +364,11 @@ fn bodies_are_exactly_their_archives() {
             asks.push(ReadAskItem { group: GroupId(group), ..Default::default() });
             answers.push(ReadAnswerItem { group: GroupId(group), ..Default::default() });
         }
-        beats.write(&mut outbox, SENDER, Ticks(1));
-        beat_replies.write(&mut outbox, SENDER, Ticks(2));
-        append_replies.write(&mut outbox, SENDER, Ticks(3));
-        asks.write(&mut outbox, SENDER, Ticks(4));
-        answers.write(&mut outbox, SENDER, Ticks(5));
+        beats.write(&mut outbox, SENDER, health(1));
+        beat_replies.write(&mut outbox, SENDER, health(2));
+        append_replies.write(&mut outbox, SENDER, health(3));
+        asks.write(&mut outbox, SENDER, health(4));
+        answers.write(&mut outbox, SENDER, health(5));
         let last = LogId::new(Term(3), Index(4));
         let vote = Ballot { kind: BallotKind::Vote, term: Term(5), last, granted: false };
         vote.write(&mut outbox, GroupId(6), SENDER);
@@ -375,6 +413,8 @@ proptest! {
         let _ = wire::life_answer(&frame_of(Kind::LifeAnswer, &body));
         let _ = wire::save_at(&frame_of(Kind::SaveAt, &body));
         let _ = wire::timeout_now(&frame_of(Kind::TimeoutNow, &body));
+        let _ = wire::lead_word(&frame_of(Kind::LeadWord, &body));
+        let _ = wire::state_word(&frame_of(Kind::StateWord, &body));
         let _ = wire::append(&frame_of(Kind::Append, &body));
     }
 }

@@ -204,13 +204,19 @@ impl<D: Device, L: Links> Shard<D, L> {
     pub(crate) fn fall_silent(&mut self, now: Ticks) -> Result<(), ShardError> {
         if !std::mem::replace(&mut self.is_rolled_back, true) {
             for slot in 0..self.groups.len() {
-                self.silence(now, slot)?;
+                self.silence(now, slot, Halt::RolledBack)?;
             }
         }
         Ok(())
     }
 
-    fn silence(&mut self, now: Ticks, slot: usize) -> Result<(), ShardError> {
+    /// A group takes part in nothing any more.
+    pub(crate) fn silence(
+        &mut self,
+        now: Ticks,
+        slot: usize,
+        halt: Halt,
+    ) -> Result<(), ShardError> {
         // What is encoded already is handed over first: its writers are told "unknown".
         self.propose(now, slot)?;
         // It leads no more, and whoever reads or writes here is told so.
@@ -218,7 +224,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let group = &mut self.groups[slot];
         group.is_muted = true;
         group.gated.clear();
-        group.halt = Some(group.halt.unwrap_or(Halt::RolledBack));
+        group.halt = Some(group.halt.unwrap_or(halt));
         self.list_for_apply(slot);
         Ok(())
     }

@@ -16,6 +16,7 @@ use crate::machine::{Applied, CommandKind, StateMachine};
 use crate::metrics::Metrics;
 use crate::session::{Sessions, StoredReply, Verdict};
 use crate::shard::{FetchFor, Shard};
+use crate::share::Pending;
 use ringraft_net::client_wire::{self, BatchWriter, Reply, Request};
 use ringraft_net::{Frame, FrameHeader, Identity, Kind};
 use ringraft_types::command::Envelope;
@@ -65,7 +66,9 @@ impl<D: Device, L: Links> Shard<D, L> {
                 self.members_applied(now, slot)?;
             }
             self.save_if_due(now, slot);
-            if entries_left || reads_left {
+            let tidies = self.groups[slot].machine.tidy();
+            self.account(slot);
+            if entries_left || reads_left || tidies {
                 self.list_for_apply(slot);
             }
         }
@@ -81,6 +84,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let is_sweeping = self.is_sweeping;
         let group = &mut groups[slot];
         let start = group.applied;
+        let waiting = Pending::of(group);
         let mut budget = APPLY_ENTRIES_PER_TURN;
         let bodies = &mut scratch.reply;
         bodies.clear();
@@ -118,8 +122,13 @@ impl<D: Device, L: Links> Shard<D, L> {
         assert!(group.applied <= group.committed, "only what is committed is applied (I-01)");
         metrics.entries_applied += group.applied.0 - start.0;
         group.note_applied(metrics, now, leaving);
+        let left = Pending::of(group);
+        self.pending.change(waiting, left);
         self.answer(slot);
         self.tell_halt(slot);
+        if self.groups[slot].notes.is_newer_than(start) {
+            self.list_to_compare(slot);
+        }
         let group = &mut self.groups[slot];
         let is_left = group.applied < group.committed && group.halt.is_none() && !group.apply_fetch;
         // What a sweep leaves is fetched when it has ended.
@@ -162,7 +171,7 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     /// A majority confirmed a read's round, or the leader that was asked.
     pub(crate) fn read_confirmed(&mut self, slot: usize, ticket: u64, index: Index) {
-        if self.barrier_placed(slot, ticket, index) {
+        if self.barrier_placed(slot, ticket, index) || self.placing.read_placed(ticket, index) {
             return;
         }
         let group = &mut self.groups[slot];
@@ -180,7 +189,7 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     /// Leadership was lost under a read, or the leader that was asked.
     pub(crate) fn read_lost(&mut self, slot: usize, ticket: u64) {
-        if self.barrier_lost(slot, ticket) {
+        if self.barrier_lost(slot, ticket) || self.placing.read_lost(ticket) {
             return;
         }
         let group = &mut self.groups[slot];
@@ -213,8 +222,10 @@ impl<D: Device, L: Links> Shard<D, L> {
         reads.append(&mut group.reads_placed);
         group.reads_bytes = 0;
         self.events.push(ShardEvent::Halted { group: group.id, halt });
+        let is_gone = halt == Halt::Removed;
+        let status = if is_gone { Status::NoSuchGroup } else { Status::Damaged };
         for batch in reads {
-            self.refuse_reads(slot, &batch, Status::Damaged, NodeId::ZERO);
+            self.refuse_reads(slot, &batch, status, NodeId::ZERO);
         }
         self.writes_unknown(slot);
     }
@@ -303,6 +314,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         let status = Status::Unknown;
         #[cfg(ringraft_plant)]
         let status = if planted(Plant::UnknownAsRefused) { Status::NotLeader } else { status };
+        let waiting = Pending::of(group);
+        self.pending.change(waiting, Pending::default());
         let unknown = |one: Waiting| Answer::bare(one.connection, one.call, status);
         self.answers.extend(group.waiting.drain(..).map(unknown));
         group.waiting_bytes = 0;
@@ -479,6 +492,10 @@ fn apply_entry(
         group.members_applied = true;
     }
     group.applied = index;
+    if group.notes.is_due(index) {
+        let hash = group.state_hash();
+        group.notes.take(index, hash);
+    }
     while let Some(waiting) = group.waiting.front()
         && waiting.index <= index
     {

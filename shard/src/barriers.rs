@@ -62,6 +62,11 @@ impl Barriers {
         self.groups.get(&slot).map_or(0, |waits| waits.asking.len())
     }
 
+    /// Whether anybody waits for a group (by slot).
+    pub(crate) fn concerns(&self, slot: usize) -> bool {
+        self.groups.contains_key(&slot)
+    }
+
     fn place(&mut self, slot: usize, index: Index, number: u64, waiter: Waiter) {
         let waits = self.groups.entry(slot).or_default();
         waits.count += 1;

@@ -10,6 +10,7 @@ use crate::metrics::Stage;
 use crate::peer_frames::Carried;
 use crate::session::Verdict;
 use crate::shard::Shard;
+use crate::share::Pending;
 use ringraft_net::client_wire::{
     self, BatchWriter, Consistency, Local, LocateReply, Reply, Requests,
 };
@@ -90,7 +91,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     fn is_elsewhere(&self, group: GroupId) -> bool {
-        self.router.home(group) != self.settings.shard && self.settings.groups.contains(&group)
+        self.router.home(group) != self.settings.shard
     }
 
     fn forward_or_refuse(
@@ -139,7 +140,7 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     /// Why the group takes no reads that see all that was done, if so. A node that follows a leader
     /// asks it what they must see.
-    fn read_refusal(&self, slot: usize) -> Option<(Status, NodeId)> {
+    pub(crate) fn read_refusal(&self, slot: usize) -> Option<(Status, NodeId)> {
         let group = &self.groups[slot];
         let may_ask = group.halt.is_none() && group.raft.role() == RoleKind::Follower;
         if may_ask && group.leader().is_some() {
@@ -188,12 +189,17 @@ impl<D: Device, L: Links> Shard<D, L> {
         let log_bytes = self.log.pending_bytes() + self.unproposed_bytes;
         let is_log_full = log_bytes >= self.settings.limits.log_bytes_max;
         let is_disk_full = self.log.space_exhausted();
+        let refuses_growth = self.refuses_growth(now, slot);
         let Self { groups, cache, settings, metrics, touched, unproposed_bytes, .. } = self;
         let (answers, bodies) = (&mut self.answers, &mut self.scratch.reply);
         answers.clear();
         bodies.clear();
         let limits = settings.limits;
         let state = &mut groups[slot];
+        let before = Pending::of(state);
+        let all = Pending { writes: limits.shard_writes_max, bytes: limits.shard_bytes_max };
+        let one = Pending { writes: limits.group_writes_max, bytes: limits.group_bytes_max };
+        let most = self.pending.most(before, all, one);
         let term = state.raft.term();
         let mut blocked = match (is_disk_full, is_log_full) {
             (true, _) => Some(Status::NoSpace),
@@ -203,13 +209,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         for request in requests.iter() {
             let verdict = if let Some(status) = blocked {
                 Verdict::Refuse(status)
-            } else if state.waiting.len() >= limits.group_writes_max
-                || state.waiting_bytes >= limits.group_bytes_max
-            {
+            } else if state.waiting.len() >= most.writes || state.waiting_bytes >= most.bytes {
                 blocked = Some(Status::Busy);
                 Verdict::Refuse(Status::Busy)
             } else {
-                judge_write(state, request.payload)
+                judge_write(state, request.payload, refuses_growth)
             };
             match verdict {
                 Verdict::Apply => {
@@ -253,6 +257,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                     }
                     match status {
                         Status::Busy => metrics.refused_busy += 1,
+                        Status::MemoryFull => metrics.refused_memory += 1,
                         _ => metrics.refused_other += 1,
                     }
                     answers.push(Answer::bare(from, request.call, status));
@@ -263,6 +268,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             state.touched = true;
             touched.push(slot);
         }
+        self.pending.change(before, Pending::of(state));
         self.answer(slot);
     }
 
@@ -312,8 +318,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         let group = &mut self.groups[slot];
         group.reads_bytes += batch.body.len();
         if index.is_some() {
-            self.metrics.reads_by_lease +=
-                u64::from(consistency == Consistency::Lease) * requests.len() as u64;
+            if consistency == Consistency::Lease {
+                self.metrics.reads_by_lease += requests.len() as u64;
+                self.stir(now, slot);
+            }
+            let group = &mut self.groups[slot];
             self.reads_until = self.reads_until.min(until);
             group.reads_placed.push_back(batch);
             self.list_for_apply(slot);
@@ -324,10 +333,12 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.step(now, slot, Input::Read { ticket }, Carried::Cache)
     }
 
-    /// Whether as many reads of a group wait as may. Barriers that wait for a round are among them.
+    /// Whether as many reads of a group wait as may. Barriers that wait for a round are among them, and
+    /// the shard's own read.
     pub(crate) fn are_reads_full(&self, slot: usize) -> bool {
         let (limits, group) = (&self.settings.limits, &self.groups[slot]);
-        let waiting = group.reads.len() + group.reads_placed.len() + self.barriers.asking(slot);
+        let asked = group.reads.len() + group.reads_placed.len() + self.barriers.asking(slot);
+        let waiting = asked + usize::from(group.id == GroupId::SYSTEM && self.placing.is_asking());
         waiting >= limits.group_reads_max || group.reads_bytes >= limits.group_reads_bytes_max
     }
 
@@ -340,7 +351,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
         let age_max = Ticks::from_millis(u64::from(local.age_ms_max));
         let is_fresh = local.age_ms_max == u32::MAX
-            || group.raft.contact_age(now).is_some_and(|age| age <= age_max);
+            || self.contact_age(now, slot).is_some_and(|age| age <= age_max);
         let hint = group.leader().unwrap_or(NodeId::ZERO);
         (!is_fresh).then_some((Status::TooStale, hint))
     }
@@ -449,7 +460,8 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// How this shard is.
     pub fn status(&self, now: Ticks) -> NodeStatus {
         let stats = self.log.stats();
-        let groups = self.groups.iter().enumerate().map(|(slot, group)| {
+        let groups = self.slots.values().map(|&slot| (slot, &self.groups[slot]));
+        let groups = groups.map(|(slot, group)| {
             let lag = match group.raft.role() {
                 RoleKind::Leader => {
                     let slowest = group.raft.peers_progress().map(|(_, matched, _)| matched).min();
@@ -469,10 +481,12 @@ impl<D: Device, L: Links> Shard<D, L> {
                 state_hash: group.state_hash(),
                 lag_entries: lag,
                 damaged: group.halt.is_some(),
+                data_bytes: group.data_bytes,
                 snapshot: group.snapshot_index(),
                 activity: self.snapshot_activity(slot),
             }
         });
+        let memory = self.memory();
         NodeStatus {
             node: self.settings.identity.node,
             shard: self.settings.shard,
@@ -482,6 +496,11 @@ impl<D: Device, L: Links> Shard<D, L> {
             sync_p99_us: stats.latency.value_at_quantile(0.99) as u32,
             durable: self.log.settings().durability != Durability::None,
             is_paused: self.is_paused(),
+            priority: self.lead_rules().priority,
+            spreads: self.lead_rules().spreads,
+            data_bytes: memory.bytes,
+            data_bytes_max: memory.bytes_max,
+            memory: memory.level,
             groups: groups.collect(),
         }
     }
@@ -521,7 +540,7 @@ pub(crate) fn write_refusals(
 /// Whether a write goes into the log: what is in the log must apply everywhere. A retry of what
 /// was applied is answered from its session: what is applied is committed, so the answer holds,
 /// whatever has become of this leader meanwhile.
-fn judge_write<'a>(group: &'a Group, payload: &[u8]) -> Verdict<'a> {
+fn judge_write<'a>(group: &'a Group, payload: &[u8], refuses_growth: bool) -> Verdict<'a> {
     let Ok((envelope, command)) = Envelope::decode(payload) else {
         return Verdict::Refuse(Status::Invalid);
     };
@@ -530,6 +549,9 @@ fn judge_write<'a>(group: &'a Group, payload: &[u8]) -> Verdict<'a> {
         answered => return answered,
     }
     match group.machine.check(command) {
+        Ok(CommandKind::Write) if refuses_growth && group.machine.grows(command) => {
+            Verdict::Refuse(Status::MemoryFull)
+        }
         Ok(CommandKind::Write) => Verdict::Apply,
         // A read in a write frame would take a place in the log for nothing.
         Ok(CommandKind::Read) => Verdict::Refuse(Status::Invalid),

@@ -4,10 +4,14 @@ use crate::group::Halt;
 use crate::leading::TransferReason;
 use crate::links::ConnectionId;
 use crate::metrics::Stage;
+use crate::placement::Placement;
 use crate::snapshots::{InstallFailure, LoadFailure, SnapshotReason};
 use ringraft_net::Frame;
-use ringraft_types::{GroupId, Index, Lacked, LogId, NodeId, Phase, Start, Term, Ticks};
+use ringraft_types::{
+    GroupId, Index, Lacked, LogId, MemoryLevel, NodeId, Phase, ShardId, Start, Term, Ticks,
+};
 use ringraft_wal::{ReadError, SnapshotError};
+use std::sync::Arc;
 
 /// One thing that happened outside. Time is the other input: [`crate::Shard::turn`].
 #[derive(Clone, Copy, Debug)]
@@ -43,12 +47,28 @@ pub enum Event<'a> {
     },
     /// Another shard of this node learned that their data directory is an older copy.
     OlderCopy,
+    /// Another shard of this node says how many bytes of data its groups hold.
+    DataBytes(ShardId, u64),
+    /// What the system group says, as another shard of this node read it.
+    Placement(&'a Arc<Placement>),
 }
 
 /// Something that people may want to have read. Small, so that it fits a ring; the control lane
 /// writes the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShardEvent {
+    /// The system group says of a group what this version doesn't understand: it is left as it is.
+    PlacementUnreadable {
+        /// The group.
+        group: GroupId,
+    },
+    /// A group came to this shard while it runs.
+    GroupCame {
+        /// The group.
+        group: GroupId,
+        /// Others began it, and are to add this node.
+        joins: bool,
+    },
     /// A group here stands for election.
     ElectionStarted {
         /// The group.
@@ -97,6 +117,41 @@ pub enum ShardEvent {
         first: Index,
         /// The newest entry that the node may have promised: it votes as if it held it.
         promised: LogId,
+    },
+    /// A group here held another state than a majority of its voters at the same entry: it serves
+    /// nobody until it is rebuilt from a snapshot of its leader (V7).
+    Diverged {
+        /// The group.
+        group: GroupId,
+        /// The entry.
+        index: Index,
+        /// The hash of the state here.
+        own: u64,
+        /// That of the majority.
+        majority: u64,
+        /// It was rebuilt too often in an hour, and waits for so long before it is again.
+        waits: Ticks,
+    },
+    /// The replicas of a group that is led here hold different states at the same entry, and no
+    /// majority holds the same: nobody knows which is right, and all serve on.
+    Undecided {
+        /// The group.
+        group: GroupId,
+        /// The entry.
+        index: Index,
+        /// The hash of the state here.
+        own: u64,
+        /// A node that holds another.
+        other: NodeId,
+        /// Its hash.
+        hash: u64,
+    },
+    /// A group that held another state has that of its leader now, and serves again.
+    Rebuilt {
+        /// The group.
+        group: GroupId,
+        /// The newest entry in what it was rebuilt from.
+        last: Index,
     },
     /// What a group lost to rot came again from others and is durable: it serves again.
     Repaired {
@@ -256,6 +311,26 @@ pub enum ShardEvent {
     },
     /// The groups here stand for election no more, by request, or again.
     Paused(bool),
+    /// The data that the node holds came nearer to its limit, or less near. The first shard says it
+    /// for all.
+    Memory {
+        /// How near it is.
+        level: MemoryLevel,
+        /// How near it was.
+        before: MemoryLevel,
+        /// What the node holds, bytes.
+        bytes: u64,
+        /// The limit, bytes.
+        bytes_max: u64,
+    },
+    /// A peer says that its memory for data is full, or no longer: groups that are led here and in
+    /// which it votes take no writes that grow meanwhile.
+    PeerMemory {
+        /// Which peer.
+        node: NodeId,
+        /// Whether it is full.
+        is_full: bool,
+    },
     /// The disk is full, or no longer.
     DiskFull(bool),
     /// The disk holds a write for longer than an election timeout: groups here don't lead until

@@ -56,6 +56,11 @@ impl Gates {
         self.queue.back().map(|gate| gate.sequence)
     }
 
+    /// Whether something of this group (by slot) is held back.
+    pub(crate) fn holds(&self, slot: usize) -> bool {
+        self.queue.iter().any(|gate| gate.slot == slot)
+    }
+
     /// Whether nothing is held back.
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()

@@ -1,11 +1,13 @@
 //! One group on its shard: the protocol, the machine, the sessions, and who waits for what.
 
+use crate::limits::STATE_NOTE_ENTRIES;
 use crate::links::ConnectionId;
 use crate::machine::StateMachine;
 use crate::members::Book;
 use crate::repair::Holes;
 use crate::session::Sessions;
 use crate::snapshots::SnapshotReason;
+use crate::states::{Comparing, Notes};
 use ringraft_raft::{Raft, RoleKind, output::Gated};
 use ringraft_types::{GroupId, Index, LogId, NodeId, Sequence, Term, Ticks};
 use ringraft_wal::{NamedSnapshot, SnapshotHead};
@@ -58,6 +60,11 @@ pub enum Halt {
     RolledBack,
     /// A committed command is unknown to this version: applying on would skip it.
     UnknownCommand(Index),
+    /// It isn't on this node any more.
+    Removed,
+    /// Its state is another one than that of a majority, though the log is the same: it is fenced
+    /// until it is rebuilt from a snapshot of the leader (V7, decision 0030).
+    Diverged,
 }
 
 /// Why a group is to install a snapshot.
@@ -68,6 +75,9 @@ pub(crate) enum Need {
     /// A start found this entry missing, nobody who was asked has it in a log, and nobody leads
     /// (decision 0013).
     Repair(Index),
+    /// The state here isn't to be trusted: this leader gives one of this entry or a later one
+    /// (decision 0030).
+    State(NodeId, Index),
 }
 
 impl Need {
@@ -76,6 +86,7 @@ impl Need {
         match self {
             Self::Leader(_, base) => base.index,
             Self::Repair(missing) => missing,
+            Self::State(_, applied) => applied,
         }
     }
 }
@@ -91,6 +102,8 @@ pub(crate) struct Group {
     /// A configuration was applied since somebody last looked.
     pub(crate) members_applied: bool,
     pub(crate) machine: Box<dyn StateMachine>,
+    /// What it held when somebody last counted.
+    pub(crate) data_bytes: u64,
     pub(crate) sessions: Sessions,
     /// Everything up to here is in the machine. Never goes back (I-02).
     pub(crate) applied: Index,
@@ -138,6 +151,10 @@ pub(crate) struct Group {
     pub(crate) kept: Vec<SnapshotHead>,
     /// Files of snapshots that can't be loaded: they go when there is a newer one.
     pub(crate) unreadable: Vec<u64>,
+    /// What the log named may be anything: until it names one again a start knows as little.
+    pub(crate) is_name_lost: bool,
+    /// It hibernates, as was seen after its last step.
+    pub(crate) rests: bool,
     /// The snapshot that the log names.
     pub(crate) named: Option<NamedSnapshot>,
     /// The newest entry of the one that a durable record names.
@@ -148,6 +165,12 @@ pub(crate) struct Group {
     pub(crate) snapshot_at: Ticks,
     /// The entry at which a snapshot is to be taken, and why: nothing behind it is applied before.
     pub(crate) save_at: Option<(Index, SnapshotReason)>,
+    /// What the state's hash was at some entries, for comparing.
+    pub(crate) notes: Notes,
+    /// What is known of the others' states.
+    pub(crate) comparing: Comparing,
+    /// Set while the group is in the shard's list of groups to compare.
+    pub(crate) compare_listed: bool,
     /// Set while the group is in the shard's list of groups to apply.
     pub(crate) apply_listed: bool,
     /// Set while the group is in the shard's list of groups touched in this turn.
@@ -169,6 +192,7 @@ impl Group {
             named_nodes: BTreeSet::new(),
             members_applied: false,
             machine,
+            data_bytes: 0,
             sessions: Sessions::new(),
             applied: Index::ZERO,
             committed: Index::ZERO,
@@ -194,11 +218,16 @@ impl Group {
             role_seen: RoleKind::Follower,
             kept: Vec::new(),
             unreadable: Vec::new(),
+            is_name_lost: false,
+            rests: false,
             named: None,
             named_durable: Index::ZERO,
             released: Index::ZERO,
             snapshot_at: Ticks::ZERO,
             save_at: None,
+            notes: Notes::new(STATE_NOTE_ENTRIES),
+            comparing: Comparing::default(),
+            compare_listed: false,
             apply_listed: false,
             touched: false,
         }
@@ -223,6 +252,7 @@ impl Group {
             Need::Repair(missing) => {
                 self.holes.as_ref().is_some_and(|holes| holes.is_missing(missing))
             }
+            Need::State(..) => self.halt == Some(Halt::Diverged),
         };
         is_lacking && !self.is_muted
     }
@@ -230,11 +260,23 @@ impl Group {
     /// Whether a snapshot that ends with this entry may be installed. With a leader one may lose what
     /// lies behind it, for the leader sends that. Without one nothing that was promised may be lost.
     pub(crate) fn may_install(&self, need: Need, last: LogId) -> bool {
+        if self.is_in_log(need, last) {
+            return true;
+        }
         let is_safe = match need {
-            Need::Leader(..) => true,
+            Need::Leader(..) | Need::State(..) => true,
             Need::Repair(_) => self.goes_on_behind(last) || self.raft.is_covered_by(last),
         };
         is_safe && self.raft.may_install(last)
+    }
+
+    /// Whether a snapshot that ends with this entry takes the place of the state alone: the log has
+    /// the entry, and goes on behind it.
+    pub(crate) fn is_in_log(&self, need: Need, last: LogId) -> bool {
+        matches!(need, Need::State(..))
+            && last.index >= self.applied
+            && last.index <= self.raft.commit()
+            && self.raft.term_at(last.index) == Some(last.term)
     }
 
     /// Whether what a start found behind the log of this group, holes and all, lies behind this

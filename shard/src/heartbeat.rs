@@ -2,14 +2,14 @@
 //! answers, the answers to appends, and what followers ask for their reads, with the answers.
 //!
 //! Each says for how long the sender's disk has held its oldest write, so that a peer can tell a
-//! shard that works from a process that lives (docs/decisions/0002).
+//! shard that works from a process that lives (docs/decisions/0002), and whether its memory for
+//! data is full.
 
 use ringraft_net::wire::{
-    AppendReplies, AppendReplyItem, BeatItem, BeatReplies, BeatReplyItem, Beats, ReadAnswerItem,
-    ReadAnswers, ReadAskItem, ReadAsks,
+    AppendReplies, AppendReplyItem, BeatItem, BeatReplies, BeatReplyItem, Beats, Health,
+    ReadAnswerItem, ReadAnswers, ReadAskItem, ReadAsks,
 };
 use ringraft_net::{Identity, Outbox};
-use ringraft_types::Ticks;
 
 /// The staged items of one link. What would be one too many for a frame is not kept: a heartbeat
 /// or an answer that is lost is as good as one lost on the wire.
@@ -66,21 +66,21 @@ impl Staged {
 
     /// Writes what waits, answers first: they free the other side's window. What finds no room is
     /// as good as lost on the wire.
-    pub(crate) fn flush(&mut self, out: &mut Outbox, sender: Identity, disk_wait: Ticks) {
+    pub(crate) fn flush(&mut self, out: &mut Outbox, sender: Identity, health: Health) {
         if !self.append_replies.is_empty() && !out.is_urgent_full() {
-            self.append_replies.write(out, sender, disk_wait);
+            self.append_replies.write(out, sender, health);
         }
         if !self.beat_replies.is_empty() && !out.is_urgent_full() {
-            self.beat_replies.write(out, sender, disk_wait);
+            self.beat_replies.write(out, sender, health);
         }
         if !self.read_asks.is_empty() && !out.is_urgent_full() {
-            self.read_asks.write(out, sender, disk_wait);
+            self.read_asks.write(out, sender, health);
         }
         if !self.read_answers.is_empty() && !out.is_urgent_full() {
-            self.read_answers.write(out, sender, disk_wait);
+            self.read_answers.write(out, sender, health);
         }
         if (!self.beats.is_empty() || self.is_due) && !out.is_urgent_full() {
-            self.beats.write(out, sender, disk_wait);
+            self.beats.write(out, sender, health);
         }
         self.clear();
     }

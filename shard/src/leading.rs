@@ -9,6 +9,7 @@ use crate::event::ShardEvent;
 use crate::links::{ConnectionId, Links};
 use crate::peer_frames::Carried;
 use crate::shard::Shard;
+use crate::spread::LeadRules;
 use ringraft_net::lead_wire::{LeadAsk, LeadRefusal, LeadReply, Leading};
 use ringraft_net::{Frame, Kind};
 use ringraft_raft::{Input, RoleKind, TransferRefused};
@@ -31,6 +32,10 @@ pub enum TransferReason {
     Paused,
     /// The node stops.
     Stopping,
+    /// The other node has a higher priority (EL-07).
+    Priority,
+    /// This shard leads more than its part.
+    Spread,
 }
 
 /// A transfer under way, and who waits for its end.
@@ -67,6 +72,13 @@ pub(crate) struct HandingOver {
     again_at: Ticks,
     /// Per group (by slot), who was told and didn't take over.
     tried: BTreeMap<usize, Vec<NodeId>>,
+}
+
+impl HandingOver {
+    /// The group of this place left.
+    pub(crate) fn forget(&mut self, slot: usize) {
+        self.tried.remove(&slot);
+    }
 }
 
 impl<D: Device, L: Links> Shard<D, L> {
@@ -138,8 +150,13 @@ impl<D: Device, L: Links> Shard<D, L> {
         };
         let to = match leading {
             Leading::HandOver { to } => to,
-            Leading::Pause | Leading::Resume if self.is_stopping => {
+            _ if self.is_stopping => {
                 self.answer_lead(from, group, call, Status::Stopping);
+                return Ok(Ok(()));
+            }
+            Leading::Priority(priority) => {
+                self.set_lead_rules(LeadRules { priority, ..self.lead_rules() });
+                self.answer_lead(from, group, call, Status::Ok);
                 return Ok(Ok(()));
             }
             Leading::Pause | Leading::Resume => {
@@ -179,7 +196,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     /// Begins a transfer, or joins the one under way if that is what is asked for.
-    fn begin_transfer(
+    pub(crate) fn begin_transfer(
         &mut self,
         now: Ticks,
         slot: usize,
@@ -267,6 +284,9 @@ impl<D: Device, L: Links> Shard<D, L> {
         let refused = match ending {
             Ending::Done => {
                 self.metrics.transfers += 1;
+                let is_spread = matches!(reason, TransferReason::Priority | TransferReason::Spread);
+                self.metrics.transfers_spread += u64::from(is_spread);
+                self.note_taken_over(now, to, true);
                 self.handing_over.tried.remove(&slot);
                 self.events.push(ShardEvent::HandedOver { group, to, took, reason });
                 None
@@ -289,7 +309,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         if let Some((refusal, sentence)) = refused {
             self.metrics.transfers_failed += 1;
             self.events.push(ShardEvent::NotHandedOver { group, to, took, reason });
-            if reason != TransferReason::Asked {
+            self.note_taken_over(now, to, false);
+            if matches!(reason, TransferReason::Paused | TransferReason::Stopping) {
                 self.handing_over.tried.entry(slot).or_default().push(to);
             }
             for (from, call) in waiting {
@@ -300,6 +321,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         for (from, call) in waiting {
             self.answer_lead(from, group, call, Status::Ok);
         }
+    }
+
+    /// Whether this group is being handed over.
+    pub(crate) fn hands_over(&self, slot: usize) -> bool {
+        self.handing_over.under_way.iter().any(|one| one.slot == slot)
     }
 
     /// Begins to hand over what is led here and can be, up to a number at a time.

@@ -10,6 +10,11 @@ pub struct Limits {
     pub group_writes_max: usize,
     /// Record bytes of those (FC-02).
     pub group_bytes_max: usize,
+    /// The same of all groups of the shard together. One group has at most as much of it as it leaves
+    /// for the others (decision 0029).
+    pub shard_writes_max: usize,
+    /// Record bytes of those.
+    pub shard_bytes_max: usize,
     /// Frames of reads of one group that wait for a round, for the leader's answer, or for apply.
     /// At most what the protocol takes (`Settings::reads_waiting_max`).
     pub group_reads_max: usize,
@@ -20,6 +25,9 @@ pub struct Limits {
     pub log_bytes_max: usize,
     /// Bytes of the cache of newest entries; the oldest go first, nothing is refused.
     pub cache_bytes_max: usize,
+    /// Bytes of data that all shards of the node may hold together; above it writes that grow are
+    /// refused. Zero: no limit.
+    pub data_bytes_max: u64,
     /// For how long the disk may hold one write or sync; beyond it the process stops.
     pub disk_wait_max: Ticks,
 }
@@ -29,10 +37,13 @@ impl Default for Limits {
         Self {
             group_writes_max: 16_384,
             group_bytes_max: 64 << 20,
+            shard_writes_max: 131_072,
+            shard_bytes_max: 256 << 20,
             group_reads_max: 16_384,
             group_reads_bytes_max: 64 << 20,
             log_bytes_max: 16 << 20,
             cache_bytes_max: 32 << 20,
+            data_bytes_max: 0,
             disk_wait_max: Ticks::from_millis(20_000),
         }
     }
@@ -42,6 +53,14 @@ impl Default for Limits {
 /// the first replies of a large commit are on their way, and their clients at work, while the rest
 /// is applied; many enough that a turn's system call is shared.
 pub const APPLY_ENTRIES_PER_TURN: usize = 256;
+
+/// The hash of a group's state is noted at every multiple of this, entries, for replicas to be compared
+/// (V7, decision 0030). The same on all nodes.
+pub const STATE_NOTE_ENTRIES: u64 = 1 << 10;
+
+/// A group that held another state than the others is rebuilt so often in an hour; beyond that it stays
+/// fenced for the rest of it.
+pub const REBUILDS_PER_HOUR: u32 = 3;
 
 /// Bytes of replies that one group's apply makes in one turn, give or take one reply; the rest
 /// waits for the next turn.

@@ -126,6 +126,8 @@ impl<D: Device, L: Links> Shard<D, L> {
             is_member: members.configuration.is_member(own),
         });
         self.members_moved(now, slot);
+        let group = self.groups[slot].id;
+        self.may_leave(group);
         self.check_lives(now, slot)
     }
 
@@ -214,7 +216,8 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     /// Who may add this node to groups of which it knows no member yet: whom the settings name.
     pub(crate) fn seeds(&self) -> BTreeSet<NodeId> {
-        let is_outside = self.groups.iter().any(|group| group.book.newest().is_none());
+        let mut groups = self.groups.iter().filter(|group| !group.is_gone());
+        let is_outside = groups.any(|group| group.book.newest().is_none());
         let members = self.settings.members.iter().filter(|_| is_outside);
         let own = self.settings.identity.node;
         members.map(|member| member.node).filter(|&node| node != own).collect()

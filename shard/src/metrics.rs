@@ -76,6 +76,8 @@ pub struct Metrics {
     pub reads_by_lease: u64,
     /// Requests answered "busy".
     pub refused_busy: u64,
+    /// Writes refused because the memory for data is full.
+    pub refused_memory: u64,
     /// Requests answered "not leader".
     pub refused_not_leader: u64,
     /// Requests refused for any other reason.
@@ -98,12 +100,20 @@ pub struct Metrics {
     pub transfers: u64,
     /// Groups that another node was to take over, and didn't.
     pub transfers_failed: u64,
+    /// Groups handed over because of a priority, or to spread leaders.
+    pub transfers_spread: u64,
     /// Barriers here whose level was reached.
     pub barriers_reached: u64,
     /// Barriers here whose level wasn't reached in the time that they waited.
     pub barriers_timed_out: u64,
     /// Groups that lost entries to rot and have them again.
     pub repairs: u64,
+    /// Groups here that were found to hold another state than a majority.
+    pub divergences: u64,
+    /// Groups led here whose replicas hold different states, where nobody knows which is right.
+    pub divergences_undecided: u64,
+    /// Groups that were rebuilt after that.
+    pub states_rebuilt: u64,
     /// Entries that couldn't be read and were written again.
     pub entries_mended: u64,
     /// Entries that peers couldn't read and were given.
@@ -138,6 +148,7 @@ impl Default for Metrics {
             reads_served: 0,
             reads_by_lease: 0,
             refused_busy: 0,
+            refused_memory: 0,
             refused_not_leader: 0,
             refused_other: 0,
             peer_frames: 0,
@@ -149,9 +160,13 @@ impl Default for Metrics {
             stood_still: 0,
             transfers: 0,
             transfers_failed: 0,
+            transfers_spread: 0,
             barriers_reached: 0,
             barriers_timed_out: 0,
             repairs: 0,
+            divergences: 0,
+            divergences_undecided: 0,
+            states_rebuilt: 0,
             entries_mended: 0,
             entries_lent: 0,
             scrubbed_bytes: 0,

@@ -35,6 +35,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             && now.since(due) >= STILL_MIN
         {
             self.metrics.stood_still += 1;
+            self.doubt_itself(now);
             self.events.push(ShardEvent::StoodStill { late: now.since(due) });
         }
         if now >= self.notices.look_at {

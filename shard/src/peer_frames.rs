@@ -5,8 +5,8 @@ use crate::links::Links;
 use crate::members::Own;
 use crate::shard::Shard;
 use ringraft_net::wire::{
-    self, AppendHead, AppendReplyItem, Ballot, BallotKind, BeatItem, BeatReplyItem, InstallItem,
-    ReadAnswerItem, ReadAskItem, StandItem,
+    self, AppendHead, AppendReplyItem, Ballot, BallotKind, BeatItem, BeatReplyItem, Health,
+    InstallItem, ReadAnswerItem, ReadAskItem, StandItem,
 };
 use ringraft_net::{Frame, Kind};
 use ringraft_raft::output::Envelope;
@@ -105,6 +105,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         if !peer.is_up() || self.is_stopping && is_new && !is_kept {
             return Ok(Ok(()));
         }
+        (peer.heard_at, peer.is_silent) = (now, false);
         let is_leaders = matches!(kind, Kind::Append | Kind::Beats | Kind::Install);
         if peer.is_vouched && !is_leaders {
             return Ok(Ok(()));
@@ -121,12 +122,13 @@ impl<D: Device, L: Links> Shard<D, L> {
                         term: item.term,
                         commit: item.commit,
                         round: item.round,
+                        hibernate: item.hibernate,
                     };
                     if let Err(refusal) = self.message(now, from, item.group, message)? {
                         return Ok(Err(refusal));
                     }
                 }
-                self.hear_of_disk(now, from, view.disk_wait())?;
+                self.hear_of_health(now, from, view.health())?;
             }
             Kind::BeatReplies => {
                 let view = match wire::beat_replies(frame) {
@@ -138,12 +140,13 @@ impl<D: Device, L: Links> Shard<D, L> {
                         term: item.term,
                         round: item.round,
                         commit: item.commit,
+                        hibernates: item.hibernates,
                     };
                     if let Err(refusal) = self.message(now, from, item.group, message)? {
                         return Ok(Err(refusal));
                     }
                 }
-                self.hear_of_disk(now, from, view.disk_wait())?;
+                self.hear_of_health(now, from, view.health())?;
             }
             Kind::AppendReplies => {
                 let view = match wire::append_replies(frame) {
@@ -169,7 +172,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                         return Ok(Err(refusal));
                     }
                 }
-                self.hear_of_disk(now, from, view.disk_wait())?;
+                self.hear_of_health(now, from, view.health())?;
             }
             Kind::ReadAsks => {
                 let view = match wire::read_asks(frame) {
@@ -187,7 +190,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                         self.touch(slot);
                     }
                 }
-                self.hear_of_disk(now, from, view.disk_wait())?;
+                self.hear_of_health(now, from, view.health())?;
             }
             Kind::ReadAnswers => {
                 let view = match wire::read_answers(frame) {
@@ -201,7 +204,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                         return Ok(Err(refusal));
                     }
                 }
-                self.hear_of_disk(now, from, view.disk_wait())?;
+                self.hear_of_health(now, from, view.health())?;
             }
             Kind::Ballot => {
                 let ballot = match wire::ballot(frame) {
@@ -239,6 +242,14 @@ impl<D: Device, L: Links> Shard<D, L> {
                 };
                 return self.message(now, from, frame.header.group, Message::TimeoutNow { term });
             }
+            Kind::LeadWord => match wire::lead_word(frame) {
+                Ok(word) => self.hear_lead_word(now, from, word),
+                Err(error) => return Ok(Err(malformed(error))),
+            },
+            Kind::StateWord => match wire::state_word(frame) {
+                Ok(word) => self.hear_state_word(now, from, frame.header.group, word)?,
+                Err(error) => return Ok(Err(malformed(error))),
+            },
             Kind::Append => return self.append_frame(now, from, frame),
             Kind::RepairAsk => return Ok(self.repair_ask(from, frame)),
             Kind::RepairAnswer => return self.repair_answer(now, from, frame),
@@ -269,7 +280,12 @@ impl<D: Device, L: Links> Shard<D, L> {
         group: GroupId,
         message: Message,
     ) -> Result<Result<(), FrameRefusal>, ShardError> {
-        let Some(&slot) = self.slots.get(&group) else { return Ok(Ok(())) };
+        let Some(&slot) = self.slots.get(&group) else {
+            if matches!(message, Message::Heartbeat { .. }) {
+                self.wanted_by_leader(group);
+            }
+            return Ok(Ok(()));
+        };
         if !self.heeds(now, slot, from, &message) {
             return Ok(Ok(()));
         }
@@ -368,11 +384,12 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
         self.peers_due.staged |= !matches!(envelope.message, Message::Append(_));
         match envelope.message {
-            Message::Heartbeat { term, commit, round } => {
-                peer.staged.beat(BeatItem { group, term, commit, round });
+            Message::Heartbeat { term, commit, round, hibernate } => {
+                peer.staged.beat(BeatItem { group, term, commit, round, hibernate });
             }
-            Message::HeartbeatReply { term, round, commit } => {
-                peer.staged.beat_reply(BeatReplyItem { group, term, round, commit });
+            Message::HeartbeatReply { term, round, commit, hibernates } => {
+                let item = BeatReplyItem { group, term, round, commit, hibernates };
+                peer.staged.beat_reply(item);
             }
             Message::ReadAsk { term, question } => {
                 peer.staged.read_ask(ReadAskItem { group, term, question });
@@ -501,14 +518,16 @@ impl<D: Device, L: Links> Shard<D, L> {
         if !std::mem::take(&mut self.peers_due.staged) {
             return;
         }
+        let is_memory_full = self.is_memory_full();
         let Self { peers, links, settings, watch, is_rolled_back, .. } = self;
+        let health = Health { disk_wait: watch.wait(), is_memory_full };
         for (&node, peer) in peers {
             if peer.staged.is_empty() {
                 continue;
             }
             // A peer that knows no better would meet an older copy with its first frame.
             match links.peer(node).filter(|_| !*is_rolled_back) {
-                Some(outbox) => peer.staged.flush(outbox, settings.identity, watch.wait()),
+                Some(outbox) => peer.staged.flush(outbox, settings.identity, health),
                 None => peer.staged.clear(),
             }
         }

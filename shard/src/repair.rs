@@ -46,7 +46,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         if self.groups[slot].is_muted {
             return Ok(());
         }
-        self.groups[slot].halt = Some(Halt::Damaged);
+        let group = &mut self.groups[slot];
+        // A state that isn't to be trusted is served no sooner.
+        if group.halt != Some(Halt::Diverged) {
+            group.halt = Some(Halt::Damaged);
+        }
         self.list_for_apply(slot);
         self.step(now, slot, Input::Damaged, Carried::Cache)?;
         if let Some(mending) = self.mending.get_mut(&slot) {
@@ -89,18 +93,32 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     /// What rot took is durable here again: the group votes and stands as any other, and serves from
     /// where its machine stands.
-    pub(crate) fn repaired(&mut self, slot: usize) {
+    pub(crate) fn repaired(&mut self, slot: usize) -> Result<(), ShardError> {
         let group = &mut self.groups[slot];
         assert!(!group.is_muted, "a group that takes no part isn't stepped");
         group.holes = None;
         self.log.repaired(group.id);
-        self.metrics.repairs += 1;
-        self.events.push(ShardEvent::Repaired { group: group.id, last: group.raft.persisted() });
+        // Nothing was lost of a log whose group only stood aside.
+        if !std::mem::take(&mut group.comparing.stood_aside) {
+            self.metrics.repairs += 1;
+            let last = group.raft.persisted();
+            self.events.push(ShardEvent::Repaired { group: group.id, last });
+        }
         // Whatever else it halts for stays.
         if group.halt == Some(Halt::Damaged) {
             (group.halt, group.halt_told) = (None, false);
             self.list_for_apply(slot);
         }
+        // What had to stay and to be left unsaid, so that a start finds what is missing.
+        let group = &mut self.groups[slot];
+        let is_name_lost = std::mem::take(&mut group.is_name_lost);
+        if !group.kept.is_empty() {
+            self.remove_unreadable(slot);
+        } else if is_name_lost || group.named.is_some() {
+            // The log names one that isn't there any more: a start must find another.
+            self.want_another(slot);
+        }
+        self.name_oldest(slot)
     }
 
     /// Groups of which entries can't be read and aren't there again.

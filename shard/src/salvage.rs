@@ -16,7 +16,7 @@ use crate::snapshots::{
 };
 use crate::start;
 use ringraft_types::limits::RECORD_HEADER_BYTES;
-use ringraft_types::record::{self, RecordKind};
+use ringraft_types::record::{self, HomeState, RecordKind};
 use ringraft_types::{ConfigurationError, GroupId, Index, LogId, STRANDS, Term, Ticks};
 use ringraft_wal::device::Device;
 use ringraft_wal::{
@@ -164,7 +164,9 @@ fn begun(
 ) -> (Salvaged, Index) {
     let LoadedGroup { state, failed, .. } = loaded;
     let snapshot = state.as_ref().map(|state| state.last);
-    let (shape, missing, _) = start::shape(found, snapshot);
+    let unloaded = failed.iter().map(|(head, _)| head.last).max();
+    let (shape, missing, _) = start::shape(found, snapshot, unloaded);
+    let unreadable = failed.into_iter().map(|(head, why)| (head.number, why)).collect();
     let state = state.unwrap_or_else(|| LoadedState {
         last: LogId::ZERO,
         machine: machine(group),
@@ -179,7 +181,7 @@ fn begun(
     term = term.max(lost.unwrap_or_default());
     term = term.max(shape.runs.last().map_or(Term::ZERO, |&(_, term)| term));
     let LoadedState { last, machine, sessions, members } = state;
-    let held = Held { group, last, term, commit, snapshot, unreadable: failed, missing, members };
+    let held = Held { group, last, term, commit, snapshot, unreadable, missing, members };
     (Salvaged { held, machine, sessions }, shape.last)
 }
 
@@ -266,7 +268,7 @@ impl NewLog {
 
     /// Adds a group: its state as a snapshot, which the log names. All of it is durable afterwards.
     /// Who votes in it, says the configuration. A group without entries begins as any other, and
-    /// takes no place. Returns whether it took one.
+    /// takes no place, unless it was created at run time. Returns whether it took one.
     ///
     /// # Errors
     /// If there is no room, or the log fails.
@@ -277,12 +279,21 @@ impl NewLog {
         configuration: &[u8],
     ) -> Result<bool, SalvageError> {
         let Held { group, last, term, .. } = salvaged.held;
+        let mut record = Vec::new();
+        // No node is configured with it: that it is here, the log says.
+        let is_created = group >= GroupId::FIRST_CREATED;
+        if is_created {
+            let (node, index) = (GroupId::ZERO, Index(group.0));
+            let payload = [&HomeState::Here.head()[..], configuration];
+            record::encode(&mut record, RecordKind::Home, node, index, Term::ZERO, payload);
+            self.log.append(&record).expect("a log that waits for nothing has room");
+        }
         if last == LogId::ZERO {
-            return Ok(false);
+            self.settle(device)?;
+            return Ok(is_created);
         }
         let number = self.write(device, salvaged, configuration)?;
         // Nobody voted in the new cluster yet, and everything in the state counts as committed.
-        let mut record = Vec::new();
         for (kind, term, payload) in [
             (RecordKind::HardState, term, [0; 8]),
             (RecordKind::Snapshot, last.term, number.to_le_bytes()),
@@ -291,10 +302,16 @@ impl NewLog {
             record::encode(&mut record, kind, group, last.index, term, [&payload, b""]);
             self.log.append(&record).expect("a log that waits for nothing has room");
         }
+        self.settle(device)?;
+        Ok(true)
+    }
+
+    /// All that was appended is durable.
+    fn settle<D: Device>(&mut self, device: &mut D) -> Result<(), SalvageError> {
         while !self.log.is_idle() {
             self.turn(device)?;
         }
-        Ok(true)
+        Ok(())
     }
 
     fn turn<D: Device>(&mut self, device: &mut D) -> Result<(), SalvageError> {

@@ -88,6 +88,12 @@ impl Scrubbing {
         reading.is_some_and(|reading| reading.is_asked && reading.head.number == number)
     }
 
+    /// Whether the snapshot that is being read, or was read last, is of this group (by slot).
+    pub(crate) fn is_at(&self, slot: usize) -> bool {
+        let reading = self.pass.as_ref().and_then(|pass| pass.reading.as_ref());
+        reading.is_some_and(|reading| reading.slot == slot)
+    }
+
     fn reading_mut(&mut self) -> Option<&mut Reading> {
         self.pass.as_mut()?.reading.as_mut().filter(|reading| reading.is_asked)
     }

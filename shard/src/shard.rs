@@ -11,22 +11,29 @@ use crate::event::ShardEvent;
 use crate::gate::Gates;
 use crate::group::{Group, Halt};
 use crate::heartbeat::Staged;
+use crate::hibernation::Hibernation;
+use crate::homes::{self, Homes};
 use crate::leading::HandingOver;
 use crate::limits::{ENTRY_CACHE_BYTES_MIN, Limits};
 use crate::links::Links;
 use crate::machine::StateMachine;
 use crate::members::{Book, Doubt, Members};
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::node_record::NodeRecord;
 use crate::notice::Notices;
+use crate::placement::Placing;
 use crate::repair::{Holes, Mending};
 use crate::router::Router;
 use crate::scrub::{ScrubRules, Scrubbing};
+use crate::share::Pending;
 use crate::snapshots::{
     Fetching, Loaded, LoadedGroup, LoadedState, Serving, SnapshotReason, SnapshotRules, Snapshots,
 };
+use crate::spread::{LeadRules, Spread};
 use crate::stages::Leaving;
 use crate::start;
+use crate::states::Notes;
 use crate::sweep::Together;
 use crate::watch::DiskWatch;
 use ringraft_net::Identity;
@@ -35,12 +42,12 @@ use ringraft_raft::{Boot, Configured, HardState, Output, Raft, Settings};
 use ringraft_types::plant::{Plant, planted};
 use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{
-    Addresses, GroupId, Incarnation, Index, Met, NodeId, Sequence, ShardId, Starts, Term, Ticks,
-    Words,
+    Addresses, GroupId, Incarnation, Index, LogId, Met, NodeId, Sequence, ShardId, Starts, Term,
+    Ticks, Words,
 };
 use ringraft_wal::Log;
 use ringraft_wal::device::Device;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A node of the cluster, as clients and peers must know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,10 +89,15 @@ pub struct ShardSettings {
     pub groups: Vec<GroupId>,
     /// Timing and windows of every group.
     pub raft: Settings,
+    /// Who is to lead.
+    pub lead: LeadRules,
     /// Bounds.
     pub limits: Limits,
     /// When snapshots are taken, and how many are kept.
     pub snapshots: SnapshotRules,
+    /// Entries of a group from one note of its state's hash to the next, at least one: replicas are
+    /// compared by them. [`crate::limits::STATE_NOTE_ENTRIES`] on all nodes that serve.
+    pub state_note_entries: u64,
     /// How often the log is read through to find rot.
     pub scrub: ScrubRules,
     /// A write that takes longer is reported with its slowest stage; `None`: never.
@@ -112,8 +124,14 @@ pub(crate) struct Peer {
     pub(crate) connected: bool,
     /// How many groups here name it.
     pub(crate) named: usize,
+    /// When a frame of it came last.
+    pub(crate) heard_at: Ticks,
+    /// What rests on it was woken, and none of its frames came since.
+    pub(crate) is_silent: bool,
     /// For how long its disk has held a write, as it said last.
     pub(crate) disk_wait: Ticks,
+    /// When it said last that its memory for data is full, unless it said otherwise since.
+    pub(crate) memory_full: Option<Ticks>,
     /// The record of `met` is on its way to the disk: nothing is believed before.
     pub(crate) awaits: Option<Sequence>,
     /// What waits to leave as one frame at the end of the turn.
@@ -123,6 +141,14 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// The group of this place left.
+    pub(crate) fn forget_group(&mut self, slot: usize) {
+        self.postponed.retain(|&of| of != slot);
+        if let Some(doubt) = &mut self.doubt {
+            doubt.forget_group(slot);
+        }
+    }
+
     pub(crate) fn is_up(&self) -> bool {
         let is_met = self.greeted == self.met || self.is_vouched;
         self.connected && self.awaits.is_none() && is_met
@@ -160,6 +186,10 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) router: Router,
     pub(crate) groups: Vec<Group>,
     pub(crate) slots: BTreeMap<GroupId, usize>,
+    pub(crate) placing: Placing,
+    pub(crate) hibernation: Hibernation,
+    /// Groups that came and left, beside those that the settings name.
+    pub(crate) homes: Homes,
     pub(crate) peers: BTreeMap<NodeId, Peer>,
     /// What of the peers a turn has to look at.
     pub(crate) peers_due: PeersDue,
@@ -177,6 +207,10 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) unproposed_bytes: usize,
     /// Groups with something to apply.
     pub(crate) to_apply: Vec<usize>,
+    /// Groups with something new to tell of their state, or to compare.
+    pub(crate) to_compare: Vec<usize>,
+    /// Groups that hold another state than the others, until they are rebuilt.
+    pub(crate) fenced: BTreeSet<usize>,
     pub(crate) fetches: BTreeMap<u64, FetchFor>,
     /// The log was asked for entries since it last had its turn.
     pub(crate) fetch_asked: bool,
@@ -201,6 +235,9 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) events: Vec<ShardEvent>,
     pub(crate) disk_was_full: bool,
     pub(crate) watch: DiskWatch,
+    pub(crate) memory: Memory,
+    /// Writes of all groups that wait for apply.
+    pub(crate) pending: Pending,
     /// Groups (by slot) of which entries can't be read.
     pub(crate) mending: BTreeMap<usize, Mending>,
     pub(crate) scrubbing: Scrubbing,
@@ -210,6 +247,7 @@ pub struct Shard<D: Device, L: Links> {
     /// Makes the empty machine of a group.
     pub(crate) make_machine: Box<dyn FnMut(GroupId) -> Box<dyn StateMachine>>,
     pub(crate) handing_over: HandingOver,
+    pub(crate) spread: Spread,
     /// Clients that wait for entries to come far enough.
     pub(crate) barriers: Barriers,
     /// Nothing new is taken on: what was is brought to its end.
@@ -280,6 +318,9 @@ impl<D: Device, L: Links> Shard<D, L> {
             log,
             groups: Vec::new(),
             slots: BTreeMap::new(),
+            placing: Placing::default(),
+            hibernation: Hibernation::default(),
+            homes: Homes::of(&recovered)?,
             peers: BTreeMap::new(),
             peers_due: PeersDue::default(),
             strangers,
@@ -290,6 +331,8 @@ impl<D: Device, L: Links> Shard<D, L> {
             completing: Vec::new(),
             unproposed_bytes: 0,
             to_apply: Vec::new(),
+            to_compare: Vec::new(),
+            fenced: BTreeSet::new(),
             fetches: BTreeMap::new(),
             fetch_asked: false,
             is_sweeping: false,
@@ -306,6 +349,8 @@ impl<D: Device, L: Links> Shard<D, L> {
             events: Vec::new(),
             disk_was_full: false,
             watch: DiskWatch::default(),
+            memory: Memory::default(),
+            pending: Pending::default(),
             mending: BTreeMap::new(),
             scrubbing: Scrubbing::default(),
             snapshots: Snapshots::default(),
@@ -313,6 +358,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             serving: Serving::default(),
             make_machine: Box::new(machine),
             handing_over: HandingOver::default(),
+            spread: Spread::default(),
             barriers: Barriers::default(),
             is_stopping: false,
             is_rolled_back: false,
@@ -335,41 +381,60 @@ impl<D: Device, L: Links> Shard<D, L> {
         // Rot that took the node's own records, or nobody knows what: a peer's other life could
         // pass for the one that was known, or a vote be given twice. Every group stays silent.
         let is_muted = shard.is_node_damaged;
-        let mut groups = shard.settings.groups.clone();
-        groups.sort_unstable();
-        groups.dedup();
-        for id in groups {
+        for id in shard.homes.groups(&shard.settings.groups) {
             if shard.router.home(id) == shard.settings.shard {
                 let found = recovered.groups.get(&id);
                 let loaded = loaded.remove(&id).unwrap_or_default();
-                shard.add_group(id, found, loaded, is_muted, now)?;
+                let first = match shard.homes.first(id) {
+                    Some(payload) => homes::first_members(payload)?,
+                    None => shard.first_members(),
+                };
+                shard.add_group(id, first, found, loaded, is_muted, now)?;
             }
+        }
+        // Their groups left, and the node stopped before it had removed them.
+        for head in recovered.snapshots.iter().filter(|head| shard.homes.is_orphan(head.group)) {
+            shard.log.remove_snapshot(&mut shard.device, head.number);
         }
         // Only all groups together say who counts by which life.
         for slot in 0..shard.groups.len() {
             shard.check_lives(now, slot)?;
+        }
+        for slot in 0..shard.groups.len() {
+            shard.account(slot);
         }
         shard.look_for_seeds(now);
         shard.begin_sweep();
         Ok(shard)
     }
 
-    fn add_group(
+    /// A group takes part from now on, with what was found of it.
+    pub(crate) fn add_group(
         &mut self,
         id: GroupId,
+        first: Members,
         found: Option<&ringraft_wal::RecoveredGroup>,
         loaded: LoadedGroup,
         is_muted: bool,
         now: Ticks,
-    ) -> Result<(), ShardError> {
+    ) -> Result<usize, ShardError> {
         let LoadedGroup { mut state, kept, failed } = loaded;
-        let first = self.first_members();
-        for &(number, error) in &failed {
+        for &(head, error) in &failed {
+            let number = head.number;
             self.events.push(ShardEvent::SnapshotUnreadable { group: id, number, error });
         }
         let mut hard_state = HardState::default();
         let snapshot = state.as_ref().map(|state| state.last);
-        let (mut shape, mut floor, cut) = start::shape(found, snapshot);
+        let unloaded = failed.iter().map(|(head, _)| head.last).max();
+        let (mut shape, mut floor, cut) = start::shape(found, snapshot, unloaded);
+        let is_name_lost = floor.is_some_and(|floor| floor.index == Index(u64::MAX));
+        let held = shape.runs.last().map_or(shape.base, |run| LogId::new(run.1, shape.last));
+        let owed = self.homes.owed(id).filter(|owed| *owed > held);
+        #[cfg(ringraft_plant)]
+        let owed = owed.filter(|_| !planted(Plant::LeftForgotten));
+        // It gave its log up, and no disk lost it.
+        let owes_only = floor.is_none() && owed.is_some();
+        floor = floor.max(owed);
         let mut is_muted = is_muted;
         if let Some(found) = found {
             if let Some((term, vote, commit)) = found.hard {
@@ -393,6 +458,13 @@ impl<D: Device, L: Links> Shard<D, L> {
         if let Some(last) = snapshot {
             // It was committed, also if the disk doesn't say so yet.
             hard_state.commit = hard_state.commit.max(last.index);
+        }
+        if is_name_lost {
+            // How much it promised isn't known, but that nothing of it is of a newer term than this
+            // (V4). It goes on to the next term, in which nobody has its vote: who leads from then on
+            // was elected by others, and holds what counts of that.
+            floor = Some(LogId::new(hard_state.term, Index(u64::MAX)));
+            (hard_state.term, hard_state.vote) = (hard_state.term.next(), None);
         }
         if is_muted {
             // Nothing it holds is believed, so it starts as if from nothing, and says nothing.
@@ -423,14 +495,15 @@ impl<D: Device, L: Links> Shard<D, L> {
         };
         let raft = Raft::new(now, self.settings.raft, boot);
         let floor = raft.vote_floor();
-        let halt = (is_muted || floor.is_some()).then_some(Halt::Damaged);
-        if let Some(promised) = floor {
+        let is_lost = floor.is_some() && !owes_only;
+        let halt = (is_muted || is_lost).then_some(Halt::Damaged);
+        if let Some(promised) = floor.filter(|_| is_lost) {
             let first = raft.last().next();
             self.events.push(ShardEvent::EntriesLost { group: id, first, promised });
         }
         let mut book = Book::new(before, logged);
-        let slot = self.cache.add_tail();
-        assert!(slot == self.groups.len(), "cache and groups share their slots");
+        let slot = self.next_slot();
+        assert!(slot <= self.groups.len(), "cache and groups share their slots");
         let mut group = match state {
             None => Group::new(id, raft, book, (self.make_machine)(id), halt),
             Some(LoadedState { last, machine, sessions, members: _ }) => {
@@ -444,7 +517,9 @@ impl<D: Device, L: Links> Shard<D, L> {
                 group
             }
         };
-        group.is_muted = is_muted;
+        group.notes = Notes::new(self.settings.state_note_entries);
+        (group.is_muted, group.is_name_lost) = (is_muted, is_name_lost);
+        group.comparing.stood_aside = floor.is_some() && owes_only;
         group.holes = promised
             .filter(|_| floor.is_some())
             .and_then(|promised| Holes::new(promised, group.raft.last(), behind))
@@ -457,13 +532,19 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
         group.committed = group.raft.commit();
         (group.kept, group.snapshot_at) = (kept, now);
-        group.unreadable = failed.into_iter().map(|(number, _)| number).collect();
+        group.unreadable = failed.into_iter().map(|(head, _)| head.number).collect();
         group.named = found.and_then(|found| found.named);
         group.named_durable = group.named.map_or(Index::ZERO, |named| named.last.index);
         group.released = group.named_durable;
-        self.groups.push(group);
+        if slot == self.groups.len() {
+            self.groups.push(group);
+        } else {
+            self.groups[slot] = group;
+        }
         self.slots.insert(id, slot);
-        if !is_muted && floor.is_none() {
+        // Others may want no tick ever.
+        self.next_tick = self.next_tick.min(self.groups[slot].wake_at().max(now));
+        if !is_muted && !is_lost {
             self.log.repaired(id);
         }
         if !is_muted && found.is_some_and(|found| found.hard_lost.is_some()) {
@@ -472,7 +553,10 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
         self.members_moved(now, slot);
         self.list_for_apply(slot);
-        if is_muted { Ok(()) } else { self.name_oldest(slot) }
+        if !is_muted {
+            self.name_oldest(slot)?;
+        }
+        Ok(slot)
     }
 
     /// Whether frames of peers should be read now: not while the log has more than it may hold.
@@ -534,9 +618,23 @@ impl<D: Device, L: Links> Shard<D, L> {
         slot.into_iter().flat_map(|&slot| self.groups[slot].raft.peers_counted())
     }
 
+    /// The entry up to which a group votes as if it held its log, also if rot took some of it; `None`:
+    /// it isn't here, or takes no part in anything.
+    pub fn votes_as_holding(&self, group: GroupId) -> Option<LogId> {
+        let group = &self.groups[*self.slots.get(&group)?];
+        (!group.is_muted).then(|| group.raft.vote_last())
+    }
+
     /// Writes proposed here and not yet answered.
     pub fn pending_writes(&self) -> u64 {
-        self.groups.iter().map(|group| group.waiting.len() as u64).sum()
+        let counted: usize = self.groups.iter().map(|group| group.waiting.len()).sum();
+        assert!(counted == self.pending.writes, "what waits is counted as it comes and goes");
+        counted as u64
+    }
+
+    /// Record bytes of those.
+    pub const fn pending_write_bytes(&self) -> usize {
+        self.pending.bytes
     }
 
     /// Segment files of the log.

@@ -93,6 +93,8 @@ pub enum SnapshotReason {
     Stop,
     /// The leader takes one at the same entry.
     Appointed,
+    /// A replica whose state went wrong is rebuilt from it.
+    Rebuild,
 }
 
 impl SnapshotReason {
@@ -106,6 +108,7 @@ impl SnapshotReason {
             Self::Asked => "it was asked for",
             Self::Stop => "the node stops",
             Self::Appointed => "the leader takes one at the same entry",
+            Self::Rebuild => "a replica is rebuilt from it",
         }
     }
 }

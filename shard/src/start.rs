@@ -1,6 +1,8 @@
 //! What a group starts from: its snapshot and its log, as far as they go together.
 
 use ringraft_raft::LogShape;
+#[cfg(ringraft_plant)]
+use ringraft_types::plant::{Plant, planted};
 use ringraft_types::{Index, LogId, Term};
 use ringraft_wal::RecoveredGroup;
 use ringraft_wal::recovery::{EntryRun, Outline};
@@ -12,7 +14,22 @@ use ringraft_wal::recovery::{EntryRun, Outline};
 /// them. Otherwise the log begins behind the snapshot: with what follows on it there, if the two
 /// agree at the snapshot's last entry, else with nothing: a log that ends before the snapshot does,
 /// or has another entry there, holds nothing that was ever committed and isn't in the snapshot.
+///
+/// `unloaded` is what the newest snapshot ends with of those that can't be loaded: the group may have
+/// promised all of it, also if no record of the log names it yet, or any more.
 pub(crate) fn shape(
+    found: Option<&RecoveredGroup>,
+    snapshot: Option<LogId>,
+    unloaded: Option<LogId>,
+) -> (LogShape, Option<LogId>, Option<Index>) {
+    #[cfg(ringraft_plant)]
+    let unloaded = unloaded.filter(|_| !planted(Plant::UnloadedForgotten));
+    let (shape, floor, cut) = shape_of_loaded(found, snapshot);
+    let held = shape.runs.last().map_or(shape.base, |run| LogId::new(run.1, shape.last));
+    (shape, floor.max(unloaded.filter(|unloaded| *unloaded > held)), cut)
+}
+
+fn shape_of_loaded(
     found: Option<&RecoveredGroup>,
     snapshot: Option<LogId>,
 ) -> (LogShape, Option<LogId>, Option<Index>) {
@@ -107,7 +124,7 @@ mod tests {
     #[test]
     fn a_log_and_a_snapshot() {
         let check = |found: Option<RecoveredGroup>, snapshot, base, terms: &[u64], floor| {
-            let (shape, found_floor, cut) = shape(found.as_ref(), snapshot);
+            let (shape, found_floor, cut) = shape(found.as_ref(), snapshot, None);
             let is_other = |found: &RecoveredGroup| {
                 let is_held = found.first <= Index(3) && found.last >= Index(3);
                 is_held && shape.last == Index(3) && found.last != Index(3)
@@ -160,18 +177,41 @@ mod tests {
             (id(1, 3), true),
             (id(2, 3), false),
         ] {
-            let (shape, owed, _) = shape(Some(&found), Some(snapshot));
+            let (shape, owed, _) = shape(Some(&found), Some(snapshot), None);
             assert_eq!(owed, Some(floor), "{snapshot:?}");
             let goes_on = promised(&found, &shape).is_some();
             assert_eq!((shape.last, goes_on), (snapshot.index, is_held), "{snapshot:?}");
         }
     }
 
+    /// What a snapshot held that can't be loaded is owed, whether a record names it or not, unless the
+    /// log holds it as well.
+    #[test]
+    fn what_can_not_be_loaded_is_owed() {
+        let lost = Some(id(1, 49));
+        let owed = |found: Option<RecoveredGroup>, snapshot, lost| {
+            let (shape, floor, _) = shape(found.as_ref(), snapshot, lost);
+            (shape.last, floor)
+        };
+        let older = found(18, &[], Some(id(1, 17)));
+        assert_eq!(owed(Some(older.clone()), None, lost), (Index(0), lost));
+        assert_eq!(owed(Some(older), Some(id(1, 17)), lost), (Index(17), lost));
+        assert_eq!(owed(None, None, lost), (Index(0), lost));
+        assert_eq!(owed(Some(found(1, &[1; 20], None)), None, lost), (Index(20), lost));
+        // The log holds it, or a newer one that nothing of it is missing in.
+        assert_eq!(owed(Some(found(1, &[1; 60], None)), None, lost), (Index(60), None));
+        assert_eq!(owed(Some(found(1, &[1; 49], None)), None, lost), (Index(49), None));
+        // What was lost besides is owed too.
+        let damaged = |floor| RecoveredGroup { damaged: Some(floor), ..found(1, &[1; 20], None) };
+        assert_eq!(owed(Some(damaged(id(1, 60))), None, lost).1, Some(id(1, 60)));
+        assert_eq!(owed(Some(damaged(id(1, 30))), None, lost).1, lost);
+    }
+
     /// What an older leader left behind the snapshot's end counts for nothing, and is removed: a
     /// snapshot that was installed leaves it there.
     #[test]
     fn a_tail_of_an_older_term_goes() {
-        let (shape, floor, cut) = shape(Some(&found(4, &[1, 1], None)), Some(id(2, 3)));
+        let (shape, floor, cut) = shape(Some(&found(4, &[1, 1], None)), Some(id(2, 3)), None);
         assert_eq!((held(&shape), floor), ((id(2, 3), vec![]), None));
         assert_eq!(cut, Some(Index(4)));
     }
@@ -185,7 +225,7 @@ mod tests {
             ..found(1, &[1, 1], None)
         };
         let heal = |found: &RecoveredGroup| {
-            let (shape, floor, _) = shape(Some(found), Some(id(2, 6)));
+            let (shape, floor, _) = shape(Some(found), Some(id(2, 6)), None);
             (held(&shape), floor)
         };
         let healed = ((id(2, 6), vec![2, 4]), None);

@@ -29,6 +29,7 @@ use ringraft_types::record::{self, RecordKind};
 use ringraft_types::{GroupId, Index, NodeId, Sequence, Term, Ticks};
 use ringraft_wal::device::Device;
 use ringraft_wal::{ReadError, ReadRequest};
+use std::sync::Arc;
 
 /// Ticks are given on a grid of this part of the heartbeat interval: each pass over the groups
 /// takes all that is due at about the same time. Heartbeats are due together anyway.
@@ -66,9 +67,12 @@ impl<D: Device, L: Links> Shard<D, L> {
                     peer.connected = false;
                     peer.staged.clear();
                     peer.postponed.clear();
+                    let heard_at = peer.heard_at;
+                    self.wake_all(now, node, heard_at)?;
                     self.link_changed(now, node, false)?;
                     self.may_part = true;
                 }
+                self.hear_of_memory(now, node, false);
             }
             Event::PeerFrame { from, frame } => return self.peer_frame(now, from, &frame),
             Event::ClientFrame { from, frame } => return self.client_frame(now, from, &frame),
@@ -77,6 +81,8 @@ impl<D: Device, L: Links> Shard<D, L> {
             Event::PullDown(node) => self.pull_lost(node),
             Event::BulkFrame { from, frame } => return Ok(self.bulk_frame(now, from, &frame)),
             Event::OlderCopy => self.fall_silent(now)?,
+            Event::DataBytes(shard, bytes) => self.hear_of_data(shard, bytes),
+            Event::Placement(placement) => self.hear_of_placement(Arc::clone(placement)),
         }
         Ok(Ok(()))
     }
@@ -85,6 +91,10 @@ impl<D: Device, L: Links> Shard<D, L> {
         for slot in 0..self.groups.len() {
             let input = if up { Input::LinkUp(node) } else { Input::LinkDown(node) };
             self.step(now, slot, input, Carried::Cache)?;
+            if up && self.groups[slot].leader() == Some(node) {
+                // What was on its way to it may be lost.
+                self.tell_states_again(slot);
+            }
         }
         Ok(())
     }
@@ -117,6 +127,11 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.open_gates(now)?;
         self.sweep_on();
         self.apply_all(now)?;
+        let rest_at = self.look_after_resting(now)?;
+        self.clear_homes();
+        let place_at = self.place_groups(now)?;
+        let compare_at = self.compare_states(now)?;
+        let spread_at = self.spread_leaders(now)?;
         let hand_over_at = self.hand_over_all(now)?.min(self.answer_barriers(now)?);
         self.trim(now)?;
         let mend_at = self.mend_all(now)?;
@@ -131,11 +146,13 @@ impl<D: Device, L: Links> Shard<D, L> {
             wake = Wake::Now;
         }
         let asked_at = snapshot_at.min(mend_at).min(self.expire_reads(now));
+        let asked_at = asked_at.min(place_at).min(compare_at).min(rest_at);
         if asked_at <= now {
             wake = Wake::Now;
         }
-        let wake =
-            wake.earlier(Wake::At(self.next_tick.min(look_at).min(asked_at).min(hand_over_at)));
+        let wake = wake.earlier(Wake::At(
+            self.next_tick.min(look_at).min(asked_at).min(hand_over_at).min(spread_at),
+        ));
         self.notice_wake(now, wake);
         Ok(wake)
     }
@@ -221,7 +238,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             self.role_changed(slot);
         }
         if output.repaired {
-            self.repaired(slot);
+            self.repaired(slot)?;
         }
         if output.completes && !self.completing.contains(&slot) {
             self.completing.push(slot);
@@ -229,8 +246,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         if output.members_changed {
             self.read_members(now, slot, output.append)?;
         }
-        let due = self.groups[slot].wake_at();
-        self.next_tick = self.next_tick.min(due.max(now));
+        self.note_rest(now, slot);
         Ok(())
     }
 
@@ -382,7 +398,9 @@ impl<D: Device, L: Links> Shard<D, L> {
         let leader_before = std::mem::replace(&mut group.leader_seen, leader);
         if leader.is_some() && leader != leader_before {
             self.metrics.leader_changes += 1;
+            self.tell_states_again(slot);
         }
+        let group = &self.groups[slot];
         match role {
             RoleKind::Leader => {
                 let last = group.raft.last();
@@ -393,6 +411,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                 self.events.push(ShardEvent::ElectionStarted { group: id, term });
             }
             RoleKind::Follower => {
+                self.may_leave(id);
                 if let Some(leader) = leader
                     && Some(leader) != leader_before
                 {
@@ -404,6 +423,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         if role != RoleKind::Leader {
             if before == RoleKind::Leader {
                 self.events.push(ShardEvent::SteppedDown { group: id, term });
+                self.spread.has_lost |= !self.hands_over(slot);
             }
             self.writes_unknown(slot);
         }
@@ -452,6 +472,15 @@ impl<D: Device, L: Links> Shard<D, L> {
         while let Some(done) = self.log.take_read() {
             let what = self.fetches.remove(&done.ticket).expect("every ticket was handed out here");
             match what {
+                FetchFor::Apply { slot, .. }
+                | FetchFor::Peer { slot, .. }
+                | FetchFor::Lend { slot, .. }
+                    if self.groups[slot].is_gone() =>
+                {
+                    if let Ok(records) = done.result {
+                        self.log.give_read(records);
+                    }
+                }
                 // A snapshot was installed meanwhile.
                 FetchFor::Apply { slot, first } if first != self.groups[slot].applied.next() => {
                     self.groups[slot].apply_fetch = false;

@@ -8,6 +8,7 @@ use crate::event::ShardEvent;
 use crate::links::Links;
 use crate::peer_frames::Carried;
 use crate::shard::Shard;
+use ringraft_net::wire::Health;
 use ringraft_raft::Input;
 use ringraft_types::{NodeId, Ticks};
 use ringraft_wal::WaitsFor;
@@ -36,6 +37,13 @@ impl DiskWatch {
         let is_same = waits_for.is_some() && waits_for == self.waits_for;
         self.wait = if is_same { self.wait.after(passed) } else { Ticks::ZERO };
         (self.waits_for, self.looked_at) = (waits_for, now);
+    }
+}
+
+impl DiskWatch {
+    /// The disk has held a write for too long, and holds it still.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.is_stuck
     }
 }
 
@@ -72,14 +80,15 @@ impl<D: Device, L: Links> Shard<D, L> {
         })
     }
 
-    /// A peer says for how long its disk has held its oldest write: one that is stuck leads none
-    /// of the groups here any more.
-    pub(crate) fn hear_of_disk(
+    /// A peer says how it is. One whose disk has held a write for too long leads none of the groups
+    /// here any more.
+    pub(crate) fn hear_of_health(
         &mut self,
         now: Ticks,
         from: NodeId,
-        wait: Ticks,
+        Health { disk_wait: wait, is_memory_full }: Health,
     ) -> Result<(), ShardError> {
+        self.hear_of_memory(now, from, is_memory_full);
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.disk_wait = wait;
         }

@@ -1,16 +1,22 @@
 //! Whole clusters in one thread, in virtual time, on the production shard: the second owner of
 //! both doors. No socket, no file, no clock.
 
+mod divergence;
+mod hibernation;
+mod homes;
 mod leading;
 mod levels;
 mod member_frames;
 mod members;
+mod memory;
 mod mending;
+mod network;
 mod reads;
 mod repair;
 mod rollback;
 mod salvage;
 mod scrub;
+mod sessions;
 mod snapshots;
 mod world;
 
@@ -671,8 +677,14 @@ fn broken(taken: Result<(), FrameRefusal>) -> Breach {
 fn beat(term: Term) -> impl Fn(&mut Outbox, Identity) {
     move |outbox, sender| {
         let mut beats = Beats::default();
-        beats.push(BeatItem { group: GROUP, term, commit: Index::ZERO, round: 0 });
-        beats.write(outbox, sender, Ticks::ZERO);
+        beats.push(BeatItem {
+            group: GROUP,
+            term,
+            commit: Index::ZERO,
+            round: 0,
+            hibernate: false,
+        });
+        beats.write(outbox, sender, ringraft_net::wire::Health::default());
     }
 }
 
@@ -760,14 +772,14 @@ fn a_peer_that_breaks_the_protocol_loses_its_link() {
             matched_or_prev: last.next(),
             ..AppendReplyItem::default()
         });
-        replies.write(outbox, sender, Ticks::ZERO);
+        replies.write(outbox, sender, ringraft_net::wire::Health::default());
     };
     let expected = Breach::NeverSent { matched: last.next(), last };
     assert_eq!(broken(world.inject(liar, leader, never_sent)), expected);
     let never_asked = |outbox: &mut Outbox, sender| {
         let mut replies = BeatReplies::default();
-        replies.push(BeatReplyItem { group: GROUP, term, round: 1_000, commit });
-        replies.write(outbox, sender, Ticks::ZERO);
+        replies.push(BeatReplyItem { group: GROUP, term, round: 1_000, commit, hibernates: false });
+        replies.write(outbox, sender, ringraft_net::wire::Health::default());
     };
     let Breach::NeverAsked { round: 1_000, .. } = broken(world.inject(liar, leader, never_asked))
     else {

@@ -83,6 +83,8 @@ pub(crate) struct Base {
     order: u64,
     /// Who has something to look at, and on which connection.
     pub(crate) news: Vec<(Owner, u64)>,
+    /// Since when the memory of every node that runs is full, if it is (FC-07).
+    pub(crate) full_since: Option<Ticks>,
     /// How often what happened, by name.
     pub(crate) counts: BTreeMap<&'static str, u64>,
 }
@@ -96,6 +98,7 @@ impl Base {
             queue: BinaryHeap::new(),
             order: 0,
             news: Vec::new(),
+            full_since: None,
             counts: BTreeMap::new(),
         }
     }

@@ -25,6 +25,8 @@ struct Under {
     group: GroupId,
     /// It may see no state before this entry.
     at_least: Index,
+    /// It sets a key, whatever its compares come to.
+    grows: bool,
     /// It sees all that was done, and one node was asked, whether that leads or not.
     is_of_node: bool,
 }
@@ -339,6 +341,16 @@ impl Client {
         }
     }
 
+    /// The newest revision of a group that it saw.
+    pub(crate) fn known_revision(&self, group: GroupId) -> u64 {
+        self.workload.known_revision(group)
+    }
+
+    /// A write and a read that every group can serve.
+    pub(crate) fn errand(&mut self) -> (Ask, Ask) {
+        self.workload.errand(self.name())
+    }
+
     /// Asks this group soon, for a write and a read.
     pub(crate) fn send_to(&mut self, base: &mut Base, group: GroupId) {
         self.errands.push_back(group);
@@ -416,9 +428,10 @@ impl Client {
         let name = CallName { client: self.name(), number: self.next_call };
         self.next_call += 1;
         trace::note(base.now, What::Asked { client: self.at, call: name.number, group });
+        let grows = ask.grows();
         history.invoke(base.now, name, group, ask).expect("time goes on, and names are new");
         let is_of_node = node.is_some();
-        self.calls.insert(id, Under { name, group, at_least, is_of_node });
+        self.calls.insert(id, Under { name, group, at_least, grows, is_of_node });
         self.began.insert(id, base.now);
     }
 
@@ -435,6 +448,7 @@ impl Client {
             if matches!(completed.outcome, Outcome::Below(..)) {
                 base.count("writes below their level");
             }
+            let was_full = base.full_since.is_some_and(|since| since < began);
             let (outcome, word, revision) = match completed.outcome {
                 Outcome::Done(answer) | Outcome::Below(answer, _) => {
                     let reply = history::Reply::decode(answer.body)
@@ -452,6 +466,10 @@ impl Client {
                             _ => done.0 += 1,
                         }
                     }
+                    assert!(
+                        !under.grows || !was_full,
+                        "FC-07: a write that grows was taken while all nodes were full"
+                    );
                     let answer = history::Answer { revision, index, reply };
                     (history::Outcome::Done(answer), "done", revision.0)
                 }

@@ -2,6 +2,7 @@
 
 mod directory;
 mod disk;
+mod groups;
 mod kind;
 mod leaders;
 mod leading;
@@ -194,6 +195,7 @@ impl World {
             FaultKind::Members => self.change_members(),
             FaultKind::HandOver => self.hand_over(),
             FaultKind::PauseElections => self.pause_elections(node),
+            FaultKind::Groups => self.change_groups(),
             // The network does these all the time.
             FaultKind::Loss | FaultKind::Replay | FaultKind::LateAnswers => false,
             _ => self.inflict_on_network(kind, node),

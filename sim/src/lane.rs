@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ringraft_net::barrier_wire::BarrierReply;
 use ringraft_net::connection::State;
@@ -15,7 +16,7 @@ use ringraft_net::patience::SWEEP_TIME;
 use ringraft_net::{Frame, FrameHeader, Inbox, Kind};
 use ringraft_shard::links::Links as _;
 use ringraft_shard::{Event, FrameRefusal, Greeting, PeerAdmission, Shard, ShardError, Wake, mesh};
-use ringraft_types::{GroupId, Met, NodeId, Ticks};
+use ringraft_types::{GroupId, Met, NodeId, ShardId, Ticks};
 
 use crate::base::{Base, Owner};
 use crate::disk::SimDisk;
@@ -114,6 +115,25 @@ impl Lane {
         // By any configuration that may be in force: one may just have changed.
         let mut all = self.shard.configurations(group);
         began >= oldest || all.any(|it| hears(it.voters()) && hears(it.outgoing()))
+    }
+
+    /// Tells the other lanes what the groups here hold, if they must hear it. Returns whether so.
+    /// What the system group says is told as well.
+    pub(crate) fn tell_data(&mut self, lanes: usize) -> bool {
+        let own = self.owner.lane;
+        let placement = self.shard.placement_to_tell();
+        if let Some(placement) = &placement {
+            for lane in (0..lanes).filter(|&lane| lane != own) {
+                let parcel = Parcel::Placement(Arc::clone(placement));
+                let _ = self.shard.links.mesh.send(lane, parcel);
+            }
+        }
+        let Some(bytes) = self.shard.data_to_tell() else { return placement.is_some() };
+        for lane in (0..lanes).filter(|&lane| lane != own) {
+            // Its ring has room for more than a simulated node ever sends.
+            let _ = self.shard.links.mesh.send(lane, Parcel::DataBytes(ShardId(own as u16), bytes));
+        }
+        true
     }
 
     /// Tells the other lanes that the data directory is an older copy.
@@ -243,6 +263,14 @@ impl Lane {
                 Parcel::OlderCopy => {
                     let told = self.shard.collect(clock, Event::OlderCopy)?;
                     told.expect("a verdict is no frame");
+                }
+                Parcel::Placement(placement) => {
+                    let event = Event::Placement(&placement);
+                    self.shard.collect(clock, event)?.expect("a placement is no frame");
+                }
+                Parcel::DataBytes(shard, bytes) => {
+                    let event = Event::DataBytes(shard, bytes);
+                    self.shard.collect(clock, event)?.expect("a number is no frame");
                 }
                 Parcel::Drop(client) => {
                     let links = &mut self.shard.links;

@@ -3,6 +3,7 @@
 //! decided here.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ringraft_net::connection::State;
 use ringraft_net::handshake::{HANDSHAKE_BYTES, Hello, Host, Role};
@@ -11,6 +12,7 @@ use ringraft_net::patience::{FRAME_TIME, SEND_TIME};
 use ringraft_net::{Frame, FrameHeader, Identity, Inbox, Outbox};
 use ringraft_shard::links::{ConnectionId, Links};
 use ringraft_shard::mesh::MeshEnd;
+use ringraft_shard::placement::Placement;
 use ringraft_types::{Met, NodeId, ShardId, Start, Ticks};
 
 /// What may wait for whom, bytes.
@@ -34,6 +36,10 @@ pub(crate) enum Parcel {
     Drop(ConnectionId),
     /// The node's data directory is an older copy.
     OlderCopy,
+    /// How many bytes of data the groups of this shard hold.
+    DataBytes(ShardId, u64),
+    /// What the system group says.
+    Placement(Arc<Placement>),
 }
 
 /// One connection.

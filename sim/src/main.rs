@@ -12,6 +12,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// Worlds are made of small pieces, and are built and thrown away by the thousand.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs whole clusters in virtual time, with faults, and checks what they promise.
 #[derive(Debug, Parser)]
 #[command(name = "ringraft-sim", version, args_conflicts_with_subcommands = true)]

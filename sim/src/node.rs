@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use ringraft_net::Identity;
 use ringraft_net::status::GroupStatus;
+use ringraft_shard::limits::Limits;
 use ringraft_shard::machine::StateMachine;
 use ringraft_shard::mesh::{Mesh, MeshEnd, MeshLimits};
 use ringraft_shard::{LoadStep, Loaded, Loading, Member, Shard, ShardError, ShardSettings};
@@ -422,7 +423,7 @@ impl Node {
                         RecoveryStep::Failed(error) => return Turned::Stops(Stop::Recovery(error)),
                         RecoveryStep::Done(done) => {
                             let (log, recovered) = *done;
-                            let groups: Vec<_> = (1..=self.options.groups).map(GroupId).collect();
+                            let groups = self.options.all_groups();
                             let loading = Loading::new(log, recovered, &groups);
                             recovering.step = Step::Snapshots(loading);
                         }
@@ -506,6 +507,7 @@ impl Node {
     fn shard_settings(&self, lane: usize, seed: u64) -> ShardSettings {
         let options = &self.options;
         let voters = (1..=options.voters).map(NodeId);
+        let is_larger = self.id.0 % 2 == 1 && options.clients % 2 == 1;
         ShardSettings {
             identity: self.identity(),
             starts: self.starts.clone(),
@@ -513,17 +515,27 @@ impl Node {
             shards: options.shards,
             members: (1..=options.nodes).map(NodeId).map(member).collect(),
             voters: if self.id.0 <= options.voters { voters.collect() } else { Vec::new() },
-            groups: (1..=options.groups).map(GroupId).collect(),
+            groups: options.all_groups(),
             raft: options.raft,
-            limits: options.limits,
+            lead: options.lead[self.id.0 as usize - 1],
+            limits: Limits {
+                // Where they differ, who isn't full hears it from who is.
+                data_bytes_max: options.limits.data_bytes_max * (1 + u64::from(is_larger)),
+                ..options.limits
+            },
             snapshots: options.snapshots,
             scrub: options.scrub,
+            state_note_entries: NOTE_ENTRIES,
             slow_write: None,
             seed,
             name: format!("node-{}", self.id),
         }
     }
 }
+
+/// Entries from one comparison of states to the next: far fewer than in production, so that every run
+/// has many.
+const NOTE_ENTRIES: u64 = 16;
 
 fn member(node: NodeId) -> Member {
     let peer_address = format!("node-{node}:2");

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use ringraft_raft::Settings;
 use ringraft_shard::limits::Limits;
-use ringraft_shard::{ScrubRules, SnapshotRules};
-use ringraft_types::Ticks;
+use ringraft_shard::{LeadRules, ScrubRules, SnapshotRules};
+use ringraft_types::{GroupId, Ticks};
 use ringraft_wal::LogSettings;
 use ringraft_wal::device::Durability;
 
@@ -64,6 +64,8 @@ pub(crate) struct Options {
     /// How long faults go on.
     pub(crate) safety: Ticks,
     pub(crate) raft: Settings,
+    /// How each node is set to lead, by place.
+    pub(crate) lead: Vec<LeadRules>,
     pub(crate) limits: Limits,
     pub(crate) snapshots: SnapshotRules,
     pub(crate) scrub: ScrubRules,
@@ -125,6 +127,7 @@ impl Options {
             value_bytes: random.pick(&[64, 512, 2_000, 6_000]),
             safety: Ticks::from_millis(random.between(2_000, 8_000)),
             raft: raft(random),
+            lead: Vec::new(),
             limits: limits(random),
             snapshots: SnapshotRules::default(),
             scrub: ScrubRules::default(),
@@ -176,6 +179,8 @@ impl Options {
         options.change_members(&mut Random::new(random.peek() ^ 0x3e3b), asked);
         options.change_leaders(&mut Random::new(random.peek() ^ 0x1ead), asked);
         options.give_leases(&mut Random::new(random.peek() ^ 0x1ea5));
+        options.change_groups(&mut Random::new(random.peek() ^ 0x67f5), asked);
+        options.lead = lead(&mut Random::new(random.peek() ^ 0x57ea), options.nodes);
         options
     }
 
@@ -188,6 +193,21 @@ impl Options {
                 self.faults.insert(kind, mean);
             }
         }
+    }
+
+    /// In a quarter of the runs there is a system group, and groups come and go.
+    fn change_groups(&mut self, random: &mut Random, asked: &Asked) {
+        let is_on = random.below(100) < 25;
+        let mean = Ticks::from_millis(random.between(50, 800));
+        if is_on && !asked.without.contains(&FaultKind::Groups) {
+            self.faults.insert(FaultKind::Groups, mean);
+        }
+    }
+
+    /// The groups that nodes are configured with.
+    pub(crate) fn all_groups(&self) -> Vec<GroupId> {
+        let system = self.faults.contains_key(&FaultKind::Groups).then_some(GroupId::SYSTEM);
+        (1..=self.groups).map(GroupId).chain(system).collect()
     }
 
     /// In half of the runs leaders have leases. There no clock jumps, and none runs faster than
@@ -296,21 +316,56 @@ fn raft(random: &mut Random) -> Settings {
         reads_waiting_max: 1024,
         commits_by_half: false,
         lease: Ticks::ZERO,
+        hibernate_after: Ticks::ZERO,
     };
-    // Hangs on what was drawn, as below.
-    Settings { commits_by_half: settings.inflight_appends_max == 64, ..settings }
+    // Both hang on what was drawn, as below.
+    let timeouts = match settings.inflight_bytes_max {
+        0..16_384 => 0,
+        16_384..1_000_000 => 1,
+        _ => 3,
+    };
+    Settings {
+        commits_by_half: settings.inflight_appends_max == 64,
+        hibernate_after: Ticks(settings.election_timeout.0 * timeouts),
+        ..settings
+    }
 }
 
 fn limits(random: &mut Random) -> Limits {
-    Limits {
+    let limits = Limits {
         group_writes_max: random.pick(&[4, 64, 16_384, 16_384]) as usize,
         group_bytes_max: random.pick(&[16 << 10, 1 << 20, 32 << 20]) as usize,
+        shard_writes_max: 131_072,
+        shard_bytes_max: 256 << 20,
         group_reads_max: random.pick(&[4, 64, 1024]) as usize,
         group_reads_bytes_max: 1 << 20,
         log_bytes_max: random.pick(&[64 << 10, 1 << 20, 16 << 20]) as usize,
         cache_bytes_max: 8 << 20,
+        data_bytes_max: 0,
         disk_wait_max: Ticks::from_millis(20_000),
-    }
+    };
+    // Hangs on what was drawn: a draw of its own would change every run there is.
+    let data_bytes_max = match (limits.group_reads_max, limits.log_bytes_max) {
+        (4, 65_536) => 24 << 10,
+        (4, 1_048_576) => 96 << 10,
+        _ => 0,
+    };
+    let (shard_writes_max, shard_bytes_max) = match limits.group_bytes_max {
+        16_384 => (8, 16 << 10),
+        1_048_576 => (64, 24 << 10),
+        _ => (limits.shard_writes_max, limits.shard_bytes_max),
+    };
+    Limits { data_bytes_max, shard_writes_max, shard_bytes_max, ..limits }
+}
+
+/// In half of the runs leaders are spread, in half of them some nodes have a priority.
+fn lead(random: &mut Random, nodes: u32) -> Vec<LeadRules> {
+    let (spreads, has_priority) = (random.coin(), random.coin());
+    let mut rules = |_| {
+        let priority = if has_priority { random.pick(&[0, 0, 1, 1, 7]) } else { 0 };
+        LeadRules { priority: priority as u8, spreads }
+    };
+    (0..nodes).map(&mut rules).collect()
 }
 
 /// Most runs take snapshots all the time, some none.

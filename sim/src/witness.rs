@@ -11,7 +11,7 @@ use ringraft_shard::machine::{
     Applied, ApplyError, CommandKind, Fetched, KvMachine, LoadError, StateMachine, StrandPieces,
 };
 use ringraft_types::limits::FRAME_HEADER_BYTES;
-use ringraft_types::{GroupId, Index, NodeId, Revision, Status, StrandBytes, Term, record};
+use ringraft_types::{GroupId, Index, LogId, NodeId, Revision, Status, StrandBytes, Term, record};
 use ringraft_wal::Recovered;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -196,6 +196,18 @@ impl StateMachine for Witness {
         self.machine.memory_bytes()
     }
 
+    fn data_bytes(&self) -> u64 {
+        self.machine.data_bytes()
+    }
+
+    fn grows(&self, command: &[u8]) -> bool {
+        self.machine.grows(command)
+    }
+
+    fn tidy(&mut self) -> bool {
+        self.machine.tidy()
+    }
+
     fn begin_snapshot(&mut self) {
         (self.taking, self.is_saved) = (None, true);
         self.machine.begin_snapshot();
@@ -289,6 +301,12 @@ impl Snoop {
     /// Knows nothing yet of a cluster that so many nodes began.
     pub(crate) fn new(voters: u32) -> Self {
         Self { first: (1..=voters).map(NodeId).collect(), ..Self::default() }
+    }
+
+    /// A group left a node, and what that promised counts no more.
+    pub(crate) fn left(&mut self, node: NodeId, group: GroupId) {
+        self.promises.remove(&(node, group));
+        self.commits.remove(&(node, group));
     }
 
     fn knows(&mut self, node: NodeId, group: GroupId, commit: Index) {
@@ -494,6 +512,29 @@ impl Snoop {
                 last >= newest,
                 "V2: node {node} leads group {group} in term {term} with entries up to {last}, and \
                  {newest} was applied before"
+            );
+        }
+    }
+
+    /// How far a node votes as if it held its logs after a start, by group, against what it promised
+    /// before: who lost entries must help nobody into office who lacks them (decision 0013).
+    pub(crate) fn votes_as_holding(
+        &self,
+        node: NodeId,
+        shard: (u16, u16),
+        votes: impl Fn(GroupId) -> Option<LogId>,
+    ) {
+        let of_node = (node, GroupId(0))..=(node, GroupId(u64::MAX));
+        for (&(_, group), promise) in self.promises.range(of_node) {
+            if group.0 % u64::from(shard.1) != u64::from(shard.0) {
+                continue;
+            }
+            let Some(last) = votes(group) else { continue };
+            let (held_in, held) = promise.held;
+            assert!(
+                last.term > held_in || last.index >= held,
+                "V3: node {node} acknowledged entry {held} in term {held_in} of group {group}, and \
+                 votes as if it held {last} after a start"
             );
         }
     }

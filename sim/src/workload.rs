@@ -90,6 +90,10 @@ impl Workload {
             64..80 => self.count(group, random),
             80..90 => self.append(group, client),
             90..98 => self.swap(random, group, client, options),
+            98..99 => {
+                let newest = self.known.entry(group).or_default().revision;
+                Ask::Compact(newest.saturating_sub(random.below(12)))
+            }
             _ => Ask::Nothing,
         }
     }
@@ -101,6 +105,11 @@ impl Workload {
         let key = Bytes::from("r0");
         let put = Put { key: key.clone(), value, previous: false };
         (Ask::Put(put), Ask::Range(one(key)))
+    }
+
+    /// The newest revision of a group that an answer told.
+    pub(crate) fn known_revision(&self, group: GroupId) -> u64 {
+        self.known.get(&group).map_or(0, |known| known.revision)
     }
 
     fn of(&self, group: GroupId, key: &str) -> (u64, Vec<u8>) {

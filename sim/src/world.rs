@@ -4,7 +4,10 @@ mod calm;
 mod helix;
 mod levels;
 mod look;
+mod memory;
+mod placed;
 mod repair;
+mod spread;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,6 +80,10 @@ pub(crate) struct World {
     saved: BTreeMap<(usize, usize, u64), (GroupId, Index, u64)>,
     /// By node: commit and applied index of its groups, in this life.
     seen: BTreeMap<(usize, u64, GroupId), (Index, Index)>,
+    /// So many groups were to be created so far.
+    pub(crate) placed: u64,
+    /// So many writes were made by nobody's client.
+    pub(crate) injected: u64,
 }
 
 /// Runs a seed to its end.
@@ -136,6 +143,8 @@ impl World {
             made: Rc::default(),
             saved: BTreeMap::new(),
             seen: BTreeMap::new(),
+            placed: 0,
+            injected: 0,
         }
     }
 
@@ -156,7 +165,10 @@ impl World {
         self.run_until(until, |_| false);
         let quorum = self.heal();
         self.must_serve();
+        self.must_clear();
         self.must_converge(&quorum);
+        self.must_place(&quorum);
+        self.must_spread(&quorum);
         self.read_all();
         self.finish(&quorum);
         quorum

@@ -143,7 +143,7 @@ impl Leaving {
             Ok(mut client) => self.leave_all(&mut client, &mut left, &mut stays),
             Err(error) => {
                 let why = format!("{error}; {}", cure(self.identity.node));
-                stays.insert(why, self.config.groups.clone());
+                stays.insert(why, self.config.all_groups());
             }
         }
         for (why, groups) in stays.iter().take(REASONS_MAX) {
@@ -192,7 +192,15 @@ impl Leaving {
 
     /// Leaves group after group, and tries again where others were just changing the members.
     fn leave_all(&self, client: &mut Client, left: &mut u64, stays: &mut Reasons) {
-        let mut groups = self.config.groups.clone();
+        let mut groups = self.config.all_groups();
+        // Those that it can't be told of have no leader, or this node isn't in them.
+        for (group, record) in client.group_records().unwrap_or_default() {
+            if group >= GroupId::FIRST_CREATED && !record.is_deleted {
+                groups.push(group);
+            } else {
+                groups.retain(|configured| *configured != group);
+            }
+        }
         loop {
             let mut again = Vec::new();
             let mut why_again = Reasons::new();

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 /// What `ringraft leader` can do.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum LeaderCommand {
-    /// List who leads each group, and whose elections are paused
+    /// List who leads each group, whose elections are paused, and who is preferred
     Ls,
     /// Have another node lead each group: the one named by --to, or the one that fits best
     ///
@@ -26,8 +26,14 @@ pub(crate) enum LeaderCommand {
     /// It votes and replicates as before. It stays so until `ringraft leader resume`, or until the
     /// node starts anew. Don't pause all nodes: without a leader nobody would stand.
     Pause(NodeArg),
-    /// Let a node lead again; nothing is moved back by itself
+    /// Let a node lead again; nothing is moved back unless priorities or `leadership.spread` say so
     Resume(NodeArg),
+    /// Have a node preferred as leader of all groups in which it votes, or less than others
+    ///
+    /// Whoever leads hands over to the sound voter of the highest priority, after ten election
+    /// timeouts or so of calm. It stays so until the node starts anew: then `leadership.priority` of
+    /// its file counts, so change that as well.
+    Priority(PriorityArgs),
 }
 
 /// What `ringraft leader transfer` is told.
@@ -52,6 +58,16 @@ pub(crate) struct NodeArg {
     yes: bool,
 }
 
+/// What `ringraft leader priority` is told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PriorityArgs {
+    #[command(flatten)]
+    node: NodeArg,
+    /// The priority, 0 to 255; the highest is preferred, equal ones aren't told apart
+    #[arg(value_name = "PRIORITY")]
+    priority: u8,
+}
+
 pub(crate) fn run(command: &LeaderCommand, global: &Global) -> Result<Exit, Failure> {
     let mut client = Client::connect(client::options(global)).map_err(client::failure)?;
     match command {
@@ -59,6 +75,7 @@ pub(crate) fn run(command: &LeaderCommand, global: &Global) -> Result<Exit, Fail
         LeaderCommand::Transfer(args) => transfer(&mut client, args, global),
         LeaderCommand::Pause(one) => pause(&mut client, one, true, global),
         LeaderCommand::Resume(one) => pause(&mut client, one, false, global),
+        LeaderCommand::Priority(args) => priority(&mut client, args, global),
     }
 }
 
@@ -95,7 +112,8 @@ fn list(client: &mut Client, global: &Global) -> Result<Exit, Failure> {
         Output::Json => {
             let rows: Vec<Value> = found.iter().map(led_json).collect();
             let paused: Vec<u32> = paused.iter().map(|node| node.0).collect();
-            output::json(&json!({"groups": rows, "paused": paused}))?;
+            let nodes: Vec<Value> = preferences(&statuses).iter().map(Preference::json).collect();
+            output::json(&json!({"groups": rows, "paused": paused, "nodes": nodes}))?;
         }
         Output::Table => {
             let mut table = output::table(&["GROUP", "LEADER", "TERM"]);
@@ -107,11 +125,55 @@ fn list(client: &mut Client, global: &Global) -> Result<Exit, Failure> {
             for node in paused {
                 text += &format!("\nelections are paused on node {node}");
             }
+            for one in preferences(&statuses).iter().filter(|one| one.says_something()) {
+                text += &format!("\n{}", one.text());
+            }
             output::text(&text)?;
         }
     }
     let are_all_led = found.iter().all(|one| one.leader.is_some());
     Ok(if are_all_led { Exit::Ok } else { Exit::Unavailable })
+}
+
+/// How a node is set to lead, and how much it does.
+#[derive(Debug, PartialEq, Eq)]
+struct Preference {
+    node: NodeId,
+    priority: u8,
+    spreads: bool,
+    leads: usize,
+}
+
+impl Preference {
+    fn says_something(&self) -> bool {
+        self.priority > 0 || self.spreads
+    }
+
+    fn text(&self) -> String {
+        let Self { node, priority, spreads, leads } = self;
+        let spreads = if *spreads { ", spreads leaders" } else { "" };
+        format!("node {node} leads {leads}, priority {priority}{spreads}")
+    }
+
+    fn json(&self) -> Value {
+        let Self { node, priority, spreads, leads } = self;
+        json!({"node": node.0, "priority": priority, "spreads": spreads, "leads": leads})
+    }
+}
+
+/// A row for each node; its shards are set alike.
+fn preferences(statuses: &[NodeStatus]) -> Vec<Preference> {
+    let mut found: Vec<Preference> = Vec::new();
+    for status in statuses {
+        let leads = status.groups.iter().filter(|row| row.role == GroupRole::Leader).count();
+        let NodeStatus { node, priority, spreads, .. } = *status;
+        match found.iter_mut().find(|one| one.node == node) {
+            Some(one) => one.leads += leads,
+            None => found.push(Preference { node, priority, spreads, leads }),
+        }
+    }
+    found.sort_by_key(|one| one.node);
+    found
 }
 
 fn led_json(one: &Led) -> Value {
@@ -201,17 +263,46 @@ fn exit_of(refusal: LeadRefusal) -> Exit {
     }
 }
 
+fn address_of(
+    client: &mut Client,
+    one: &NodeArg,
+    global: &Global,
+) -> Result<(NodeId, String), Failure> {
+    let node = NodeId(one.node);
+    let Some(address) = client::member_address(client, global.group(), node)? else {
+        let failure = Failure::new(Exit::NotDone, format!("node {node} is no member"));
+        return Err(failure.cure("`ringraft node ls` shows who is"));
+    };
+    Ok((node, address))
+}
+
+fn priority(client: &mut Client, args: &PriorityArgs, global: &Global) -> Result<Exit, Failure> {
+    let PriorityArgs { node: one, priority } = args;
+    let (node, address) = address_of(client, one, global)?;
+    if one.yes {
+        client.set_priority(&address, *priority).map_err(client::failure)?;
+    }
+    match global.output {
+        Output::Json => output::json(&json!({
+            "done": one.yes, "node": node.0, "priority": priority,
+        }))?,
+        Output::Table if one.yes => {
+            output::text(&format!("node {node} has priority {priority} until it starts anew"))?
+        }
+        Output::Table => output::text(&format!(
+            "node {node} would have priority {priority}\nnothing was done: say --yes to do it"
+        ))?,
+    }
+    Ok(if one.yes { Exit::Ok } else { Exit::NotDone })
+}
+
 fn pause(
     client: &mut Client,
     one: &NodeArg,
     is_paused: bool,
     global: &Global,
 ) -> Result<Exit, Failure> {
-    let node = NodeId(one.node);
-    let Some(address) = client::member_address(client, global.group(), node)? else {
-        let failure = Failure::new(Exit::NotDone, format!("node {node} is no member"));
-        return Err(failure.cure("`ringraft node ls` shows who is"));
-    };
+    let (node, address) = address_of(client, one, global)?;
     if one.yes {
         client.pause_elections(&address, is_paused).map_err(client::failure)?;
     }
@@ -234,7 +325,7 @@ fn pause(
 mod tests {
     use super::*;
     use ringraft_net::status::{GroupStatus, SnapshotActivity};
-    use ringraft_types::{Index, Revision, ShardId, Term, Ticks};
+    use ringraft_types::{Index, MemoryLevel, Revision, ShardId, Term, Ticks};
 
     /// Goal: of two that say that they lead, the newer one is believed; a group that nobody leads
     /// says so.
@@ -249,6 +340,11 @@ mod tests {
             sync_p99_us: 0,
             durable: true,
             is_paused: false,
+            priority: 0,
+            spreads: false,
+            data_bytes: 1 << 20,
+            data_bytes_max: 2 << 20,
+            memory: MemoryLevel::Normal,
             groups: vec![GroupStatus {
                 group: GroupId(1),
                 role,
@@ -263,6 +359,7 @@ mod tests {
                 damaged: false,
                 snapshot: Index(0),
                 activity: SnapshotActivity::None,
+                data_bytes: 11,
             }],
         };
         let statuses = [
@@ -276,5 +373,10 @@ mod tests {
             Led { group: GroupId(2), leader: None, term: 0 },
         ];
         assert_eq!(found, expected);
+        let preferences = preferences(&statuses);
+        let texts: Vec<String> = preferences.iter().map(Preference::text).collect();
+        let leads = |node, leads| format!("node {node} leads {leads}, priority 0");
+        assert_eq!(texts, [leads(1, 1), leads(2, 1), leads(3, 0)]);
+        assert!(!preferences.iter().any(Preference::says_something));
     }
 }

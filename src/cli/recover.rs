@@ -203,8 +203,9 @@ impl Survey {
             return Err(Failure::new(Exit::Config, message).cure(cure));
         }
         refuse_used(&config.data_dir)?;
-        let unnamed: Vec<String> =
-            self.best.keys().filter(|group| !config.groups.contains(group)).map(text_of).collect();
+        let is_unnamed =
+            |group: &&GroupId| **group < GroupId::SYSTEM && !config.groups.contains(group);
+        let unnamed: Vec<String> = self.best.keys().filter(is_unnamed).map(text_of).collect();
         if !unnamed.is_empty() {
             let message = format!(
                 "the survivors hold {}, of which the file doesn't have {}",

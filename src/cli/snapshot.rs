@@ -164,7 +164,8 @@ fn ask_all(nodes: &NodesArgs, global: &Global) -> Result<Vec<Asked>, Failure> {
 
 fn list(nodes: &NodesArgs, global: &Global) -> Result<Exit, Failure> {
     let mut all = ask_all(nodes, global)?;
-    let is_wanted = |group: u64| global.groups.is_empty() || global.groups.contains(&group);
+    let named: Vec<u64> = global.group_ids().map(ringraft_types::GroupId::get).collect();
+    let is_wanted = |group: u64| named.is_empty() || named.contains(&group);
     let mut found = Vec::new();
     for (report, json) in all.iter_mut().filter_map(|asked| asked.said.as_mut().ok()) {
         found.extend(report.groups.iter().map(|row| row.group));
@@ -173,7 +174,7 @@ fn list(nodes: &NodesArgs, global: &Global) -> Result<Exit, Failure> {
             rows.retain(|row| row["group"].as_u64().is_some_and(is_wanted));
         }
     }
-    if let Some(group) = global.groups.iter().find(|group| !found.contains(group)) {
+    if let Some(group) = named.iter().find(|group| !found.contains(group)) {
         let failure =
             Failure::new(Exit::NotDone, format!("no node that answers has group {group}"));
         return Err(failure.cure("`ringraft status` lists the groups"));

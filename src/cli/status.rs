@@ -9,7 +9,7 @@ use comfy_table::ColumnConstraint;
 use ringraft_net::ClientError;
 use ringraft_net::client::Client;
 use ringraft_net::status::{GroupStatus, NodeStatus, SnapshotActivity};
-use ringraft_types::{Index, NodeId, ShardId};
+use ringraft_types::{Index, MemoryLevel, NodeId, ShardId};
 use serde_json::{Value, json};
 
 /// A node that doesn't answer.
@@ -85,11 +85,16 @@ fn to_table(found: &[NodeStatus], missing: &[Unreachable]) -> String {
             let role = group.role.name();
             let damaged = if group.damaged { ", DAMAGED" } else { "" };
             let paused = if status.is_paused { ", paused" } else { "" };
+            let memory = match status.memory {
+                MemoryLevel::Normal => "",
+                MemoryLevel::Warning => ", memory nearly full",
+                MemoryLevel::Full => ", MEMORY FULL",
+            };
             table.add_row([
                 node_name(found, status.node),
                 group.group.to_string(),
                 status.shard.to_string(),
-                [role, damaged, paused].concat(),
+                [role, damaged, paused, memory].concat(),
                 term.to_string(),
                 commit.to_string(),
                 applied.to_string(),
@@ -143,6 +148,11 @@ fn to_json(found: &[NodeStatus], missing: &[Unreachable]) -> Value {
             "uptime_ms": status.uptime.get() / 1000,
             "durable": status.durable,
             "elections_paused": status.is_paused,
+            "priority": status.priority,
+            "spreads_leaders": status.spreads,
+            "data_bytes": status.data_bytes,
+            "data_bytes_max": (status.data_bytes_max > 0).then_some(status.data_bytes_max),
+            "memory": status.memory.name(),
             "sync_us": {"p50": status.sync_p50_us, "p99": status.sync_p99_us},
             "groups": status.groups.iter().map(group_json).collect::<Vec<_>>(),
         })
@@ -167,6 +177,7 @@ fn group_json(group: &GroupStatus) -> Value {
         "revision": group.revision.get(),
         "state_hash": format!("{:016x}", group.state_hash),
         "damaged": group.damaged,
+        "data_bytes": group.data_bytes,
         "snapshot": group.snapshot.get(),
         "snapshots": group.activity.name(),
     })
@@ -193,6 +204,7 @@ mod tests {
             damaged: node == 2,
             snapshot: Index(30),
             activity: if node == 1 { SnapshotActivity::Taking } else { SnapshotActivity::None },
+            data_bytes: 11,
         };
         NodeStatus {
             node: NodeId(node),
@@ -203,6 +215,11 @@ mod tests {
             sync_p99_us: 189,
             durable: node == 1,
             is_paused: node == 2,
+            priority: 7,
+            spreads: true,
+            data_bytes: 1 << 20,
+            data_bytes_max: 2 << 20,
+            memory: if node == 2 { MemoryLevel::Full } else { MemoryLevel::Normal },
             groups: vec![group],
         }
     }
@@ -218,7 +235,7 @@ mod tests {
         assert_eq!(words.len(), 4, "{table}");
         let leader = "1 (a) 1 leader 3 41 40 1 1 (a) 30, taking 98/189";
         assert_eq!(words[1].join(" "), leader, "{table}");
-        assert!(table.contains("follower, DAMAGED, paused"), "{table}");
+        assert!(table.contains("follower, DAMAGED, paused, MEMORY FULL"), "{table}");
         assert!(!table.contains("SHARD"), "all have one: {table}");
         let other = NodeStatus { shard: ShardId(1), ..found[0].clone() };
         assert!(to_table(&[other], &[]).contains("SHARD"), "there are several: {table}");

@@ -51,6 +51,7 @@ pub(crate) struct RawFile {
     pub(crate) scrub: RawScrub,
     pub(crate) raft: RawRaft,
     pub(crate) reads: RawReads,
+    pub(crate) leadership: RawLeadership,
     pub(crate) members: RawMembers,
     pub(crate) limits: RawLimits,
     pub(crate) log: RawLog,
@@ -138,6 +139,7 @@ pub(crate) struct RawScrub {
 pub(crate) struct RawRaft {
     pub(crate) heartbeat_ms: At<u64>,
     pub(crate) election_timeout_ms: At<u64>,
+    pub(crate) hibernate_after_ms: At<u64>,
     pub(crate) append_entries_max: At<u32>,
     pub(crate) append_bytes_max: At<u64>,
     pub(crate) inflight_appends_max: At<usize>,
@@ -154,6 +156,13 @@ pub(crate) struct RawReads {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+pub(crate) struct RawLeadership {
+    pub(crate) priority: At<u64>,
+    pub(crate) spread: At<bool>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct RawMembers {
     pub(crate) leave_on_stop: At<bool>,
     pub(crate) leave_limit_s: At<u64>,
@@ -164,9 +173,12 @@ pub(crate) struct RawMembers {
 pub(crate) struct RawLimits {
     pub(crate) pending_writes_max: At<usize>,
     pub(crate) pending_write_bytes_max: At<usize>,
+    pub(crate) node_pending_writes_max: At<usize>,
+    pub(crate) node_pending_write_bytes_max: At<usize>,
     pub(crate) pending_reads_max: At<usize>,
     pub(crate) connections_max: At<usize>,
     pub(crate) http_connections_max: At<usize>,
+    pub(crate) data_bytes_max: At<u64>,
     pub(crate) entry_cache_bytes: At<usize>,
 }
 

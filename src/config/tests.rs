@@ -77,6 +77,15 @@ fn nobody_leaves_unasked() {
     assert_eq!(leaves(five), Some(Ticks::from_millis(5_000)));
 }
 
+/// Goal: nobody is preferred and nothing is moved unless the file says so.
+#[test]
+fn nobody_is_preferred_unasked() {
+    let lead = |text: &str| good(text).lead;
+    assert_eq!(lead(""), LeadRules { priority: 0, spreads: false });
+    let asked = lead("[leadership]\npriority = 255\nspread = true");
+    assert_eq!(asked, LeadRules { priority: 255, spreads: true });
+}
+
 /// Goal: the node file overrides the profile, the profile overrides the defaults.
 #[test]
 fn the_layers_override_each_other() {
@@ -279,9 +288,24 @@ fn refusals_word_by_word() {
             "choose a value from 1 to 3600",
         ),
         (
+            "[leadership]\npriority = 256",
+            "23:12: leadership.priority: 256 is outside 0 to 255",
+            "choose a value from 0 to 255",
+        ),
+        (
             "[limits]\npending_write_bytes_max = 100",
             "23:27: limits.pending_write_bytes_max: 100 is outside 1572944 to 4294967296",
             "choose a value from 1572944 to 4294967296",
+        ),
+        (
+            "[limits]\ndata_bytes_max = 1000",
+            "23:18: limits.data_bytes_max: 1000 is too little to be of use",
+            "choose at least 16777216, or 0 for no limit",
+        ),
+        (
+            "[limits]\nnode_pending_writes_max = 100",
+            "23:27: limits.node_pending_writes_max: 100 is outside 4096 to 16777216",
+            "choose a value from 4096 to 16777216",
         ),
         (
             "[groups]\ninitial = [1, 2, 1]",

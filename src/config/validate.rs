@@ -8,7 +8,7 @@ use super::{
 use ringraft_raft::Settings;
 use ringraft_shard::limits::ENTRY_CACHE_BYTES_MIN;
 use ringraft_shard::snapshots::STRANDS_BYTES;
-use ringraft_shard::{ScrubRules, SnapshotRules};
+use ringraft_shard::{LeadRules, ScrubRules, SnapshotRules};
 use ringraft_types::limits::{
     BLOCK_ALIGN_MIN, BLOCK_BYTES_MAX, FRAME_BODY_BYTES_MAX, NODES_MAX, RECORD_BYTES_MAX, SHARDS_MAX,
 };
@@ -18,6 +18,8 @@ use std::path::Path;
 
 /// Groups that a configuration may start with.
 const GROUPS_INITIAL_MAX: u64 = 100_000;
+/// The smallest limit of data: a largest value and what its key costs are far below.
+const DATA_BYTES_LEAST: u64 = 16 << 20;
 /// Bytes of an append frame around its records.
 const APPEND_OVERHEAD_BYTES: u64 = 4096;
 /// The largest segment, so that an offset in it fits 32 bits.
@@ -141,6 +143,7 @@ pub(crate) fn validate(
         snapshot,
         scrub,
         raft,
+        lead: lead(layers)?,
         limits: limits(layers)?,
         leave_on_stop: leave_on_stop(layers)?,
         log: log(layers)?,
@@ -303,6 +306,12 @@ fn groups(layers: &Layers) -> Result<Vec<GroupId>, ConfigError> {
         CountOrList::Count(count) => return Ok((1..=*count).map(GroupId).collect()),
         CountOrList::List(list) => list,
     };
+    let is_taken = |id: &&toml::Spanned<u64>| *id.get_ref() >= GroupId::SYSTEM.0;
+    if let Some(taken) = list.iter().find(is_taken) {
+        let what = format!("{} is an id of groups that are created at run time", taken.get_ref());
+        let cure = format!("number these groups below {}", GroupId::SYSTEM);
+        return Err(refuse_at(initial.layer, taken.span(), initial.key, &what, &cure));
+    }
     let mut ids: Vec<(u64, Range<usize>)> =
         list.iter().map(|id| (*id.get_ref(), id.span())).collect();
     ids.sort_by_key(|(id, span)| (*id, span.start));
@@ -404,6 +413,14 @@ fn raft(layers: &Layers) -> Result<Raft, ConfigError> {
             ),
         ));
     }
+    let hibernate = layers.get("raft.hibernate_after_ms", |raw| &raw.raft.hibernate_after_ms);
+    let hibernate_ms = hibernate.within(0, 86_400_000)?;
+    if (1..election_ms).contains(&hibernate_ms) {
+        return Err(hibernate.refuse(
+            format!("{hibernate_ms} ms is less than the election timeout of {election_ms} ms"),
+            format!("set it to at least {election_ms}, or to 0 for never"),
+        ));
+    }
     let append = layers.get("raft.append_bytes_max", |raw| &raw.raft.append_bytes_max);
     let append_bytes_max =
         append.within(4096, FRAME_BODY_BYTES_MAX as u64 - APPEND_OVERHEAD_BYTES)?;
@@ -422,6 +439,7 @@ fn raft(layers: &Layers) -> Result<Raft, ConfigError> {
     Ok(Raft {
         heartbeat_interval: Ticks::from_millis(heartbeat_ms),
         election_timeout,
+        hibernate_after: Ticks::from_millis(hibernate_ms),
         lease: if has_lease { Settings::lease_of(election_timeout, drift) } else { Ticks::ZERO },
         append_entries_max: entries.within(1, 65_536)?,
         append_bytes_max,
@@ -527,6 +545,12 @@ fn scrub(layers: &Layers) -> Result<ScrubRules, ConfigError> {
     })
 }
 
+fn lead(layers: &Layers) -> Result<LeadRules, ConfigError> {
+    let priority = layers.get("leadership.priority", |raw| &raw.leadership.priority);
+    let spreads = layers.get("leadership.spread", |raw| &raw.leadership.spread).value;
+    Ok(LeadRules { priority: priority.within(0, 255)? as u8, spreads })
+}
+
 fn leave_on_stop(layers: &Layers) -> Result<Option<Ticks>, ConfigError> {
     let leaves = layers.get("members.leave_on_stop", |raw| &raw.members.leave_on_stop).value;
     let limit = layers.get("members.leave_limit_s", |raw| &raw.members.leave_limit_s);
@@ -542,10 +566,24 @@ fn limits(layers: &Layers) -> Result<Limits, ConfigError> {
     let connections = layers.get("limits.connections_max", |raw| &raw.limits.connections_max);
     let http = layers.get("limits.http_connections_max", |raw| &raw.limits.http_connections_max);
     let cache = layers.get("limits.entry_cache_bytes", |raw| &raw.limits.entry_cache_bytes);
+    let all_writes =
+        layers.get("limits.node_pending_writes_max", |raw| &raw.limits.node_pending_writes_max);
+    let all_bytes = layers
+        .get("limits.node_pending_write_bytes_max", |raw| &raw.limits.node_pending_write_bytes_max);
+    let data = layers.get("limits.data_bytes_max", |raw| &raw.limits.data_bytes_max);
+    if data.value > 0 && data.value < DATA_BYTES_LEAST {
+        let what = format!("{} is too little to be of use", data.value);
+        let cure = format!("choose at least {DATA_BYTES_LEAST}, or 0 for no limit");
+        return Err(data.refuse(what, cure));
+    }
     Ok(Limits {
+        data_bytes_max: data.value,
         pending_writes_max: writes.within(1, 1 << 20)?,
         // The largest write must fit, or it could never be accepted.
         pending_write_bytes_max: bytes.within(RECORD_BYTES_MAX, 4 << 30)?,
+        // A shard's part must be of use.
+        node_pending_writes_max: all_writes.within(SHARDS_MAX * 16, 1 << 24)?,
+        node_pending_write_bytes_max: all_bytes.within(RECORD_BYTES_MAX, 64 << 30)?,
         pending_reads_max: reads.within(1, 1 << 20)?,
         connections_max: connections.within(1, 1 << 20)?,
         http_connections_max: http.within(1, 65_536)?,

@@ -3,6 +3,7 @@
 
 use crate::control::logs::LogEvent;
 use ringraft_net::status::SnapshotActivity;
+use ringraft_shard::memory::MemoryUse;
 use ringraft_shard::metrics::Stage;
 use ringraft_shard::{GroupSnapshots, SnapshotAsked};
 use ringraft_types::{GroupId, Index, NodeId, Revision, ShardId, Term};
@@ -61,6 +62,10 @@ pub struct ShardNumbers {
     pub answers: u64,
     /// Whether its groups don't stand for election, by request.
     pub is_paused: bool,
+    /// What the node's data takes, against what it may, as far as the shard knows.
+    pub memory: MemoryUse,
+    /// Nodes that say that their memory is full.
+    pub full_peers: u64,
     /// Its groups.
     pub groups: Vec<GroupRow>,
     /// What it counts.
@@ -122,7 +127,7 @@ pub struct ShardSnapshots {
     pub groups: Vec<(Option<SnapshotAsked>, GroupSnapshots)>,
 }
 
-/// What a shard counts, since the start; but for the last three, which are of the moment.
+/// What a shard counts, since the start; but for the last four, which are of the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShardCounters {
     /// Turns of the loop.
@@ -133,6 +138,8 @@ pub struct ShardCounters {
     pub reads_done: u64,
     /// Requests refused as busy.
     pub refused_busy: u64,
+    /// Writes refused because the memory for data is full.
+    pub refused_memory: u64,
     /// Requests refused because this node doesn't lead.
     pub refused_not_leader: u64,
     /// Requests refused for any other reason.
@@ -161,6 +168,8 @@ pub struct ShardCounters {
     pub transfers: u64,
     /// Groups that another node was to take over, and didn't.
     pub transfers_failed: u64,
+    /// Groups handed over because of a priority, or to spread leaders.
+    pub transfers_spread: u64,
     /// Barriers whose level was reached.
     pub barriers_reached: u64,
     /// Barriers whose level wasn't reached in time.
@@ -169,6 +178,16 @@ pub struct ShardCounters {
     pub repairs: u64,
     /// Groups of which entries can't be read, and are asked of the other nodes.
     pub repairs_under_way: u64,
+    /// Groups that were found to hold another state than a majority.
+    pub divergences: u64,
+    /// Groups led here whose replicas hold different states, where nobody knows which is right.
+    pub divergences_undecided: u64,
+    /// Groups that were rebuilt after that.
+    pub states_rebuilt: u64,
+    /// Groups that hold another state, until they are rebuilt.
+    pub groups_diverged: u64,
+    /// Groups that hibernate.
+    pub groups_hibernating: u64,
     /// Entries that couldn't be read and were written again.
     pub entries_mended: u64,
     /// Entries that other nodes couldn't read and were given.

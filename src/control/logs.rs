@@ -7,7 +7,7 @@
 use crate::config::{Log, LogLevel};
 use ringraft_raft::Breach;
 use ringraft_shard::{Halt, ShardEvent, TransferReason};
-use ringraft_types::{GroupId, Incarnation, NodeId, Phase, ShardId};
+use ringraft_types::{GroupId, Incarnation, MemoryLevel, NodeId, Phase, ShardId};
 use std::io;
 use std::sync::{Arc, OnceLock};
 use tracing::level_filters::LevelFilter;
@@ -318,6 +318,33 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
                 "what rot took is here again: the group is whole and serves"
             );
         }
+        ShardEvent::Diverged { group, index, own, majority, waits } => {
+            let waits_s = waits.0 / 1_000_000;
+            tracing::error!(
+                %shard, %group, %index, own = format_args!("{own:016x}"),
+                majority = format_args!("{majority:016x}"), waits_s,
+                "the state here is another one than that of a majority: the group serves nobody \
+                 until it is rebuilt from the leader's; if it comes again, test this machine's \
+                 memory, and see that all nodes run the same version"
+            );
+        }
+        ShardEvent::Undecided { group, index, own, other, hash } => {
+            tracing::error!(
+                %shard, %group, %index, own = format_args!("{own:016x}"), %other,
+                hash = format_args!("{hash:016x}"),
+                "replicas hold different states, and no majority holds the same: nobody knows who \
+                 is right; compare what they hold, then give the wrong one an empty directory"
+            );
+        }
+        ShardEvent::Rebuilt { group, last } => {
+            tracing::warn!(
+                %shard, %group, %last,
+                "the group has its leader's state now, and serves again"
+            );
+        }
+        ShardEvent::Halted { group, halt: Halt::Diverged } => {
+            tracing::error!(%shard, %group, "the state has diverged: the group refuses to serve");
+        }
         ShardEvent::Halted { group, halt: Halt::Damaged } => {
             tracing::error!(%shard, %group, "the log has rot: the group refuses to serve");
         }
@@ -326,6 +353,22 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
                 %shard, %group, %index,
                 "an entry is unknown to this version: the group refuses to serve; run a newer one"
             );
+        }
+        ShardEvent::Halted { group, halt: Halt::Removed } => {
+            tracing::info!(%shard, %group, "the group left: it isn't on this node any more");
+        }
+        ShardEvent::PlacementUnreadable { group } => {
+            tracing::error!(
+                %shard, %group,
+                "the system group says of a group what this version doesn't understand: it is left \
+                 as it is"
+            );
+        }
+        ShardEvent::GroupCame { group, joins: false } => {
+            tracing::info!(%shard, %group, "a group begins");
+        }
+        ShardEvent::GroupCame { group, joins: true } => {
+            tracing::info!(%shard, %group, "a group comes to this node, and waits to be added");
         }
         ShardEvent::Halted { group, halt: Halt::RolledBack } => {
             tracing::error!(
@@ -400,6 +443,32 @@ fn emit_shard(shard: ShardId, event: ShardEvent) {
         ShardEvent::Paused(false) => {
             tracing::info!(%shard, "elections are resumed: groups here stand as before");
         }
+        ShardEvent::Memory { level: MemoryLevel::Full, bytes, bytes_max, .. } => {
+            tracing::error!(
+                bytes,
+                bytes_max,
+                "the memory for data is full: writes that grow are refused"
+            );
+        }
+        ShardEvent::Memory { level: MemoryLevel::Warning, before, bytes, bytes_max } => {
+            match before {
+                MemoryLevel::Full => tracing::warn!(
+                    bytes,
+                    bytes_max,
+                    "the memory for data has room again: writes are accepted"
+                ),
+                _ => tracing::warn!(bytes, bytes_max, "the memory for data is nearly full"),
+            }
+        }
+        ShardEvent::Memory { level: MemoryLevel::Normal, bytes, bytes_max, .. } => {
+            tracing::info!(bytes, bytes_max, "the memory for data has room");
+        }
+        ShardEvent::PeerMemory { node, is_full: true } => {
+            tracing::error!(%shard, %node, "a node's memory is full: where it votes, writes that grow are refused");
+        }
+        ShardEvent::PeerMemory { node, is_full: false } => {
+            tracing::info!(%shard, %node, "a node's memory isn't full any more");
+        }
         ShardEvent::DiskFull(true) => {
             tracing::error!(%shard, "the disk is full: writes are refused, reads go on");
         }
@@ -432,6 +501,8 @@ fn reason_of(reason: TransferReason) -> &'static str {
         TransferReason::Asked => "asked for",
         TransferReason::Paused => "elections are paused",
         TransferReason::Stopping => "the node stops",
+        TransferReason::Priority => "it has a higher priority",
+        TransferReason::Spread => "leaders are spread",
     }
 }
 
@@ -578,6 +649,21 @@ mod tests {
                 ShardEvent::InstallFailed { group, error: InstallFailure::NoSource },
                 "ERROR a snapshot is needed here, and none can be had or stored: tried again shard=2 \
                  group=7 error=no node of the group gives a snapshot",
+            ),
+            (
+                ShardEvent::Memory {
+                    level: MemoryLevel::Full,
+                    before: MemoryLevel::Warning,
+                    bytes: 101,
+                    bytes_max: 100,
+                },
+                "ERROR the memory for data is full: writes that grow are refused bytes=101 \
+                 bytes_max=100",
+            ),
+            (
+                ShardEvent::PeerMemory { node: NodeId(3), is_full: true },
+                "ERROR a node's memory is full: where it votes, writes that grow are refused \
+                 shard=2 node=3",
             ),
             (
                 ShardEvent::DiskFull(true),

@@ -58,6 +58,9 @@ const COUNTERS: &[Number<ShardNumbers>] = &[
         shard.counters.stood_still
     }),
     ("leader_transfers", "Groups handed over to another node", |shard| shard.counters.transfers),
+    ("leader_transfers_spread", "Groups handed over by priority or to spread leaders", |shard| {
+        shard.counters.transfers_spread
+    }),
     ("leader_transfers_failed", "Groups that another node was to lead, and doesn't", |shard| {
         shard.counters.transfers_failed
     }),
@@ -69,6 +72,17 @@ const COUNTERS: &[Number<ShardNumbers>] = &[
     }),
     ("groups_repaired", "Groups that lost entries to rot and have them again", |shard| {
         shard.counters.repairs
+    }),
+    ("divergences", "Groups here that held another state than a majority", |shard| {
+        shard.counters.divergences
+    }),
+    (
+        "divergences_undecided",
+        "Groups led here whose replicas differ, without a majority",
+        |shard| shard.counters.divergences_undecided,
+    ),
+    ("states_rebuilt", "Groups that held another state and were rebuilt", |shard| {
+        shard.counters.states_rebuilt
     }),
     ("entries_mended", "Entries that couldn't be read and were written again", |shard| {
         shard.counters.entries_mended
@@ -121,8 +135,20 @@ const GAUGES: &[Number<ShardNumbers>] = &[
     ("elections_paused", "Whether groups don't stand for election, by request", |shard| {
         u64::from(shard.is_paused)
     }),
+    ("data_bytes", "Bytes of data of all shards of the node", |shard| shard.memory.bytes),
+    ("data_limit_bytes", "limits.data_bytes_max; 0: no limit", |shard| shard.memory.bytes_max),
+    ("memory_level", "0, 1 from four fifths of the limit on, 2 while it is full", |shard| {
+        shard.memory.level as u64
+    }),
+    ("peers_memory_full", "Other nodes that say that theirs is full", |shard| shard.full_peers),
     ("groups_mending", "Groups whose unreadable entries are asked of the other nodes", |shard| {
         shard.counters.repairs_under_way
+    }),
+    ("groups_hibernating", "Groups that are idle and cost no messages", |shard| {
+        shard.counters.groups_hibernating
+    }),
+    ("groups_diverged", "Groups that hold another state, until they are rebuilt", |shard| {
+        shard.counters.groups_diverged
     }),
     ("groups_damaged", "Groups whose log has rot", |shard| count(shard, |row| row.damaged)),
     ("lag_entries_max", "Entries that the worst group's slowest member lacks", |shard| {
@@ -142,6 +168,7 @@ const GAUGES: &[Number<ShardNumbers>] = &[
 /// Requests that were refused, by reason.
 const REFUSALS: &[Labelled<ShardCounters>] = &[
     ("busy", |counters| counters.refused_busy),
+    ("memory_full", |counters| counters.refused_memory),
     ("not_leader", |counters| counters.refused_not_leader),
     ("other", |counters| counters.refused_other),
 ];

@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, Node, Shape, wait_until};
 use crate::load::{Load, Writer, check};
-use crate::members::{GROUPS, ask, assert_roles, roles, says, shape, writers};
+use crate::members::{ALL, ask, assert_roles, roles, says, shape, writers};
 use ringraft_types::GroupId;
 use rustix::process::Signal;
 use std::time::Duration;
@@ -35,7 +35,7 @@ fn a_node_leaves_when_it_is_told_to_stop() {
     let load = Load::start(writers(&cluster));
     load.wait_more(WRITES);
     let log = told_to_stop(&mut cluster.nodes[first]);
-    assert!(log.contains("left the groups groups=3"), "{log}");
+    assert!(log.contains("left the groups groups=4"), "{log}");
     assert!(!log.contains("not left"), "{log}");
     let left: Vec<(u64, &str)> =
         (1..=4).filter(|&node| node != number).map(|node| (node, "voter")).collect();
@@ -49,7 +49,7 @@ fn a_node_leaves_when_it_is_told_to_stop() {
     cluster.nodes[next].start();
     cluster.nodes[first].start();
     // What it says of a group may lag: it needn't have on its disk that its removal is committed.
-    wait_until("the node that left to answer", || says(&cluster, number).len() as u64 == GROUPS);
+    wait_until("the node that left to answer", || says(&cluster, number).len() as u64 == ALL);
     load.wait_more(WRITES);
     assert_roles(&cluster, &left);
     let (name, node) = (number.to_string(), &cluster.nodes[first]);
@@ -126,7 +126,7 @@ fn without_a_majority_a_node_stops_as_a_member() {
     assert!(log.contains("`ringraft node remove 3 --yes`"), "{log}");
     cluster.nodes[2].start();
     let runs = "it to serve its clients";
-    wait_until(runs, || says(&cluster, 3).len() as u64 == GROUPS);
+    wait_until(runs, || says(&cluster, 3).len() as u64 == ALL);
     for _ in 0..2 {
         cluster.nodes[2].signal(Signal::TERM);
     }
@@ -135,6 +135,6 @@ fn without_a_majority_a_node_stops_as_a_member() {
         node.start();
     }
     cluster.leader(GROUP);
-    wait_until("every group to be led", || roles(&cluster).len() as u64 == GROUPS);
+    wait_until("every group to be led", || roles(&cluster).len() as u64 == ALL);
     assert_roles(&cluster, &all);
 }

@@ -7,6 +7,7 @@
 mod clients;
 mod cluster;
 mod file_systems;
+mod groups;
 mod histories;
 mod identity;
 mod install;

@@ -3,9 +3,7 @@
 
 use crate::cluster::{Cluster, Node, Shape, ringraft, text_of, wait_until};
 use crate::load::{Load, check};
-use crate::members::{
-    GROUPS, ask, assert_roles, json_of, make, place, placed, says, shape, writers,
-};
+use crate::members::{ALL, ask, assert_roles, json_of, make, place, placed, says, shape, writers};
 use ringraft::config::Config;
 use ringraft_types::GroupId;
 use serde_json::Value;
@@ -75,7 +73,7 @@ fn a_refreshed_file_changes_no_member() {
     assert!(cluster.nodes[0].terminate().success());
     cluster.nodes[0].start();
     // What it says of a group may lag: it needn't have on its disk that its removal is committed.
-    wait_until("node 1 to answer", || says(&cluster, 1).len() as u64 == GROUPS);
+    wait_until("node 1 to answer", || says(&cluster, 1).len() as u64 == ALL);
     load.wait_more(WRITES);
     assert_roles(&cluster, &members);
     // Without node 4 the other two must have found each other.

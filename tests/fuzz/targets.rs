@@ -132,6 +132,8 @@ fn decode(frame: &Frame<'_>) {
         Kind::LifeAsk => drop(black_box(wire::life_ask(frame))),
         Kind::LifeAnswer => drop(black_box(wire::life_answer(frame))),
         Kind::SaveAt => drop(black_box(wire::save_at(frame))),
+        Kind::StateWord => drop(black_box(wire::state_word(frame))),
+        Kind::LeadWord => drop(black_box(wire::lead_word(frame))),
         Kind::TimeoutNow => drop(black_box(wire::timeout_now(frame))),
         Kind::ReadAsks => {
             let _ = black_box(wire::read_asks(frame).map(|asks| asks.items().count()));

@@ -69,13 +69,17 @@ pub(crate) struct GroupIndex {
     groups: FxHashMap<GroupId, Spans>,
     /// Of each group with entries, the oldest block that holds any of them.
     oldest: BTreeSet<(Sequence, GroupId)>,
+    /// More removals than any group that was forgotten had: where others begin to count.
+    forgotten: u64,
 }
 
 impl GroupIndex {
     /// Changes the spans of a group, and `oldest` with them. Only a group of which entries were
     /// carried is looked through for that, and not when it just grows: all others' blocks ascend.
     fn change(&mut self, group: GroupId, change: impl FnOnce(&mut Spans) -> Changed) {
-        let spans = self.groups.entry(group).or_default();
+        let removals = self.forgotten;
+        let spans =
+            self.groups.entry(group).or_insert_with(|| Spans { removals, ..Spans::default() });
         if change(spans) == Changed::Grown && spans.oldest.is_some() {
             return;
         }
@@ -167,6 +171,15 @@ impl GroupIndex {
         });
     }
 
+    /// The group isn't here any more.
+    pub(crate) fn forget(&mut self, group: GroupId) {
+        let Some(spans) = self.groups.remove(&group) else { return };
+        if let Some(oldest) = spans.oldest {
+            self.oldest.remove(&(oldest, group));
+        }
+        self.forgotten = self.forgotten.max(spans.removals + 1);
+    }
+
     /// The span that holds this entry.
     #[cfg(test)]
     pub(crate) fn find(&self, group: GroupId, index: Index) -> Option<Span> {
@@ -211,7 +224,7 @@ impl GroupIndex {
 
     /// How often entries of this group were removed.
     pub(crate) fn removals(&self, group: GroupId) -> u64 {
-        self.groups.get(&group).map_or(0, |spans| spans.removals)
+        self.groups.get(&group).map_or(self.forgotten, |spans| spans.removals)
     }
 
     /// First and last entry held of a group.
@@ -291,7 +304,12 @@ mod tests {
                 let at = random.usize(..4);
                 let group = GroupId(at as u64 + 1);
                 let any = Index(random.u64(1..=next[at]));
-                match random.u32(..10) {
+                match random.u32(..11) {
+                    10 => {
+                        let removals = index.removals(group);
+                        index.forget(group);
+                        assert!(index.removals(group) > removals || removals == index.forgotten);
+                    }
                     0 => index.truncate(group, any),
                     1 => index.release(group, any),
                     2 => index.carry(group, any, Sequence(sequence)),

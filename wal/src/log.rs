@@ -82,6 +82,7 @@ pub(crate) enum Purpose {
     Chunk(ChunkRead),
     /// The removal of a snapshot.
     RemoveSnapshot,
+    SyncRemovals,
     /// The closing of a snapshot's file.
     Close(u64),
 }
@@ -270,8 +271,8 @@ impl Log {
             if inner.kind.is_entry() {
                 self.index.carry(inner.group, inner.index, sequence);
             }
-        } else {
-            self.locals.note(&header, bytes, sequence);
+        } else if let Some(gone) = self.locals.note(&header, bytes, sequence) {
+            self.forget(gone);
         }
         Ok(sequence)
     }
@@ -445,7 +446,9 @@ impl Log {
                     Purpose::Chunk(what) => self.chunk_completed(what, completion),
                     Purpose::Close(number) => self.snapshot_closed(number),
                     // A file that can't be removed costs room, nothing else.
-                    Purpose::RemoveSnapshot => {}
+                    Purpose::RemoveSnapshot => self.snapshot_removed(device),
+                    // Nothing relies on it.
+                    Purpose::SyncRemovals => {}
                 }
             }
             self.advance_durable();

@@ -428,8 +428,12 @@ impl Outcome {
 
     fn apply(&mut self, step: &Step, sequence: Sequence) {
         match step {
-            Step::Node { kind, is_carried } => {
+            Step::Node { kind, is_carried, gone } => {
                 self.node_lost &= *kind != RecordKind::Node || *is_carried;
+                if let Some(gone) = gone {
+                    // Whatever it was, or lost: what comes later is of one that begins anew.
+                    self.groups.remove(gone);
+                }
             }
             _ if step.group() == GroupId::ZERO => {}
             _ => self.groups.entry(step.group()).or_default().apply(step, sequence),

@@ -14,7 +14,7 @@ use ringraft_types::bytes::{u32_at, u64_at};
 use ringraft_types::limits::BLOCK_ALIGN_MIN;
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
-use ringraft_types::record::{Record, RecordKind};
+use ringraft_types::record::{HomeState, Record, RecordKind};
 use ringraft_types::{GroupId, Index, LogId, Sequence, Term};
 
 /// What a block does to the state, in order.
@@ -30,8 +30,8 @@ pub(crate) enum Step {
     Hard { group: GroupId, term: Term, vote: u32, commit: Index, is_carried: bool },
     /// A snapshot is durable.
     Snapshot { group: GroupId, last: LogId, number: u64, is_carried: bool },
-    /// A record of the node itself.
-    Node { kind: RecordKind, is_carried: bool },
+    /// A record of the node itself; and the group that isn't here any more, if it says that of one.
+    Node { kind: RecordKind, is_carried: bool, gone: Option<GroupId> },
 }
 
 /// An entry that holds a configuration of its group; a block rarely has one.
@@ -321,6 +321,13 @@ impl Step {
     }
 }
 
+/// The group that isn't here any more, as a record of its home says.
+pub(crate) fn gone(record: &Record<'_>) -> Option<GroupId> {
+    let is_home = record.header.kind == RecordKind::Home;
+    let state = is_home.then(|| HomeState::of(record.payload))?.ok()?;
+    matches!(state, HomeState::Left | HomeState::Deleted).then_some(GroupId(record.header.index.0))
+}
+
 fn note_step(steps: &mut Vec<Step>, record: &Record<'_>, inner: Option<&Record<'_>>) {
     let is_carried = inner.is_some();
     let record = inner.unwrap_or(record);
@@ -361,6 +368,6 @@ fn note_step(steps: &mut Vec<Step>, record: &Record<'_>, inner: Option<&Record<'
                 Step::Entries { group, first, last, term }
             });
         }
-        kind => steps.push(Step::Node { kind, is_carried }),
+        kind => steps.push(Step::Node { kind, is_carried, gone: gone(record) }),
     }
 }

@@ -45,6 +45,10 @@ pub(crate) struct Snapshots {
     open: BTreeSet<u64>,
     /// Files that are being closed: none of them is opened before that is done.
     closing: BTreeSet<u64>,
+    /// Files that are being removed.
+    removing: u32,
+    /// The directory is synced when they are.
+    syncs_removals: bool,
 }
 
 impl Snapshots {
@@ -58,6 +62,8 @@ impl Snapshots {
             reads: Reads::default(),
             open: BTreeSet::new(),
             closing: BTreeSet::new(),
+            removing: 0,
+            syncs_removals: false,
         }
     }
 

@@ -82,19 +82,22 @@ impl Core {
         Ok(self.calls.id(slot))
     }
 
-    /// Asks a shard of the node at `address` to stand for election no more, or again. The answer's
-    /// body is that of a `LeadReply`.
+    /// Asks a shard of the node at `address` what concerns all its groups: to stand for election no
+    /// more, or again, or to have another priority. The answer's body is that of a `LeadReply`.
     ///
     /// # Errors
     /// If it can't be taken; nothing was sent then.
-    pub fn submit_pause(
+    ///
+    /// # Panics
+    /// If it is to hand a group over: ask the group ([`Self::submit_hand_over`]).
+    pub fn submit_leading(
         &mut self,
         address: &str,
         shard: Option<ShardId>,
-        is_paused: bool,
+        leading: Leading,
         deadline: Ticks,
     ) -> Result<CallId, SubmitError> {
-        let leading = if is_paused { Leading::Pause } else { Leading::Resume };
+        assert!(!matches!(leading, Leading::HandOver { .. }), "that is asked of a group");
         let body = LeadAsk { call: 0, leading }.encode();
         self.submit_to_link(CallKind::Pause, (address, shard), &body, deadline)
     }
@@ -140,7 +143,9 @@ impl Core {
             group.asks.push_back(slot);
             group.hint = Some(leader).filter(|leader| leader.0 != 0);
             let advice = match status {
-                Status::NotLeader | Status::Stopping | Status::Unknown => Advice::Seek,
+                Status::NotLeader | Status::NoSuchGroup | Status::Stopping | Status::Unknown => {
+                    Advice::Seek
+                }
                 _ => Advice::Pause,
             };
             self.heed(now, at, place, advice);

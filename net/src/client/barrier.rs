@@ -179,7 +179,10 @@ impl Core {
                 group.asks.push_back(slot);
                 group.hint = Some(reply.leader).filter(|leader| leader.0 != 0);
                 advice = match status {
-                    Status::NotLeader | Status::LeadershipLost | Status::Stopping => Advice::Seek,
+                    Status::NotLeader
+                    | Status::NoSuchGroup
+                    | Status::LeadershipLost
+                    | Status::Stopping => Advice::Seek,
                     _ => Advice::Pause,
                 };
             }

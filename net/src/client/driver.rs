@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use ringraft_types::command::Command;
 use ringraft_types::{ClusterId, GroupId, Index, Level, Revision, ShardId, Ticks};
 
 use super::core::{Core, CoreOptions};
@@ -215,6 +216,20 @@ impl Client {
         let timeout = self.options.timeout;
         let call = self.submit_write_at_level(group, command, level, timeout)?;
         self.finish(call)
+    }
+
+    /// Has a group forget what its keys were before a revision, whatever length of history it keeps
+    /// otherwise, and waits for the outcome. The revision itself stays readable. It goes through the
+    /// log as a write does: every replica forgets the same. A node without room for data takes it.
+    ///
+    /// # Errors
+    /// If it wasn't done, or that isn't known: [`Status::Compacted`](ringraft_types::Status) says
+    /// that the revision is forgotten already, `FutureRevision` that there is none such yet.
+    pub fn compact(&mut self, group: GroupId, revision: Revision) -> Result<Response, ClientError> {
+        let mut command = Vec::new();
+        let compact = Command::Compact { revision };
+        compact.encode(&mut command).expect("a compaction keeps every limit");
+        self.write(group, &command)
     }
 
     /// Reads, and waits for the outcome, as [`write`](Self::write) does.

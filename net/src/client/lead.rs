@@ -7,7 +7,7 @@ use ringraft_types::{GroupId, NodeId, ShardId, Status, Term};
 use super::driver::Client;
 use super::{CallId, Reason, SubmitError};
 use crate::error::ClientError;
-use crate::lead_wire::{LeadRefusal, LeadReply};
+use crate::lead_wire::{LeadRefusal, LeadReply, Leading};
 
 /// A group was handed over, or was led by the named node already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,22 +85,35 @@ impl Client {
         address: &str,
         is_paused: bool,
     ) -> Result<usize, ClientError> {
+        self.tell_all_shards(address, if is_paused { Leading::Pause } else { Leading::Resume })
+    }
+
+    /// Gives the node at `address` another priority as a leader, 0 to 255; the node forgets it when it
+    /// starts anew, and goes by its file. Returns how many shards were told.
+    ///
+    /// # Errors
+    /// If a shard doesn't answer in time: the others may have been told.
+    pub fn set_priority(&mut self, address: &str, priority: u8) -> Result<usize, ClientError> {
+        self.tell_all_shards(address, Leading::Priority(priority))
+    }
+
+    fn tell_all_shards(&mut self, address: &str, leading: Leading) -> Result<usize, ClientError> {
         let deadline = self.after(self.timeout());
         // The first connection says how many there are.
-        let first = self.core_mut().submit_pause(address, Some(ShardId(0)), is_paused, deadline)?;
-        self.paused(first)?;
+        let first = self.core_mut().submit_leading(address, Some(ShardId(0)), leading, deadline)?;
+        self.told(first)?;
         let shards = self.core_mut().shards_at(address).unwrap_or(1);
         let calls: Vec<_> = (1..shards)
             .map(ShardId)
-            .map(|shard| self.core_mut().submit_pause(address, Some(shard), is_paused, deadline))
+            .map(|shard| self.core_mut().submit_leading(address, Some(shard), leading, deadline))
             .collect();
         for call in calls {
-            self.paused(call?)?;
+            self.told(call?)?;
         }
         Ok(usize::from(shards))
     }
 
-    fn paused(&mut self, call: CallId) -> Result<(), ClientError> {
+    fn told(&mut self, call: CallId) -> Result<(), ClientError> {
         let response = self.finish(call)?;
         match LeadReply::decode(&response.body)?.status {
             Status::Ok => Ok(()),

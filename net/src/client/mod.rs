@@ -30,6 +30,7 @@ mod driver;
 mod group;
 mod lead;
 mod link;
+mod placement;
 mod receive;
 mod session;
 
@@ -44,6 +45,7 @@ pub use self::core::{Core, CoreOptions};
 pub use self::driver::{Client, ClientOptions, Response};
 pub use self::lead::{HandedOver, TransferError};
 pub use self::link::{LinkId, Trouble};
+pub use self::placement::GroupError;
 
 /// Names a call of one client, from submission to completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,6 +104,9 @@ impl fmt::Display for Reason {
                     Status::Compacted => "ask for a newer revision",
                     Status::FutureRevision => "ask for an older revision, or wait",
                     Status::Damaged => "repair the node's log",
+                    Status::MemoryFull => {
+                        "delete keys, or compact their history: `ringraft status` shows which node is full"
+                    }
                     Status::NoSpace => "free space on the node's disk",
                     Status::Unsupported => "upgrade the servers",
                     Status::TooStale => {

@@ -202,7 +202,7 @@ impl Core {
         }
         self.groups[place].reads.push_back(slot);
         match status {
-            Status::NotLeader | Status::Unknown => Advice::Seek,
+            Status::NotLeader | Status::NoSuchGroup | Status::Unknown => Advice::Seek,
             _ => Advice::Pause,
         }
     }
@@ -344,6 +344,8 @@ impl Core {
         group.failures += 1;
         group.leader = Leader::seek(not_before);
         if group.absent >= self.endpoints.len().max(group.members.len()) {
+            group.session.refuse_waiting(&mut self.calls, Reason::Refused(Status::NoSuchGroup));
+            group.settle(&mut self.calls, &mut self.random);
             let waiting = group.writes.drain(..).chain(group.reads.drain(..));
             for slot in waiting.chain(group.asks.drain(..)) {
                 let reason = Reason::Refused(Status::NoSuchGroup);

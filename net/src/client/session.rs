@@ -206,7 +206,7 @@ impl Session {
                 self.expired = self.gaps >= GAPS_MAX;
             }
             // The next leader may do better, and the write may be done already.
-            Status::Damaged | Status::NoSuchGroup if in_doubt => {}
+            Status::Damaged if in_doubt => {}
             _ if is_final && in_doubt => {
                 calls.unknown(slot, Reason::Refused(status));
                 self.give_up(calls, at, Place::DoubtfulHole);
@@ -228,6 +228,25 @@ impl Session {
             // Another attempt at the same place would only be refused again.
             _ if is_final && self.ring[at].place.is_hole() => Advice::Continue,
             _ => Advice::Pause,
+        }
+    }
+
+    /// No node has the group: what waits is refused, and nothing more is known of what may be done.
+    pub(super) fn refuse_waiting(&mut self, calls: &mut Calls, reason: Reason) {
+        for at in 0..self.ring.len() {
+            if self.ring[at].place != Place::Waiting {
+                continue;
+            }
+            self.draining = true;
+            let slot = self.ring[at].slot;
+            let call = calls.get(slot);
+            let (in_doubt, reported) = (call.in_doubt, call.reported);
+            match (in_doubt, reported) {
+                (true, _) => calls.unknown(slot, reason),
+                (false, false) => calls.not_done(slot, reason),
+                (false, true) => {}
+            }
+            self.give_up(calls, at, if in_doubt { Place::DoubtfulHole } else { Place::Hole });
         }
     }
 

@@ -12,7 +12,8 @@ use ringraft_net::status::NodeStatus;
 use ringraft_net::{Hello, Identity, Inbox, Kind, Outbox, RefusalCode, Role, Welcome};
 use ringraft_types::command::Envelope;
 use ringraft_types::{
-    ClusterId, GroupId, Incarnation, Index, NodeId, ShardId, Start, Status, Term, Ticks,
+    ClusterId, GroupId, Incarnation, Index, MemoryLevel, NodeId, ShardId, Start, Status, Term,
+    Ticks,
 };
 
 pub(crate) const GROUP: GroupId = GroupId(5);
@@ -377,6 +378,11 @@ impl Script {
                         sync_p99_us: 2,
                         durable: true,
                         is_paused: false,
+                        priority: 0,
+                        spreads: false,
+                        data_bytes: 1 << 20,
+                        data_bytes_max: 2 << 20,
+                        memory: MemoryLevel::Normal,
                         groups: Vec::new(),
                     };
                     status.write(&mut side.outbox, identity(side.node));

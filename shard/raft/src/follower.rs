@@ -14,12 +14,14 @@ pub(crate) struct Follower {
     leader: Option<NodeId>,
     /// When to stand for election.
     election_at: Ticks,
+    /// It waits for no heartbeats: the owner says if the leader's shard is silent.
+    hibernates: bool,
 }
 
 impl Follower {
     /// Follows nobody yet.
     pub(crate) fn waiting(election_at: Ticks) -> Self {
-        Self { leader: None, election_at }
+        Self { leader: None, election_at, hibernates: false }
     }
 
     pub(crate) fn leader(&self) -> Option<NodeId> {
@@ -35,6 +37,24 @@ impl Follower {
         assert!(self.leader.is_none_or(|known| known == leader), "two leaders in a term (I-04)");
         self.leader = Some(leader);
         self.election_at = election_at;
+        self.hibernates = false;
+    }
+
+    /// The term's leader, just heard, may be silent until `election_at`.
+    pub(crate) fn hibernate(&mut self, election_at: Ticks) {
+        assert!(self.leader.is_some(), "whoever hibernates rests on somebody");
+        self.election_at = election_at;
+        self.hibernates = true;
+    }
+
+    /// It waits for its leader again.
+    pub(crate) fn wake(&mut self, election_at: Ticks) {
+        self.election_at = election_at;
+        self.hibernates = false;
+    }
+
+    pub(crate) fn hibernates(&self) -> bool {
+        self.hibernates
     }
 
     /// A vote was given: its candidate gets the time to win (thesis 3.4).
@@ -161,18 +181,29 @@ pub(crate) fn report_installed(
     out.send_after_persist.push(Gated { token, envelope });
 }
 
-/// Takes a heartbeat of this term's leader. It moves the commit index, never what is matched.
+/// What a heartbeat of this term's leader says.
+pub(crate) struct Heard {
+    pub(crate) commit: Index,
+    pub(crate) round: u64,
+    /// The leader asks for it, and nothing that this node does for others forbids it.
+    pub(crate) may_hibernate: bool,
+}
+
+/// Takes a heartbeat of this term's leader. It moves the commit index, never what is matched. Says
+/// whether it hibernates.
 pub(crate) fn take_heartbeat(
     replica: &mut Replica,
     from: NodeId,
-    commit: Index,
-    round: u64,
+    Heard { commit, round, may_hibernate }: Heard,
     out: &mut Output,
-) {
+) -> bool {
     // The leader has cut it to what this node acknowledged; after rot the log may be shorter.
     replica.commit_to(commit.min(replica.log().last()), out);
-    let reply = Message::HeartbeatReply { term: replica.term(), round, commit: replica.commit() };
+    let hibernates = may_hibernate && commit == replica.commit() && replica.is_at_rest();
+    let (term, commit) = (replica.term(), replica.commit());
+    let reply = Message::HeartbeatReply { term, round, commit, hibernates };
     replica.send_gated(from, reply, Index::ZERO, out);
+    hibernates
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::settings::Configured;
 use crate::{message::Message, output::Token};
-use ringraft_types::{Configuration, Index, LogId, NodeId, Term};
+use ringraft_types::{Configuration, Index, LogId, NodeId, Term, Ticks};
 
 /// What the protocol needs to know of an entry's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +107,14 @@ pub enum Input<'a> {
     LinkUp(NodeId),
     /// The connection to a node is lost: what was in flight may never arrive.
     LinkDown(NodeId),
+    /// Whoever rests on the owner's word that others live does so no more: the node of this group's
+    /// leader, or of one of its members, is lost or was silent for an election timeout. A follower
+    /// waits for its leader again as if it had heard it at `heard_at`, and tells it; a leader sends
+    /// heartbeats again.
+    Wake {
+        /// When that node was heard last, as the owner knows; not after now.
+        heard_at: Ticks,
+    },
     /// The owner's disk has held a write for longer than an election timeout (`true`), or moves
     /// again (`false`). In between the group doesn't lead, doesn't campaign and grants no
     /// pre-vote: its vote couldn't follow. A sole voter goes on: nobody else could lead.

@@ -1,7 +1,7 @@
 //! A leader replicates its log, commits what a majority holds durably, and answers reads.
 //!
 //! `members` is what it does about configurations, `transfer` how it hands over, `levels` what it
-//! knows of how far entries have come.
+//! knows of how far entries have come, `hibernate` what it does when nobody asks for anything.
 //!
 //! Nothing here asks whether a term is newer: by the time a message comes here it is this term's.
 
@@ -16,10 +16,13 @@ use crate::replica::Replica;
 use ringraft_types::plant::{Plant, planted};
 use ringraft_types::{Index, NodeId, Ticks, record};
 
+mod hibernate;
 mod levels;
 mod members;
 mod transfer;
 
+use hibernate::Idleness;
+pub(crate) use hibernate::patience;
 pub use levels::Standing;
 use transfer::Transfer;
 
@@ -44,6 +47,7 @@ pub(crate) struct Leader {
     has_told: bool,
     reads: Reads,
     lease: Lease,
+    idleness: Idleness,
 }
 
 impl Leader {
@@ -63,6 +67,7 @@ impl Leader {
             has_told: false,
             reads: Reads::default(),
             lease: Lease::default(),
+            idleness: Idleness::new(now),
         };
         leader.meet_members(replica, now, next);
         leader.feed_all(replica, now, out);
@@ -102,8 +107,9 @@ impl Leader {
             return true;
         }
         if now >= self.quorum_at {
-            let heard_at =
-                replica.reached_to_commit(|id| self.peer(id).map_or(now, |peer| peer.heard_at));
+            let heard_at = replica.reached_to_commit(|id| {
+                self.peer(id).map_or(now, |peer| self.reached_at(peer, now))
+            });
             self.quorum_at = heard_at.after(replica.settings.election_timeout);
             #[cfg(ringraft_plant)]
             if planted(Plant::NoCheckQuorum) {
@@ -124,6 +130,7 @@ impl Leader {
                 self.reads.begin_bare();
             }
             self.part(replica, now);
+            self.look_idle(replica, now);
             self.send_heartbeats(replica, now, out);
             for peer in &mut self.peers {
                 peer.recover(&replica.settings, now);
@@ -148,6 +155,7 @@ impl Leader {
             out.refused = Some(Refusal::Transferring);
             return;
         }
+        self.stir(replica, now);
         replica.append_own(bytes, out);
         self.feed_all(replica, now, out);
     }
@@ -188,8 +196,7 @@ impl Leader {
         replica: &mut Replica,
         now: Ticks,
         from: NodeId,
-        round: u64,
-        commit: Index,
+        (round, commit, hibernates): (u64, Index, bool),
         out: &mut Output,
     ) {
         assert!(round <= self.reads.newest(), "{from} answers a round that never began");
@@ -198,7 +205,7 @@ impl Leader {
         let round = if planted(Plant::RoundUnchecked) { self.reads.newest() } else { round };
         let peer = &mut self.peers[position];
         peer.heard_at = now;
-        peer.commit = peer.commit.max(commit);
+        peer.on_beat(commit);
         if round > peer.round {
             peer.round = round;
             self.confirm_reads(replica, out);
@@ -209,6 +216,7 @@ impl Leader {
         if !peer.is_member() {
             self.part(replica, now);
         }
+        self.on_idle_answer(replica, now, from, (round, hibernates));
     }
 
     /// Answers the reads whose round enough to commit have answered.
@@ -266,7 +274,8 @@ impl Leader {
         (is_alone || until().is_some_and(|at| now < at)).then(|| replica.commit())
     }
 
-    pub(crate) fn read(&mut self, replica: &Replica, ticket: u64, out: &mut Output) {
+    pub(crate) fn read(&mut self, replica: &Replica, now: Ticks, ticket: u64, out: &mut Output) {
+        self.stir(replica, now);
         if self.reads.len() >= replica.settings.reads_waiting_max {
             out.refused = Some(Refusal::Busy);
         } else {
@@ -275,7 +284,14 @@ impl Leader {
     }
 
     /// A member asks what its reads must see. The next round answers.
-    pub(crate) fn on_read_ask(&mut self, from: NodeId, question: u64) {
+    pub(crate) fn on_read_ask(
+        &mut self,
+        replica: &Replica,
+        now: Ticks,
+        from: NodeId,
+        question: u64,
+    ) {
+        self.stir(replica, now);
         if self.peer(from).is_some_and(Progress::is_member) {
             self.reads.ask(from, question);
         }
@@ -324,7 +340,8 @@ impl Leader {
     /// one that is told to install again and again never catches up.
     pub(crate) fn needed_from(&self, replica: &Replica, now: Ticks) -> Index {
         let is_heard = |peer: &&Progress| {
-            peer.is_member() && now.since(peer.heard_at) < replica.settings.election_timeout
+            peer.is_member()
+                && now.since(self.reached_at(peer, now)) < replica.settings.election_timeout
         };
         let needed = self.peers.iter().filter(is_heard).map(|peer| peer.matched.next()).min();
         let after_last = replica.log().last().next();
@@ -339,13 +356,15 @@ impl Leader {
         out: &mut Output,
     ) {
         if let Some(position) = self.position(node) {
+            self.stir(replica, now);
             self.peers[position].on_link_up();
             self.peers[position].feed(replica, now, out);
         }
     }
 
-    pub(crate) fn on_link_down(&mut self, now: Ticks, node: NodeId) {
+    pub(crate) fn on_link_down(&mut self, replica: &Replica, now: Ticks, node: NodeId) {
         if let Some(position) = self.position(node) {
+            self.stir(replica, now);
             self.peers[position].on_link_down(now);
         }
     }
@@ -396,8 +415,9 @@ impl Leader {
         }
     }
 
-    fn send_heartbeats(&mut self, replica: &Replica, now: Ticks, out: &mut Output) {
-        self.heartbeat_at = next_beat(now, replica.settings.heartbeat_interval);
+    pub(crate) fn send_heartbeats(&mut self, replica: &Replica, now: Ticks, out: &mut Output) {
+        self.heartbeat_at = next_beat(now, self.beat_interval(replica));
+        let hibernate = self.asks_to_hibernate();
         if replica.settings.lease > Ticks::ZERO {
             self.lease.leaves(self.reads.newest(), now, replica.settings.lease);
         }
@@ -408,7 +428,7 @@ impl Leader {
             #[cfg(ringraft_plant)]
             let matched = if planted(Plant::BeatCommitUncut) { commit } else { matched };
             let commit = commit.min(matched);
-            Envelope { to: peer.id, message: Message::Heartbeat { term, commit, round } }
+            Envelope { to: peer.id, message: Message::Heartbeat { term, commit, round, hibernate } }
         }));
     }
 

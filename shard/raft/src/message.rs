@@ -67,6 +67,9 @@ pub enum Message {
         commit: Index,
         /// The newest read round: unique and ascending within the term.
         round: u64,
+        /// The group is idle: the follower is to hibernate if it can, and the leader's shard answers
+        /// for the leader from then on.
+        hibernate: bool,
     },
     /// "What must a read see that came here before this left?" Asked of the leader by a node that
     /// follows it (thesis 6.4). What the leader can't take is as good as lost: it is asked again.
@@ -99,6 +102,9 @@ pub enum Message {
         round: u64,
         /// The replier's commit index (RP-13).
         commit: Index,
+        /// The replier hibernates as it was asked to, and waits for no heartbeats. Without it a
+        /// leader that hibernates wakes.
+        hibernates: bool,
     },
 }
 

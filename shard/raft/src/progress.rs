@@ -57,6 +57,8 @@ pub(crate) struct Progress {
     pub(crate) leaves_at: Option<Ticks>,
     /// When it last answered in this term.
     pub(crate) heard_at: Ticks,
+    /// It said that it hibernates, when its leader last asked for that.
+    pub(crate) hibernates: bool,
     /// The newest read round that it answered.
     pub(crate) round: u64,
     /// The first entry not sent yet. Above `matched`.
@@ -81,6 +83,7 @@ impl Progress {
             commit: Index::ZERO,
             leaves_at: None,
             heard_at: now,
+            hibernates: false,
             round: 0,
             next,
             flow: Flow::Probe { asked_at: None, bare: false },
@@ -93,6 +96,13 @@ impl Progress {
     }
 
     /// Whether the configuration in force names it.
+    /// Whether it holds, durably, all that its leader holds, and nothing is on its way to it.
+    pub(crate) fn is_level(&self, replica: &Replica) -> bool {
+        matches!(self.flow, Flow::Replicate)
+            && self.matched == replica.log().last()
+            && self.inflight.is_empty()
+    }
+
     pub(crate) fn is_member(&self) -> bool {
         self.leaves_at.is_none()
     }
@@ -267,15 +277,20 @@ impl Progress {
     }
 
     /// The follower doesn't hold `prev`; thesis 3.5's fast back-tracking, from both sides: the
-    /// follower skips its entries of newer terms, the leader then its own.
+    /// follower skips its entries of newer terms, the leader then its own. A follower that hasn't
+    /// even got what it said it had gave up its group and joined it anew (decision 0033): it begins
+    /// with nothing, and counts for nothing until it is asked again.
     pub(crate) fn on_rejected(&mut self, replica: &Replica, prev: Index, hint: LogId) {
         let is_stale = match self.flow {
             Flow::Probe { .. } => prev != self.next.previous(),
             Flow::Replicate | Flow::Fetching => prev <= self.matched || prev >= self.next,
             Flow::Install { .. } => true,
         };
-        if is_stale || prev <= self.matched {
+        if is_stale {
             return;
+        }
+        if prev <= self.matched {
+            (self.matched, self.commit) = (Index::ZERO, Index::ZERO);
         }
         let log = replica.log();
         let bound = hint.index.min(prev.previous());
@@ -288,6 +303,16 @@ impl Progress {
         };
         self.enter_probe(None, false);
         self.next = agree.max(self.matched).next();
+    }
+
+    /// The follower answers a heartbeat, and says how far it knows what is committed. If that is
+    /// less than it said before it may be one that joined anew, and is asked for what it holds.
+    pub(crate) fn on_beat(&mut self, commit: Index) {
+        let is_at_rest = matches!(self.flow, Flow::Replicate) && self.inflight.is_empty();
+        if commit < self.commit && is_at_rest {
+            self.enter_probe(None, true);
+        }
+        self.commit = self.commit.max(commit);
     }
 
     /// Begins anew after what is known to be matched.

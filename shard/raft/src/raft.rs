@@ -3,10 +3,10 @@
 use crate::candidate::{Candidate, Stage};
 use crate::change::{Change, ChangeRefused, Plan};
 use crate::floor::Floor;
-use crate::follower::{self, Follower};
+use crate::follower::{self, Follower, Heard};
 use crate::input::{Entries, Input};
 use crate::invariants::{Before, check_members};
-use crate::leader::{Leader, Standing};
+use crate::leader::{Leader, Standing, patience};
 use crate::message::{Append, Message};
 use crate::output::{Output, Refusal, RoleKind};
 use crate::progress::Progress;
@@ -87,7 +87,7 @@ impl Raft {
                 }
             }
             Input::Read { ticket } => match &mut self.role {
-                Role::Leader(leader) => leader.read(&self.replica, ticket, out),
+                Role::Leader(leader) => leader.read(&self.replica, now, ticket, out),
                 _ => self.read_elsewhere(ticket, out),
             },
             Input::Fetched { peer, first, heads } => {
@@ -113,9 +113,10 @@ impl Raft {
             }
             Input::LinkDown(node) => {
                 if let Role::Leader(leader) = &mut self.role {
-                    leader.on_link_down(now, node);
+                    leader.on_link_down(&self.replica, now, node);
                 }
             }
+            Input::Wake { heard_at } => self.on_wake(heard_at, out),
             Input::DiskStuck(is_stuck) => self.on_disk_stuck(is_stuck, out),
             Input::Resigned(node) => self.on_resigned(node),
             Input::Transfer { to } => match &mut self.role {
@@ -223,6 +224,13 @@ impl Raft {
         }
     }
 
+    /// The group was used in a way that no step tells, as by a read under the lease: it isn't idle.
+    pub fn stir(&mut self, now: Ticks) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.stir(&self.replica, now);
+        }
+    }
+
     /// How long ago this node was in touch with its leader: a follower, since it heard it last; a
     /// leader that is ready, since the heartbeats left that a majority answered (without leases,
     /// since it heard of one). `None`: not since the start. It says nothing of what is on its way.
@@ -236,12 +244,29 @@ impl Raft {
 
     /// Whether this node helps nobody into office but whom it heard lead: leases rest on it.
     pub fn sticks(&self, now: Ticks) -> bool {
-        matches!(self.role, Role::Leader(_)) || self.replica.promise.is_kept(now)
+        let is_here = matches!(self.role, Role::Leader(_)) || self.hibernates();
+        is_here || self.replica.promise.is_kept(now)
+    }
+
+    /// Whether this node rests on its owner's word that the others of its group live, and neither
+    /// sends nor expects heartbeats: see [`Input::Wake`].
+    pub fn hibernates(&self) -> bool {
+        match &self.role {
+            Role::Leader(leader) => leader.hibernates(),
+            Role::Follower(follower) => follower.hibernates(),
+            Role::Candidate(_) => false,
+        }
     }
 
     /// What this node votes as if it held, though it can't use it; `None`: its log is sound.
     pub fn vote_floor(&self) -> Option<LogId> {
         self.replica.floor.map(Floor::id)
+    }
+
+    /// The newest entry as far as votes are concerned: a log that lost entries votes as if it held
+    /// them (thesis 3.6.1).
+    pub fn vote_last(&self) -> LogId {
+        self.replica.vote_last()
     }
 
     /// Whether a snapshot that ends with this entry holds all that counts of what this node promised
@@ -352,10 +377,12 @@ impl Raft {
         }
     }
 
-    /// Whether this leader has heard of a node within an election timeout.
+    /// Whether this leader has heard of a member within an election timeout, or hibernates as it does.
     pub fn has_heard(&self, now: Ticks, node: NodeId) -> bool {
-        let timeout = self.replica.settings.election_timeout;
-        self.peers().any(|peer| peer.id == node && now.since(peer.heard_at) < timeout)
+        match &self.role {
+            Role::Leader(leader) => leader.has_heard(&self.replica, now, node),
+            _ => false,
+        }
     }
 
     /// Of every other member, what the leader counts of it in this term: up to where its log
@@ -443,6 +470,7 @@ impl Raft {
 
     /// A leader that can't persist must not keep those from leading who can (S26).
     fn on_disk_stuck(&mut self, is_stuck: bool, out: &mut Output) {
+        self.on_wake(self.now, out);
         self.replica.is_stuck = is_stuck;
         if self.replica.membership.is_alone(self.replica.id) {
             return;
@@ -461,6 +489,7 @@ impl Raft {
         if is_paused == self.replica.is_paused {
             return;
         }
+        self.on_wake(self.now, out);
         self.replica.is_paused = is_paused;
         match &mut self.role {
             // It had no part in elections: it waits as if it had just come.
@@ -469,6 +498,35 @@ impl Raft {
             }
             Role::Candidate(_) if !self.replica.may_campaign() => self.step_down(out),
             _ => {}
+        }
+    }
+
+    /// What this node rested on isn't sure any more.
+    fn on_wake(&mut self, heard_at: Ticks, out: &mut Output) {
+        assert!(heard_at <= self.now, "heard at {heard_at}, and now it is {}", self.now);
+        match &mut self.role {
+            Role::Leader(leader) if leader.hibernates() => {
+                leader.doubt(&self.replica, self.now, heard_at, out);
+            }
+            Role::Leader(leader) => leader.stir(&self.replica, self.now),
+            Role::Follower(follower) if follower.hibernates() => {
+                follower.wake(self.replica.next_election(heard_at).max(self.now));
+                let to = follower.leader().expect("whoever hibernates rests on somebody");
+                let (term, commit) = (self.replica.term(), self.replica.commit());
+                let message = Message::HeartbeatReply { term, round: 0, commit, hibernates: false };
+                self.replica.send_gated(to, message, Index::ZERO, out);
+            }
+            Role::Follower(_) | Role::Candidate(_) => {}
+        }
+    }
+
+    /// A leader that hibernates is about to lead no more: those who rest on it are told first, in
+    /// its term.
+    fn rouse(&mut self, out: &mut Output) {
+        if let Role::Leader(leader) = &mut self.role
+            && leader.hibernates()
+        {
+            leader.doubt(&self.replica, self.now, self.now, out);
         }
     }
 
@@ -514,6 +572,7 @@ impl Raft {
 
     /// Who holds more than this floor takes over; the entries themselves stay acknowledged.
     fn on_damaged(&mut self, out: &mut Output) {
+        self.on_wake(self.now, out);
         if !matches!(self.replica.floor, Some(Floor::Unreadable(_))) {
             self.replica.floor = Some(Floor::Unreadable(self.replica.vote_last()));
         }
@@ -573,7 +632,7 @@ impl Raft {
                 if let Role::Leader(leader) = &mut self.role
                     && term == self.replica.term()
                 {
-                    leader.on_read_ask(from, question);
+                    leader.on_read_ask(&self.replica, self.now, from, question);
                 }
             }
             Message::ReadAnswer { term, question, index } => {
@@ -587,13 +646,13 @@ impl Raft {
                     follower::reject(&self.replica, from, term, base.index, LogId::ZERO, out);
                 }
             }
-            Message::Heartbeat { term, commit, round } => {
+            Message::Heartbeat { term, commit, round, hibernate } => {
                 if term == self.replica.resigned {
                     // Heartbeats keep their order: this one says that it leads after all.
                     self.replica.resigned = Term::ZERO;
                 }
                 if self.follow(from, term, out) {
-                    follower::take_heartbeat(&mut self.replica, from, commit, round, out);
+                    self.on_heartbeat(from, commit, round, hibernate, out);
                 } else {
                     // Tells a deposed leader of the newer term. It may lead that very term when
                     // this arrives, so it must not look like the answer to a round of it.
@@ -601,7 +660,8 @@ impl Raft {
                     #[cfg(ringraft_plant)]
                     let unrelated = if planted(Plant::RoundEchoed) { round } else { unrelated };
                     let (term, commit) = (self.term(), self.commit());
-                    let reply = Message::HeartbeatReply { term, round: unrelated, commit };
+                    let (round, hibernates) = (unrelated, false);
+                    let reply = Message::HeartbeatReply { term, round, commit, hibernates };
                     self.replica.send_gated(from, reply, Index::ZERO, out);
                 }
             }
@@ -617,20 +677,52 @@ impl Raft {
                     leader.on_append_reply(replica, self.now, from, outcome, commit, out);
                 }
             }
-            Message::HeartbeatReply { term, round, commit } => {
+            Message::HeartbeatReply { term, round, commit, hibernates } => {
                 if self.adopt_of(from, term, out) || term != self.term() {
                     return;
                 }
                 if let Role::Leader(leader) = &mut self.role {
                     let replica = &mut self.replica;
-                    leader.on_heartbeat_reply(replica, self.now, from, round, commit, out);
+                    let said = (round, commit, hibernates);
+                    leader.on_heartbeat_reply(replica, self.now, from, said, out);
                 }
             }
         }
     }
 
+    /// Takes a heartbeat of the leader that was just heard.
+    fn on_heartbeat(
+        &mut self,
+        from: NodeId,
+        commit: Index,
+        round: u64,
+        hibernate: bool,
+        out: &mut Output,
+    ) {
+        let is_led = self.leader() == Some(from);
+        let may_hibernate = hibernate && is_led && self.questions.is_empty();
+        let heard = Heard { commit, round, may_hibernate };
+        let hibernates = follower::take_heartbeat(&mut self.replica, from, heard, out);
+        if let Role::Follower(follower) = &mut self.role
+            && hibernates
+        {
+            let election_at = follower.election_at();
+            follower.hibernate(election_at.after(patience(&self.replica.settings)));
+        }
+    }
+
+    /// A member that doesn't hear this leader asks for votes: if the group hibernates, it must wake.
+    fn stir_for(&mut self, from: NodeId) {
+        if let Role::Leader(leader) = &mut self.role
+            && self.replica.membership.is_known(from)
+        {
+            leader.stir(&self.replica, self.now);
+        }
+    }
+
     /// Answers whether it would vote for `from`; changes nothing (thesis 9.6).
     fn on_pre_vote(&mut self, from: NodeId, term: Term, last: LogId, out: &mut Output) {
+        self.stir_for(from);
         if term > self.term() && self.sticks_against(from) {
             self.on_outsider(from, last, out);
             return;
@@ -659,6 +751,7 @@ impl Raft {
         // Whom the leader itself told to stand doesn't wait for its silence (3.10). Nobody's lease
         // rests on what was promised to that one, and those of leaders before it ended before it
         // led.
+        self.stir_for(from);
         let is_told = is_transfer && self.replica.membership.is_known(from);
         if term > self.term() {
             if !is_told && self.sticks_against(from) {
@@ -771,7 +864,11 @@ impl Raft {
 
     /// Whether a leader that was heard, or being it, forbids to help `from` into a newer term.
     fn sticks_against(&self, from: NodeId) -> bool {
-        matches!(self.role, Role::Leader(_)) || self.replica.promise.forbids(from, self.now)
+        match &self.role {
+            Role::Leader(_) => true,
+            Role::Follower(it) if it.hibernates() && it.leader() != Some(from) => true,
+            _ => self.replica.promise.forbids(from, self.now),
+        }
     }
 
     /// Whether this term's vote is `from`'s, or nobody's while nobody leads and nobody else was
@@ -788,6 +885,7 @@ impl Raft {
         if term <= self.term() {
             return false;
         }
+        self.rouse(out);
         self.replica.set_hard_state(term, None, out);
         self.step_down(out);
         true
@@ -809,7 +907,11 @@ impl Raft {
     /// Becomes a follower of nobody. The time to the next election runs on, except for a leader:
     /// it had none.
     fn step_down(&mut self, out: &mut Output) {
+        self.rouse(out);
         let election_at = match &self.role {
+            Role::Follower(follower) if follower.hibernates() => {
+                self.replica.next_election(self.now)
+            }
             Role::Follower(follower) => follower.election_at(),
             Role::Candidate(candidate) => candidate.election_at(),
             Role::Leader(_) => self.replica.next_election(self.now),

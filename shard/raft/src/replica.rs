@@ -137,6 +137,20 @@ impl Replica {
         now.after(self.jitter.between_one_and_two(self.settings.election_timeout))
     }
 
+    /// All that it holds is durable and committed, and it owes nothing: the group may hibernate.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let last = self.log.last();
+        self.settings.hibernate_after > Ticks::ZERO
+            && self.commit == last
+            && self.durable.persisted() == last
+            && self.durable.is_hard_state_durable()
+            && self.floor.is_none()
+            && !self.is_stuck
+            && !self.is_paused
+            && self.membership.is_settled()
+            && !self.membership.in_force().configuration.is_joint()
+    }
+
     /// When to stand if the leader of this term said that it leads no more: one voter after the
     /// other, so that they don't split the votes; who begins changes with the term.
     pub(crate) fn early_election(&self, now: Ticks, resigned: NodeId) -> Ticks {

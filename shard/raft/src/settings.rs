@@ -32,6 +32,9 @@ pub struct Settings {
     /// majority answered: at most `election_timeout`, less what clocks may differ in their rates
     /// ([`Settings::lease_of`]). Zero: never, and [`crate::Raft::lease_index`] knows of nothing.
     pub lease: Ticks,
+    /// A group of which nothing was asked for this long hibernates (module `hibernation`); zero:
+    /// never. Nodes may differ in this: where one never does, none of the group does.
+    pub hibernate_after: Ticks,
 }
 
 impl Settings {

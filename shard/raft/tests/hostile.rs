@@ -40,6 +40,7 @@ fn settings() -> Settings {
         reads_waiting_max: 4,
         commits_by_half: false,
         lease: Ticks::ZERO,
+        hibernate_after: Ticks::ZERO,
     }
 }
 
@@ -148,7 +149,12 @@ fn message(random: &mut Random, raft: &Raft, heads: &mut Vec<EntryHead>, asked: 
             };
             Message::AppendReply { term, append_term: raft.term(), outcome, commit }
         }
-        6 => Message::Heartbeat { term, commit, round: random.below(9) },
+        6 => Message::Heartbeat {
+            term,
+            commit,
+            round: random.below(9),
+            hibernate: random.below(2) == 0,
+        },
         7 => {
             let base = LogId::new(raft.term_at(index).unwrap_or(other), index);
             Message::Install { term, base, commit: Index(near(random, index.0)) }
@@ -160,7 +166,12 @@ fn message(random: &mut Random, raft: &Raft, heads: &mut Vec<EntryHead>, asked: 
             let question = near(random, asked);
             Message::ReadAnswer { term, question, index: commit }
         }
-        _ => Message::HeartbeatReply { term, round: random.below(9), commit },
+        _ => Message::HeartbeatReply {
+            term,
+            round: random.below(9),
+            commit,
+            hibernates: random.below(2) == 0,
+        },
     }
 }
 

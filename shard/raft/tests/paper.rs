@@ -80,7 +80,7 @@ fn commit_never_goes_back() {
     let mut cluster = led();
     cluster.hand(&append(1, 2, 1, id(1, 1), 1, &[1]));
     cluster.hand(&append(1, 2, 1, id(1, 1), 0, &[1]));
-    let old = Message::Heartbeat { term: Term(1), commit: Index(0), round: 0 };
+    let old = Message::Heartbeat { term: Term(1), commit: Index(0), round: 0, hibernate: false };
     cluster.hand(&mail(1, 2, old));
     assert_eq!(cluster.raft(2).commit(), Index(1));
 }
@@ -233,7 +233,7 @@ fn outsiders_depose_nobody() {
         Message::PreVoteReply { term, granted: false },
         Message::VoteReply { term, granted: false },
         Message::AppendReply { term, append_term: Term(1), outcome: reply, commit },
-        Message::HeartbeatReply { term, round: 0, commit },
+        Message::HeartbeatReply { term, round: 0, commit, hibernates: false },
     ] {
         let mut cluster = led();
         cluster.hand(&mail(9, 1, message));
@@ -253,8 +253,8 @@ fn a_newer_term_makes_a_follower() {
         Message::PreVoteReply { term, granted: false },
         Message::VoteReply { term, granted: false },
         Message::AppendReply { term, append_term: Term(1), outcome: reply, commit },
-        Message::HeartbeatReply { term, round: 0, commit },
-        Message::Heartbeat { term, commit, round: 0 },
+        Message::HeartbeatReply { term, round: 0, commit, hibernates: false },
+        Message::Heartbeat { term, commit, round: 0, hibernate: false },
     ] {
         let mut cluster = led();
         cluster.hand(&mail(2, 1, message));

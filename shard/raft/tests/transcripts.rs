@@ -6,7 +6,7 @@
 //! ```text
 //! nodes 1 2 3 [entries=4 bytes=1000 appends=2 window=10000]   boots new nodes
 //!   [commits=half]            of an even number
-//!   [lease=80]                milliseconds; else there are none
+//!   [lease=80] [hibernate=500]    milliseconds; else there are none
 //!   [learners=4] [joins=5]    a learner from the beginning; a node that knows of nobody
 //! boot 1 voters=1,2,3 term=2 vote=1 commit=3 log=1,1,2 [floor=2.5] [snapshot=1,1]
 //! start 1 term=2 ...          the same, at this very moment: it may owe somebody something
@@ -26,11 +26,13 @@
 //! release 1 5                 1's snapshot covers 5, its log begins after it
 //! install 3 1 5               3 loads 1's snapshot up to 5
 //! needed 1                    what 1's owner should keep
+//! wake 1 80                   what 1 rests on was heard 80 ms ago
 //! linkup 1 2 / linkdown 1 2 / trim 1 5 / fetched 1 [n]   (the newest fetch)
 //! members 1 at=3 voters=1,2,4 [learners=3,5] [held] [allow=majority,unready] [unfit=4]
 //! commit 1 at=5 / abort 1 at=5                   a held change
 //! complete 1                                     goes on from a joint configuration
 //! elect 1 by 1,2 / settle 1,2 / beat 1 by 1,2    quiet
+//! rest 1 by 1,2               beats until the group hibernates
 //! state
 //! ```
 
@@ -74,11 +76,13 @@ fn show_message(message: Message) -> String {
         Message::Install { term, base, commit } => {
             format!("install t{term} base={base} commit={commit}")
         }
-        Message::Heartbeat { term, commit, round } => {
-            format!("heartbeat t{term} commit={commit} round={round}")
+        Message::Heartbeat { term, commit, round, hibernate } => {
+            let rest = if hibernate { " hibernate" } else { "" };
+            format!("heartbeat t{term} commit={commit} round={round}{rest}")
         }
-        Message::HeartbeatReply { term, round, commit } => {
-            format!("heartbeat-reply t{term} round={round} commit={commit}")
+        Message::HeartbeatReply { term, round, commit, hibernates } => {
+            let rest = if hibernates { " hibernates" } else { "" };
+            format!("heartbeat-reply t{term} round={round} commit={commit}{rest}")
         }
     }
 }
@@ -212,6 +216,9 @@ impl Runner {
                 "appends" => cluster.settings.inflight_appends_max = number(value),
                 "commits" => cluster.settings.commits_by_half = value == "half",
                 "lease" => cluster.settings.lease = Ticks::from_millis(number(value)),
+                "hibernate" => {
+                    cluster.settings.hibernate_after = Ticks::from_millis(number(value));
+                }
                 "window" => cluster.settings.inflight_bytes_max = number(value),
                 "learners" => {
                     let (voters, learners) = (nodes(&voters), nodes(&ids(value)));
@@ -380,6 +387,10 @@ impl Runner {
             "resume" => self.step(number(words[1]), Input::Paused(false)),
             "linkup" => self.step(number(words[1]), Input::LinkUp(NodeId(number(words[2])))),
             "linkdown" => self.step(number(words[1]), Input::LinkDown(NodeId(number(words[2])))),
+            "wake" => {
+                let heard_at = self.cluster().now.since(Ticks::from_millis(number(words[2])));
+                self.step(number(words[1]), Input::Wake { heard_at });
+            }
             "damaged" => self.step(number(words[1]), Input::Damaged),
             "mended" => self.step(number(words[1]), Input::Mended),
             "refill" => {
@@ -433,6 +444,11 @@ impl Runner {
             "elect" => self.cluster().elect(number(words[1]), &ids(words[3])),
             "settle" => self.cluster().settle(&ids(words[1])),
             "beat" => self.cluster().beat(number(words[1]), &ids(words[3])),
+            "rest" => {
+                let (id, ids) = (number(words[1]), ids(words[3]));
+                (0..100).for_each(|_| self.cluster().beat(id, &ids));
+                assert!(self.cluster().raft(id).hibernates(), "{id} doesn't");
+            }
             "state" => self.state(),
             command => panic!("no command {command}"),
         }

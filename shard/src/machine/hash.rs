@@ -19,6 +19,8 @@ pub(super) enum Change {
     Delete = 2,
     /// The history's length was set: empty key, and the revisions as eight bytes.
     History = 3,
+    /// History was cut: empty key, and the oldest revision kept as eight bytes.
+    Compact = 4,
 }
 
 /// The hash after a change.

@@ -69,6 +69,11 @@ impl History {
         Some((number, record))
     }
 
+    /// Whether the change of the oldest record isn't above `oldest`: [`History::pop`] takes it out.
+    pub(super) fn has_left(&self, oldest: u64) -> bool {
+        self.records.front().is_some_and(|record| record.revision <= oldest)
+    }
+
     /// The numbers of the oldest record whose change is above this revision, and of the newest; if
     /// there is none, the first is one more than the second.
     pub(super) fn numbers(&self, oldest: u64) -> (u64, u64) {
@@ -84,6 +89,11 @@ impl History {
     /// How many records there are.
     pub(super) fn len(&self) -> usize {
         self.records.len()
+    }
+
+    /// What the records take, without room for more, bytes.
+    pub(super) fn data_bytes(&self) -> usize {
+        self.records.len() * size_of::<Record>() + self.value_bytes
     }
 
     pub(super) fn memory_bytes(&self) -> usize {

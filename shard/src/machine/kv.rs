@@ -3,9 +3,10 @@
 //! A command that changes something makes one revision, counted from 1, however many keys it
 //! touches; one that changes nothing makes none. A key has the revision that made it, the one that
 //! set it last, and a version that counts its sets from 1 and begins again after a removal. The
-//! last revisions stay readable: as many as the group's log says.
+//! last revisions stay readable: as many as the group's log says, and none before the one to which
+//! it was compacted.
 
-use ringraft_types::command::{Command, CommandError};
+use ringraft_types::command::{Command, CommandError, Operation};
 use ringraft_types::reply::REPLY_BYTES_MAX;
 use ringraft_types::{Index, Revision, Status, StrandBytes};
 
@@ -95,6 +96,7 @@ impl StateMachine for KvMachine {
                 Ok(())
             }
             Command::Nothing => Ok(()),
+            Command::Compact { revision } => self.store.compact(revision.0),
         };
         self.store.commit();
         self.applied = index;
@@ -125,6 +127,25 @@ impl StateMachine for KvMachine {
 
     fn memory_bytes(&self) -> usize {
         self.store.memory_bytes()
+    }
+
+    fn data_bytes(&self) -> u64 {
+        self.store.data_bytes() as u64
+    }
+
+    fn grows(&self, command: &[u8]) -> bool {
+        match Command::decode(command) {
+            Ok(Command::Txn(txn)) => {
+                let is_put = |one| matches!(one, Operation::Put(_));
+                txn.then().any(is_put) || txn.otherwise().any(is_put)
+            }
+            Ok(Command::Put(_)) | Err(_) => true,
+            Ok(_) => false,
+        }
+    }
+
+    fn tidy(&mut self) -> bool {
+        self.store.tidy()
     }
 
     fn begin_snapshot(&mut self) {

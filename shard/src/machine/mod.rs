@@ -107,6 +107,27 @@ pub trait StateMachine {
     /// Memory the machine takes, bytes, to within a tenth or so. Not replicated.
     fn memory_bytes(&self) -> usize;
 
+    /// What the data in the machine takes, bytes, without memory that is kept for more of it: what
+    /// the node's limit bounds. Asked after every turn that applied something: it answers at once.
+    /// Not replicated.
+    fn data_bytes(&self) -> u64 {
+        self.memory_bytes() as u64
+    }
+
+    /// Whether a write, which passed [`StateMachine::check`], could make the data larger: it is
+    /// refused while the node's memory is full. Asked only then.
+    fn grows(&self, _command: &[u8]) -> bool {
+        true
+    }
+
+    /// Frees a bounded piece of what no reader can see any more, in well under a millisecond, and
+    /// returns whether there is more: then it is called again in the next turn. Called between
+    /// commands, after every turn that applied something; what it frees must show nowhere but in
+    /// [`StateMachine::data_bytes`].
+    fn tidy(&mut self) -> bool {
+        false
+    }
+
     /// Begins a snapshot of the machine as it is now, whatever is applied from here on. One that
     /// was under way is given up. It should take little time, however large the machine is.
     fn begin_snapshot(&mut self);

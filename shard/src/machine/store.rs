@@ -16,7 +16,9 @@ use std::ops::Bound;
 
 use ringraft_types::command::Keys;
 use ringraft_types::limits::HISTORY_REVISIONS_DEFAULT;
-use ringraft_types::{STRANDS, StrandBytes};
+#[cfg(ringraft_plant)]
+use ringraft_types::plant::{Plant, planted};
+use ringraft_types::{STRANDS, Status, StrandBytes};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::hash::{Change, fold};
@@ -31,10 +33,15 @@ pub(super) const NOW: u64 = u64::MAX;
 /// Records pruned by one command beyond those it made. More than zero, so that a backlog (a large
 /// delete, a shorter window) shrinks; bounded, so that no command waits for all of it.
 const PRUNE_EXTRA: usize = 32;
+/// Records pruned at once between commands: what a compaction left behind goes in some turns,
+/// without holding any of them up.
+const PRUNE_TIDY: usize = 1_024;
 
 const CHUNK_SLOTS: usize = 4096;
 /// What an entry of the ordered index takes, with the key's counters and its node's slack, bytes.
 const ORDER_ENTRY_BYTES: usize = 56;
+/// What one of the hash index takes, half of its table empty, bytes.
+const INDEX_ENTRY_BYTES: usize = 16;
 
 /// A key with its current version; two cache lines side by side, fetched together.
 #[derive(Debug)]
@@ -157,6 +164,12 @@ impl Store {
             + self.key_bytes
             + self.value_bytes
             + self.snapshot_bytes()
+    }
+
+    /// What keys, values and changes take, bytes; free slots and spare room don't count.
+    pub(super) fn data_bytes(&self) -> usize {
+        let key_bytes = size_of::<Slot>() + ORDER_ENTRY_BYTES + INDEX_ENTRY_BYTES;
+        self.order.len() * key_bytes + self.key_bytes + self.value_bytes + self.history.data_bytes()
     }
 
     pub(super) const fn strands(&self) -> StrandBytes {
@@ -312,6 +325,27 @@ impl Store {
         self.hash = fold(self.hash, self.revision, Change::History, b"", &value);
     }
 
+    /// Forgets what keys were before a revision. What that frees goes with the next commands, and by
+    /// [`Store::tidy`].
+    pub(super) fn compact(&mut self, revision: u64) -> Result<(), Status> {
+        if revision > self.revision {
+            return Err(Status::FutureRevision);
+        }
+        if revision < self.oldest {
+            return Err(Status::Compacted);
+        }
+        #[cfg(ringraft_plant)]
+        if planted(Plant::CompactionIgnored) {
+            return Ok(());
+        }
+        if revision > self.oldest {
+            self.oldest = revision;
+            let value = revision.to_le_bytes();
+            self.hash = fold(self.hash, self.revision, Change::Compact, b"", &value);
+        }
+        Ok(())
+    }
+
     /// Ends a command: its changes, if any, become the next revision; then history that left the
     /// window is pruned, a bounded piece at a time.
     #[inline]
@@ -320,11 +354,27 @@ impl Store {
             self.revision += 1;
         }
         self.oldest = self.oldest.max(self.revision.saturating_sub(self.window));
-        let pruned = self.made + PRUNE_EXTRA;
-        if self.snapshot.is_some() {
-            self.save_changes(pruned);
+        self.prune(self.made + PRUNE_EXTRA);
+        self.made = 0;
+    }
+
+    /// Frees a bounded piece of the history that left the window. Returns whether there is more of
+    /// it. Between commands.
+    pub(super) fn tidy(&mut self) -> bool {
+        assert!(self.made == 0, "no command is half done");
+        if !self.history.has_left(self.oldest) {
+            return false;
         }
-        for _ in 0..pruned {
+        self.prune(PRUNE_TIDY);
+        self.history.has_left(self.oldest)
+    }
+
+    #[inline]
+    fn prune(&mut self, records: usize) {
+        if self.snapshot.is_some() {
+            self.save_changes(records);
+        }
+        for _ in 0..records {
             let Some((number, record)) = self.history.pop(self.oldest) else { break };
             if record.removed {
                 let slot = self.slot(record.slot);
@@ -334,7 +384,6 @@ impl Store {
             }
             self.spare = record.old.value;
         }
-        self.made = 0;
     }
 
     /// A key as of a revision.

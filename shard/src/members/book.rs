@@ -128,6 +128,13 @@ impl Book {
         &self.all[after.saturating_sub(1)]
     }
 
+    /// Whether a node is named by none that is in force at an entry or comes after it.
+    pub(crate) fn leaves_out(&self, node: NodeId, applied: Index) -> bool {
+        let after = self.all.partition_point(|members| members.index <= applied);
+        let mut rest = self.all[after.saturating_sub(1)..].iter();
+        rest.all(|members| !members.configuration.is_member(node))
+    }
+
     /// All of them, ascending.
     pub(crate) fn configurations(&self) -> impl Iterator<Item = Configuration> + '_ {
         self.all.iter().map(|members| members.configuration.clone())
@@ -214,6 +221,14 @@ mod tests {
         assert_eq!(lives, [(7, true), (8, true)]);
         assert!(book.lives(NodeId(9)).all(|(_, is_voter)| !is_voter));
         assert_eq!(book.words(NodeId(2)).expect("it is named").incarnation, Incarnation(8));
+        let out =
+            [1, 2, 3].map(|node| [0, 4, 6, 9].map(|at| book.leaves_out(NodeId(node), Index(at))));
+        let [t, f] = [true, false];
+        assert_eq!(
+            out,
+            [[f, f, t, t], [f, f, f, t], [f, f, f, f]],
+            "3 isn't named yet, but will be"
+        );
         book.forget_before(Index(5));
         assert_eq!(indexes(&book), [4, 6, 9]);
         book.truncate_from(Index(7));

@@ -36,6 +36,10 @@ impl Doubt {
     fn is_vouched(&self) -> bool {
         !self.vouched.is_empty()
     }
+
+    pub(crate) fn forget_group(&mut self, slot: usize) {
+        self.vouched.remove(&slot);
+    }
 }
 
 impl<D: Device, L: Links> Shard<D, L> {
@@ -80,7 +84,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         let own = self.settings.identity.node;
         let mut groups = self.groups_of(own);
         groups.any(|group| group.named_nodes.contains(&node))
-            || self.groups.iter().any(|group| {
+            || self.groups.iter().filter(|group| !group.is_gone()).any(|group| {
                 group.is_muted || group.halt.is_some() && group.book.newest().is_none()
             })
     }
@@ -164,10 +168,10 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     /// Another life of a node's data directory speaks for it from now on: the one before is a
     /// stranger, and who was let in on the word of others is met with its next frame.
-    fn check_life(&mut self, now: Ticks, node: NodeId) -> Result<(), ShardError> {
+    pub(crate) fn check_life(&mut self, now: Ticks, node: NodeId) -> Result<(), ShardError> {
         let Some(life) = self.life(node) else { return Ok(()) };
         self.forget_old_words(node);
-        let peer = self.peers.get_mut(&node).expect("who is named is a peer");
+        let peer = self.peers.get_mut(&node).expect("who is or was just named is a peer");
         if peer.met.is_some_and(|met| met.incarnation != life) {
             peer.met = None;
         }

@@ -123,6 +123,17 @@ impl Fetching {
         self.under.as_ref().is_some_and(|under| under.slot == slot)
     }
 
+    /// Whether a snapshot is wanted or fetched for this group.
+    pub(crate) fn concerns(&self, slot: usize) -> bool {
+        self.is_under(slot) || self.wanted.contains(&slot)
+    }
+
+    /// The group left: what is fetched for it ends as soon as that is seen.
+    pub(crate) fn forget(&mut self, slot: usize) {
+        self.wanted.remove(&slot);
+        self.doubted.remove(&slot);
+    }
+
     /// Whether this file is one that is being fetched.
     pub(super) fn is_of(&self, number: u64) -> bool {
         let under = self.under.as_ref().map(|under| &under.step);
@@ -258,10 +269,12 @@ impl<D: Device, L: Links> Shard<D, L> {
                 continue;
             }
             let leader = match need {
-                Need::Leader(leader, _) => Some(leader),
+                Need::Leader(leader, _) | Need::State(leader, _) => Some(leader),
                 Need::Repair(_) => None,
             };
-            let others = self.other_sources(slot, leader);
+            // Of the others nobody knows whether they agree with it.
+            let is_of_leader = matches!(need, Need::State(..));
+            let others = self.other_sources(slot, leader).filter(|_| !is_of_leader);
             let mut all: VecDeque<NodeId> = leader.into_iter().chain(others).collect();
             let doubted = self.fetching.doubted.get(&slot);
             if let Some(at) = all.iter().position(|node| Some(node) == doubted) {
@@ -272,7 +285,7 @@ impl<D: Device, L: Links> Shard<D, L> {
                 continue;
             };
             let others = all;
-            let is_alone = doubted.is_some();
+            let is_alone = is_of_leader || doubted.is_some();
             let step = Step::Asking(None);
             let (began, heard) = (now, now);
             let (first, gave) = (source, 0);
@@ -305,7 +318,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         {
             let base_term = match need {
                 Need::Leader(_, base) => base.term,
-                Need::Repair(_) => Term::ZERO,
+                Need::Repair(_) | Need::State(..) => Term::ZERO,
             };
             let ask = SnapshotAsk { base_term, base_index: need.least() };
             ask.write(outbox, self.groups[slot].id, self.settings.identity);
@@ -453,6 +466,10 @@ impl<D: Device, L: Links> Shard<D, L> {
             self.not_mended(slot);
             return;
         }
+        if matches!(need, Need::State(..)) && error == InstallFailure::NoSource {
+            // The leader was asked to take one, and is asked for it again.
+            return;
+        }
         self.metrics.installs_failed += 1;
         self.fetching.retry_at = now.after(RETRY_AFTER);
         self.events.push(ShardEvent::InstallFailed { group: self.groups[slot].id, error });
@@ -509,10 +526,16 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.stop_taking(slot);
         let own = self.own();
         let group = &mut self.groups[slot];
-        assert!(head.last.index > group.applied, "what is installed is ahead of what is applied");
+        let is_in_log = group.is_in_log(need, head.last);
+        assert!(
+            is_in_log || head.last.index > group.applied,
+            "what is installed is ahead of what is applied"
+        );
         let LoadedState { last, machine, sessions, members } = state;
         let configured = members.configured(own);
-        group.book.install(last.index, members);
+        if !is_in_log {
+            group.book.install(last.index, members);
+        }
         (group.machine, group.sessions, group.applied) = (machine, sessions, last.index);
         group.apply_stock = None;
         group.snapshot_at = now;
@@ -522,16 +545,21 @@ impl<D: Device, L: Links> Shard<D, L> {
         let goes_on = goes_on && !planted(Plant::OutlineForgotten);
         let holes = group.holes.take().filter(|_| goes_on);
         let configuration = &configured;
-        self.step(now, slot, Input::Installed { last, configuration }, Carried::Cache)?;
+        if !is_in_log {
+            self.step(now, slot, Input::Installed { last, configuration }, Carried::Cache)?;
+        }
         if let Some(holes) = holes {
             self.go_on_behind(now, slot, last, *holes)?;
         }
+        self.account(slot);
         self.members_applied(now, slot)?;
         self.metrics.snapshots_installed += 1;
         let last = last.index;
         let group = id;
         self.events.push(ShardEvent::SnapshotInstalled { group, from, sources, last, bytes, took });
         self.keep(slot, head);
+        self.state_replaced(now, slot, last)?;
+        self.placement_replaced(group);
         // A newer one that was named is lost, and the log begins anew below its end. A record of it
         // that is written again would cover what comes now; what it held is owed without it.
         self.groups[slot].named.take_if(|named| named.last.index > last);

@@ -8,6 +8,7 @@ use ringraft_wal::device::Device;
 use ringraft_wal::{ChunkError, Log, Recovered, SnapshotHead, WalFatal};
 
 use super::loader::{FETCH_PAUSE, Loader, Progress};
+use crate::homes::Homes;
 use crate::machine::{LoadError, StateMachine};
 use crate::members::Members;
 use crate::session::Sessions;
@@ -37,7 +38,7 @@ pub struct LoadedGroup {
     /// That one and those before it, ascending.
     pub(crate) kept: Vec<SnapshotHead>,
     /// Those that could not be loaded, newest first, and why.
-    pub(crate) failed: Vec<(u64, LoadFailure)>,
+    pub(crate) failed: Vec<(SnapshotHead, LoadFailure)>,
 }
 
 impl LoadedGroup {
@@ -95,9 +96,11 @@ pub struct Loading {
 }
 
 impl Loading {
-    /// Loads the snapshots of what recovery found, as far as they are of these groups.
+    /// Loads the snapshots of what recovery found, as far as they are of groups that are here: of
+    /// those that the node is configured with, and of those that the log says came or left since.
     pub fn new(log: Log, recovered: Recovered, groups: &[GroupId]) -> Box<Self> {
         let mut waiting: BTreeMap<GroupId, Vec<SnapshotHead>> = BTreeMap::new();
+        let groups = Homes::of(&recovered).map(|homes| homes.groups(groups)).unwrap_or_default();
         for head in recovered.snapshots.iter().filter(|head| groups.contains(&head.group)) {
             waiting.entry(head.group).or_default().push(*head);
         }
@@ -172,7 +175,7 @@ impl Loading {
             }
             Err(why) => {
                 let _ = heads.pop();
-                group.failed.push((head.number, why));
+                group.failed.push((head, why));
             }
         }
         if heads.is_empty() {

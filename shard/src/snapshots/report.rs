@@ -97,7 +97,8 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     /// What is known of the snapshots of every group here.
     pub fn group_snapshots(&self) -> impl Iterator<Item = GroupSnapshots> + '_ {
-        self.groups.iter().enumerate().map(|(slot, group)| {
+        let groups = self.slots.values().map(|&slot| (slot, &self.groups[slot]));
+        groups.map(|(slot, group)| {
             let kept = group.kept.iter().map(|head| KeptSnapshot {
                 file: head.file(),
                 last: head.last,

@@ -146,6 +146,20 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
     }
 
+    /// The snapshots of a group hold what isn't right: they are offered and given no more, and their
+    /// files go, one that is being read just now when it was.
+    pub(crate) fn give_up_all_snapshots(&mut self, slot: usize) {
+        let id = self.groups[slot].id;
+        self.serving.holds.retain(|_, hold| hold.head.group != id);
+        self.serving.asks.retain(|wanted| wanted.group != id);
+        let old = self.serving.old.extract_if(.., |head| head.group == id);
+        let mut all: Vec<SnapshotHead> = old.collect();
+        all.append(&mut self.groups[slot].kept);
+        for head in all {
+            self.give_up_snapshot(head);
+        }
+    }
+
     /// Holds of peers that ask no more end.
     pub(super) fn look_for_holds(&mut self, now: Ticks) {
         let over: Vec<(NodeId, u64)> = self
@@ -238,6 +252,9 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     fn kept_snapshot(&self, group: GroupId, number: u64) -> Option<SnapshotHead> {
         let &slot = self.slots.get(&group)?;
+        if self.fenced.contains(&slot) {
+            return None;
+        }
         let kept = self.groups[slot].kept.iter().chain(&self.serving.old);
         kept.copied().find(|head| (head.group, head.number) == (group, number))
     }

@@ -124,6 +124,13 @@ impl Snapshots {
             || !self.releases.is_empty()
     }
 
+    /// Whether a snapshot of this group is wanted, or being taken.
+    pub(crate) fn concerns(&self, slot: usize) -> bool {
+        self.wanted.contains(slot)
+            || self.awaited == Some(slot)
+            || self.taking.as_ref().is_some_and(|taking| taking.slot == slot)
+    }
+
     /// Something is to be done: the next turn looks.
     pub(super) fn rouse(&mut self) {
         self.rests_until = Ticks::ZERO;
@@ -137,7 +144,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         (0..self.groups.len()).filter(|&slot| self.want_snapshot(slot, reason)).count()
     }
 
-    pub(super) fn want_snapshot(&mut self, slot: usize, reason: SnapshotReason) -> bool {
+    pub(crate) fn want_snapshot(&mut self, slot: usize, reason: SnapshotReason) -> bool {
         let is_due = self.is_due(slot)
             && !self.snapshots.wanted.contains(slot)
             && self.snapshots.awaited != Some(slot)
@@ -151,7 +158,7 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     /// Wants another snapshot of a group in the place of one that can't be read, as soon as one can
     /// be taken.
-    pub(super) fn want_another(&mut self, slot: usize) {
+    pub(crate) fn want_another(&mut self, slot: usize) {
         self.snapshots.lacking.insert(slot);
         self.want_snapshot(slot, SnapshotReason::Unreadable);
     }
@@ -410,11 +417,20 @@ impl<D: Device, L: Links> Shard<D, L> {
 
     /// A snapshot is durable: it is the group's newest.
     pub(super) fn keep(&mut self, slot: usize, head: SnapshotHead) {
-        let Self { groups, scrubbing, log, device, snapshots, .. } = self;
+        self.groups[slot].kept.push(head);
+        self.snapshots.lacking.remove(&slot);
+        self.remove_unreadable(slot);
+    }
+
+    /// Removes the snapshots of a group that can't be read, but for what is being read, which goes the
+    /// next time. While the group lacks entries they stay: their heads may be all that tells of what
+    /// it promised.
+    pub(crate) fn remove_unreadable(&mut self, slot: usize) {
+        let Self { groups, scrubbing, log, device, .. } = self;
         let group = &mut groups[slot];
-        group.kept.push(head);
-        snapshots.lacking.remove(&slot);
-        // One that is being read goes with the next.
+        if group.raft.vote_floor().is_some() {
+            return;
+        }
         group.unreadable.retain(|&old| {
             let is_read = scrubbing.reads(old);
             if !is_read {
@@ -425,12 +441,30 @@ impl<D: Device, L: Links> Shard<D, L> {
     }
 
     /// Another machine takes the place of the one of which a snapshot may be being taken.
-    pub(super) fn stop_taking(&mut self, slot: usize) {
+    pub(crate) fn stop_taking(&mut self, slot: usize) {
         self.snapshots.wanted.remove(slot);
         self.give_up_appointed(slot);
         if let Some(taking) = self.snapshots.taking.as_mut().filter(|taking| taking.slot == slot) {
             taking.is_given_up = true;
             self.log.drop_snapshot(taking.number);
+        }
+    }
+
+    /// The group left: its snapshots go, and none is taken any more.
+    pub(crate) fn forget_snapshots(&mut self, slot: usize) {
+        self.stop_taking(slot);
+        let Snapshots { ends, releases, held_back, lacking, .. } = &mut self.snapshots;
+        ends.remove(&slot);
+        releases.retain(|release| release.slot != slot);
+        held_back.remove(&slot);
+        lacking.remove(&slot);
+        self.snapshots.rouse();
+        self.give_up_all_snapshots(slot);
+        // One that is being read just now is found, and removed, by the next start.
+        for number in std::mem::take(&mut self.groups[slot].unreadable) {
+            if !self.scrubbing.reads(number) {
+                self.log.remove_snapshot(&mut self.device, number);
+            }
         }
     }
 
@@ -454,8 +488,10 @@ impl<D: Device, L: Links> Shard<D, L> {
             }
             return Ok(());
         }
-        // What a newer one that was named held, the group may have promised.
-        if self.groups[slot].named.is_some_and(|it| it.last.index > last.index) {
+        // What a newer one that was named held, the group may have promised. So may it have what one
+        // held of which nothing is known but that it was named.
+        let group = &self.groups[slot];
+        if group.is_name_lost || group.named.is_some_and(|it| it.last.index > last.index) {
             return Ok(());
         }
         self.groups[slot].named = Some(named);

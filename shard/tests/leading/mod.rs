@@ -3,7 +3,7 @@
 use crate::world::{Answer, GROUP, World};
 use ringraft_net::lead_wire::{LeadRefusal, LeadReply, Leading};
 use ringraft_net::status::GroupRole;
-use ringraft_shard::{ShardEvent, TransferReason};
+use ringraft_shard::{LeadRules, ShardEvent, TransferReason};
 use ringraft_types::{GroupId, NodeId, Status, Ticks};
 
 const SECOND: Ticks = Ticks::from_millis(1_000);
@@ -190,4 +190,145 @@ fn a_stopping_node_votes_for_who_takes_over() {
     assert!(!world.shard(leader).is_handing_over());
     // It isn't ready: its majority is about to end.
     assert_eq!(world.group(one).role, GroupRole::Leader);
+}
+
+fn led_by(world: &World, node: NodeId, groups: u64) -> usize {
+    let is_up = world.running().contains(&node);
+    (1..=groups).filter(|&at| is_up && world.leads(node, GroupId(at))).count()
+}
+
+/// How many groups were handed over to be where they belong.
+fn spread(world: &mut World) -> u64 {
+    let nodes = world.running();
+    nodes.into_iter().map(|node| world.shard(node).metrics().transfers_spread).sum()
+}
+
+/// Longer than any doubt but a doubled one, and the calm that is waited for, in a world whose election
+/// timeout is 300 ms.
+const SETTLES: Ticks = Ticks::from_millis(9_000);
+
+/// Who has the highest priority leads all groups when it has been sound for a while, without one
+/// election but those that it was told to win; a node that is paused isn't preferred, nor one that has
+/// just come back.
+#[test]
+fn el07_the_highest_priority_leads() {
+    let mut world = World::new(31, 3, 5);
+    world.elect();
+    let [one, two, three] = world.nodes()[..] else { panic!("three nodes") };
+    world.lead_by(two, LeadRules { priority: 3, spreads: false });
+    world.lead_by(three, LeadRules { priority: 9, spreads: false });
+    world.run_for(SETTLES);
+    assert_eq!(led_by(&world, three, 5), 5);
+    let status = world.shard(three).status(Ticks::ZERO);
+    assert_eq!((status.priority, status.spreads), (9, false));
+    let moved = spread(&mut world);
+    assert!((1..=5).contains(&moved), "{moved} transfers of 5 groups");
+    world.run_for(SETTLES);
+    assert_eq!(spread(&mut world), moved, "nothing moves any more");
+    // The next best leads while it is paused, and it doesn't come back meanwhile.
+    let call = world.send_lead(three, GroupId(0), Leading::Pause);
+    assert_eq!(world.await_answer(three, call).status, Status::Ok);
+    world.run_for(SETTLES);
+    assert_eq!(led_by(&world, two, 5), 5);
+    let call = world.send_lead(three, GroupId(0), Leading::Resume);
+    assert_eq!(world.await_answer(three, call).status, Status::Ok);
+    world.run_for(SETTLES);
+    assert_eq!(led_by(&world, three, 5), 5);
+    // It dies, comes back, and isn't preferred at once.
+    world.kill(three, |_| true);
+    world.run_for(SETTLES);
+    assert_eq!(led_by(&world, two, 5), 5);
+    world.start(three);
+    world.run_for(Ticks(2 * SECOND.0));
+    assert_eq!(led_by(&world, three, 5), 0);
+    world.run_for(SETTLES);
+    assert_eq!(led_by(&world, three, 5), 5);
+    // A priority is changed while it runs.
+    let call = world.send_lead(one, GroupId(0), Leading::Priority(10));
+    assert_eq!(world.await_answer(one, call).status, Status::Ok);
+    world.run_for(SETTLES);
+    assert_eq!(led_by(&world, one, 5), 5);
+    world.assert_converged();
+}
+
+/// A node whose disk doesn't move isn't preferred, whatever its priority, until it has moved for a
+/// while.
+#[test]
+fn el07_a_stuck_disk_is_not_preferred() {
+    let mut world = World::new(32, 3, 4);
+    world.elect();
+    let [_, _, three] = world.nodes()[..] else { panic!("three nodes") };
+    world.lead_by(three, LeadRules { priority: 1, spreads: false });
+    world.run_for(SETTLES);
+    assert_eq!(led_by(&world, three, 4), 4);
+    world.hold_disk(three, true);
+    let writer = world.send_put(three, 1, 1, b"key", b"value");
+    world.run_for(Ticks(5 * SECOND.0));
+    assert_eq!(led_by(&world, three, 4), 0);
+    let _ = world.take_reply(three, writer);
+    world.hold_disk(three, false);
+    world.run_for(SECOND);
+    assert_eq!(led_by(&world, three, 4), 0);
+    world.run_for(Ticks(3 * SETTLES.0));
+    assert_eq!(led_by(&world, three, 4), 4);
+}
+
+/// Leaders are spread over the nodes, each its part, also when one goes and comes back; then nothing
+/// moves any more.
+#[test]
+fn leaders_are_spread_and_stay() {
+    let mut world = World::new(33, 3, 10);
+    let rules = LeadRules { priority: 0, spreads: true };
+    let leader = world.elect();
+    for group in (1..=10).map(GroupId) {
+        for node in others(&world, leader) {
+            if world.leads(node, group) {
+                world.send_lead(node, group, Leading::HandOver { to: Some(leader) });
+            }
+        }
+    }
+    world.run_for(SECOND);
+    assert_eq!(led_by(&world, leader, 10), 10);
+    world.nodes().into_iter().for_each(|node| world.lead_by(node, rules));
+    world.run_for(SETTLES);
+    let parts = |world: &World| {
+        let nodes = world.nodes().into_iter();
+        let mut parts: Vec<_> = nodes.map(|node| led_by(world, node, 10)).collect();
+        parts.sort_unstable();
+        parts
+    };
+    assert_eq!(parts(&world), [3, 3, 4]);
+    assert_eq!(spread(&mut world), 6, "no more than needed");
+    world.run_for(SETTLES);
+    assert_eq!(spread(&mut world), 6, "nothing moves any more");
+    world.kill(leader, |_| true);
+    world.run_for(SETTLES);
+    assert_eq!(parts(&world), [0, 5, 5]);
+    world.start(leader);
+    world.run_for(Ticks(2 * SETTLES.0));
+    assert_eq!(parts(&world), [3, 3, 4]);
+    world.assert_converged();
+}
+
+/// A node that stands still again and again gets its groups back ever more seldom.
+#[test]
+fn who_comes_and_goes_is_preferred_ever_more_seldom() {
+    let mut world = World::new(34, 3, 2);
+    world.elect();
+    let three = world.nodes()[2];
+    world.lead_by(three, LeadRules { priority: 1, spreads: false });
+    world.run_for(SETTLES);
+    assert_eq!(led_by(&world, three, 2), 2);
+    let before = spread(&mut world);
+    for _ in 0..20 {
+        world.freeze(three, true);
+        world.run_for(SECOND);
+        world.freeze(three, false);
+        world.run_for(Ticks(5 * SECOND.0));
+    }
+    // Two minutes: it would be back each time but for that.
+    let moved = spread(&mut world) - before;
+    assert!(moved <= 4, "{moved} transfers");
+    world.run_for(Ticks(5 * SETTLES.0));
+    assert_eq!(led_by(&world, three, 2), 2);
 }

@@ -110,6 +110,29 @@ fn members_are_told_by_anybody() {
     assert_eq!(silent.map(|peer| peer.node).collect::<Vec<_>>(), [gone]);
 }
 
+/// The members of a group that hibernates are there, as their shards say, and it is changed at once.
+#[test]
+fn members_of_a_group_that_hibernates_are_heard() {
+    let mut world = World::new(7, 3, 1);
+    world.hibernate(Ticks::from_millis(500));
+    for node in world.nodes() {
+        world.kill(node, |_| true);
+        world.start(node);
+    }
+    let leader = world.elect();
+    world.run_for(Ticks::from_millis(5_000));
+    let answer = ask(&mut world, leader);
+    assert!(read(&answer).peers.iter().all(|peer| peer.is_heard), "{:?}", read(&answer).peers);
+    assert_eq!(world.shard(leader).groups_hibernating(), 1, "to be asked wakes nobody");
+    let others: Vec<u32> = world.nodes().iter().map(|node| node.0).collect();
+    let kept: Vec<u32> = others.into_iter().filter(|&it| it != 3 || leader.0 == 3).collect();
+    let kept = if kept.len() == 3 { vec![2, 3] } else { kept };
+    let answer = change(&mut world, leader, Index::ZERO, to(&kept, &[]));
+    assert_eq!(answer.status, Status::Ok);
+    world.run_for(Ticks::from_millis(5_000));
+    assert_eq!(read(&ask(&mut world, leader)).peers.len(), 1);
+}
+
 /// A change that a client asks for is made by the leader, with what the client says of the new
 /// member; asked again it finds a conflict, and what was asked for.
 #[test]

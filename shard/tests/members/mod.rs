@@ -44,6 +44,11 @@ impl<'a> Ask<'a> {
         Self { group: GROUP, voters, learners, life: 0, is_held: false, allow, expected: None }
     }
 
+    /// The same of another group.
+    pub(crate) fn in_group(self, group: GroupId) -> Self {
+        Self { group, ..self }
+    }
+
     /// The same, held between the old voters and the new.
     pub(crate) fn held(voters: &'a [u32]) -> Self {
         Self { is_held: true, ..Self::of(voters, &[]) }
@@ -528,7 +533,7 @@ fn a_removed_node_that_links_anew_is_heard() {
     }
     world.run_for(Ticks::from_millis(10));
     let answers = |outbox: &mut Outbox, sender: Identity| {
-        BeatReplies::default().write(outbox, sender, Ticks::ZERO);
+        BeatReplies::default().write(outbox, sender, ringraft_net::wire::Health::default());
     };
     assert_eq!(world.inject(away, leader, answers), Ok(()));
 }
@@ -760,8 +765,8 @@ fn who_is_vouched_for_leads_and_nothing_else() {
         let sender = Identity { incarnation: Incarnation(900), ..World::identity(again) };
         let write = |outbox: &mut Outbox, _| {
             let mut beats = Beats::new();
-            beats.push(BeatItem { group, term, commit: Index::ZERO, round: 1 });
-            beats.write(outbox, sender, Ticks::ZERO);
+            beats.push(BeatItem { group, term, commit: Index::ZERO, round: 1, hibernate: false });
+            beats.write(outbox, sender, ringraft_net::wire::Health::default());
         };
         world.inject(again, away, write)
     };

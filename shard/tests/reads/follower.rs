@@ -95,7 +95,7 @@ fn strange_answers_serve_nothing() {
         let taken = world.inject(leader, follower, |outbox, sender| {
             let mut answers = ReadAnswers::new();
             answers.push(ReadAnswerItem { group: GROUP, term, question, index: Index(1) });
-            answers.write(outbox, sender, Ticks::ZERO);
+            answers.write(outbox, sender, ringraft_net::wire::Health::default());
         });
         assert_eq!(taken, Ok(()));
         let answer = world.await_answer(follower, call);

@@ -2,6 +2,7 @@
 
 mod crashes;
 mod elsewhere;
+mod owed;
 mod parallel;
 mod rot;
 mod succession;

@@ -11,8 +11,8 @@ use ringraft_raft::Settings;
 use ringraft_shard::limits::Limits;
 use ringraft_shard::machine::{KvMachine, StateMachine};
 use ringraft_shard::{
-    ConnectionId, Event, FrameRefusal, Greeting, Links, LoadStep, Loading, Member, PeerAdmission,
-    ScrubRules, Shard, ShardError, ShardEvent, ShardSettings, SnapshotRules, Wake,
+    ConnectionId, Event, FrameRefusal, Greeting, LeadRules, Links, LoadStep, Loading, Member,
+    PeerAdmission, ScrubRules, Shard, ShardError, ShardEvent, ShardSettings, SnapshotRules, Wake,
 };
 use ringraft_types::command::{DeleteCommand, Envelope, Keys, PutCommand, RangeCommand};
 use ringraft_types::{
@@ -20,7 +20,7 @@ use ringraft_types::{
     Starts, Status, Ticks,
 };
 use ringraft_wal::device::FileId;
-use ringraft_wal::device::memory::MemoryDevice;
+use ringraft_wal::device::memory::{Fault, MemoryDevice};
 use ringraft_wal::{LogSettings, Recovery};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -143,6 +143,8 @@ pub(crate) struct World {
     rate: Option<u64>,
     snapshots: SnapshotRules,
     scrub: ScrubRules,
+    /// How nodes are set to lead, if otherwise than by default.
+    lead: BTreeMap<NodeId, LeadRules>,
     /// Until when a slow link is busy with what it took.
     busy: BTreeMap<(NodeId, NodeId), Ticks>,
     /// Handshakes that were refused since somebody looked: by whom, of whom, why.
@@ -162,7 +164,14 @@ pub(crate) struct World {
     garbled: u32,
     /// Frames of reads of one group that may wait.
     reads_max: usize,
+    data_bytes_max: u64,
+    pending_max: (usize, usize),
+    hibernate_after: Ticks,
     make_machine: MakeMachine,
+    /// The nodes have the system group too.
+    has_system: bool,
+    /// The group that clients mean if they don't say.
+    addressed: GroupId,
     /// Nodes that stand still, and what came for them meanwhile.
     frozen: BTreeSet<NodeId>,
     parked: Vec<Flight>,
@@ -240,6 +249,7 @@ impl World {
             rate: None,
             snapshots: rules,
             scrub: ScrubRules::default(),
+            lead: BTreeMap::new(),
             busy: BTreeMap::new(),
             refused: Vec::new(),
             starts: 0,
@@ -250,7 +260,12 @@ impl World {
             dial_at: Ticks::NEVER,
             garbled: 0,
             reads_max: 1024,
+            data_bytes_max: 0,
+            pending_max: (131_072, 256 << 20),
+            hibernate_after: Ticks::ZERO,
             make_machine,
+            has_system: false,
+            addressed: GROUP,
             frozen: BTreeSet::new(),
             parked: Vec::new(),
         };
@@ -258,6 +273,11 @@ impl World {
             world.start(node);
         }
         world
+    }
+
+    /// From their next start on nodes have the system group too.
+    pub(crate) fn have_system(&mut self) {
+        self.has_system = true;
     }
 
     /// All nodes, running or not.
@@ -290,6 +310,41 @@ impl World {
     /// A node that doesn't run is the one again that it was before it was formatted.
     pub(crate) fn live_again(&mut self, id: NodeId) {
         self.lives.remove(&id);
+    }
+
+    /// From now on clients mean this group if they don't say.
+    pub(crate) fn address(&mut self, group: GroupId) {
+        self.addressed = group;
+    }
+
+    /// Runs until a node leads a group and is ready.
+    pub(crate) fn leader_of(&mut self, group: GroupId) -> NodeId {
+        for _ in 0..2_000 {
+            let running = self.running();
+            if let Some(&leader) = running.iter().find(|&&node| self.leads(node, group)) {
+                return leader;
+            }
+            self.run_for(Ticks::from_millis(10));
+        }
+        panic!("nobody leads {group} within twenty seconds");
+    }
+
+    /// What the first group's members are on a running node, as a group may begin with.
+    pub(crate) fn members_payload(&self, id: NodeId) -> Vec<u8> {
+        let shard = self.nodes[&id].shard.as_ref().expect("it runs");
+        shard.members(GROUP).expect("it is there").payload.clone()
+    }
+
+    /// A group comes to a running node.
+    pub(crate) fn create(&mut self, id: NodeId, group: GroupId, members: &[u8]) -> bool {
+        let now = self.now;
+        self.shard(id).create_group(now, group, members).expect("the log goes on")
+    }
+
+    /// A group leaves a running node.
+    pub(crate) fn remove(&mut self, id: NodeId, group: GroupId, is_deleted: bool) -> bool {
+        let now = self.now;
+        self.shard(id).remove_group(now, group, is_deleted).expect("the log goes on")
     }
 
     /// From now on nodes dial whom they know.
@@ -349,7 +404,8 @@ impl World {
         let mut settings = LogSettings::new(CLUSTER, id, identity.incarnation, 1);
         settings.segment_bytes = 8 << 20;
         settings.unsubmitted_bytes_max = 32 << 20;
-        let groups: Vec<GroupId> = (1..=self.groups).map(GroupId).collect();
+        let mut groups: Vec<GroupId> = (1..=self.groups).map(GroupId).collect();
+        groups.extend(self.has_system.then_some(GroupId::SYSTEM));
         let (log, recovered) = Recovery::run(settings, &mut device)
             .unwrap_or_else(|error| panic!("node {id} can't recover: {error}"));
         let settings = ShardSettings {
@@ -372,12 +428,18 @@ impl World {
                 reads_waiting_max: 1024,
                 commits_by_half: false,
                 lease: Ticks::from_millis(270),
+                hibernate_after: self.hibernate_after,
             },
+            lead: self.lead.get(&id).copied().unwrap_or_default(),
             limits: Limits {
                 cache_bytes_max: 16 << 20,
                 group_reads_max: self.reads_max,
+                data_bytes_max: self.data_bytes_max,
+                shard_writes_max: self.pending_max.0,
+                shard_bytes_max: self.pending_max.1,
                 ..Limits::default()
             },
+            state_note_entries: ringraft_shard::limits::STATE_NOTE_ENTRIES,
             slow_write: None,
             seed: self.seed ^ (u64::from(id.0) << 32),
             name: format!("node-{id}"),
@@ -559,6 +621,11 @@ impl World {
         self.shard(from).links.shut.clear();
     }
 
+    /// From their next start on nodes hold so many bytes of data.
+    pub(crate) fn limit_data(&mut self, bytes_max: u64) {
+        self.data_bytes_max = bytes_max;
+    }
+
     /// From their next start on nodes let so many frames of reads of a group wait.
     pub(crate) fn limit_reads(&mut self, reads_max: usize) {
         self.reads_max = reads_max;
@@ -621,6 +688,12 @@ impl World {
         let node = self.nodes.get_mut(&id).expect("a node");
         node.shard.as_mut().expect("it runs").device.hold(holds);
         node.wake = self.now;
+    }
+
+    /// From now on a running node's disk fails so; what comes of it is [`World::ended`].
+    pub(crate) fn fail_disk(&mut self, id: NodeId, fault: Fault) {
+        self.held.insert(id, None);
+        self.shard(id).device.inject(fault);
     }
 
     /// A bit flips in every block of a running node's disk but the newest ones.
@@ -934,11 +1007,47 @@ impl World {
                 let Some(shard) = node.shard.as_ref().filter(|_| among(id)) else { continue };
                 ready.extend(shard.ready_groups().map(|group| (group, id)));
             }
-            if ready.len() as u64 == self.groups {
+            if (1..=self.groups).all(|group| ready.contains_key(&GroupId(group))) {
                 return ready[&GROUP];
             }
         }
         panic!("no leader within twenty seconds");
+    }
+
+    /// Sends so many writes of a session to a group, from this number on, in one frame. Returns the
+    /// first one's call.
+    pub(crate) fn flood(
+        &mut self,
+        to: NodeId,
+        group: GroupId,
+        client: u128,
+        numbers: std::ops::Range<u64>,
+        value: &[u8],
+    ) -> u64 {
+        let call = self.next_call;
+        self.next_call += numbers.end - numbers.start;
+        let mut outbox = Outbox::new(16 << 20);
+        let mut batch = BatchWriter::begin(&mut outbox, Kind::Writes, group, Identity::default());
+        let mut command = Vec::new();
+        PutCommand { key: b"flood", value, previous: false }.encode(&mut command).expect("fits");
+        for (call, sequence) in (call..).zip(numbers) {
+            let (client, received) = (ClientId(client), sequence - 1);
+            let envelope = Envelope { client, sequence, received, opened: Index::ZERO };
+            batch.request(call, [&envelope.to_bytes(), &command]);
+        }
+        batch.finish();
+        self.feed_client(to, &mut outbox);
+        call
+    }
+
+    /// From their next start on groups hibernate that are idle for so long.
+    pub(crate) fn hibernate(&mut self, after: Ticks) {
+        self.hibernate_after = after;
+    }
+
+    /// From their next start on nodes have so many writes, and bytes of them, under way at most.
+    pub(crate) fn limit_pending(&mut self, writes_max: usize, bytes_max: usize) {
+        self.pending_max = (writes_max, bytes_max);
     }
 
     fn send(&mut self, to: NodeId, kind: Kind, payload: [&[u8]; 2]) -> u64 {
@@ -950,7 +1059,8 @@ impl World {
         let call = self.next_call;
         self.next_call += count;
         let mut outbox = Outbox::new(16 << 20);
-        let mut batch = BatchWriter::begin(&mut outbox, kind, GROUP, Identity::default());
+        let group = self.addressed;
+        let mut batch = BatchWriter::begin(&mut outbox, kind, group, Identity::default());
         for call in call..call + count {
             batch.request(call, payload);
         }
@@ -1075,9 +1185,20 @@ impl World {
         let mut command = Vec::new();
         let delete = DeleteCommand { keys: Keys::One(key), previous: true };
         delete.encode(&mut command).expect("within limits");
+        self.write(to, client, sequence, &command)
+    }
+
+    /// Has a command written under a session and waits for the reply.
+    pub(crate) fn write(
+        &mut self,
+        to: NodeId,
+        client: u128,
+        sequence: u64,
+        command: &[u8],
+    ) -> Answer {
         let client = ClientId(client);
         let envelope = Envelope { client, sequence, received: 0, opened: Index::ZERO };
-        let call = self.send(to, Kind::Writes, [&envelope.to_bytes(), &command]);
+        let call = self.send(to, Kind::Writes, [&envelope.to_bytes(), command]);
         self.await_answer(to, call)
     }
 
@@ -1140,6 +1261,12 @@ impl World {
     }
 
     /// From now on each link takes so many bytes in a millisecond.
+    /// How a node is set to lead from now on, in later starts too.
+    pub(crate) fn lead_by(&mut self, id: NodeId, rules: LeadRules) {
+        self.lead.insert(id, rules);
+        self.shard(id).set_lead_rules(rules);
+    }
+
     pub(crate) fn slow_links(&mut self, rate: u64) {
         self.rate = Some(rate);
     }

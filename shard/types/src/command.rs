@@ -15,6 +15,7 @@
 //!             u16 end bytes, u16 0, u64 revision, u32 limit, u32 bytes at most, key, end
 //! SetHistory  u8 5, 7 bytes of 0, u64 revisions
 //! Nothing     u8 6, 7 bytes of 0
+//! Compact     u8 7, 7 bytes of 0, u64 revision
 //!
 //! Compare     u8 target, u8 relation, u16 key bytes, u32 operand bytes, key, operand
 //! ```
@@ -49,6 +50,7 @@ pub(crate) mod op {
     pub(crate) const RANGE: u8 = 4;
     pub(crate) const SET_HISTORY: u8 = 5;
     pub(crate) const NOTHING: u8 = 6;
+    pub(crate) const COMPACT: u8 = 7;
 }
 
 /// The flags' bits, by operation.
@@ -133,6 +135,11 @@ pub enum Command<'a> {
     },
     /// Changes nothing: a barrier, or the opening of a session.
     Nothing,
+    /// Forgets what keys were before a revision, however long the history is otherwise kept.
+    Compact {
+        /// The oldest revision that stays readable, 1 up to the current one.
+        revision: Revision,
+    },
 }
 
 /// Sets a key.
@@ -249,6 +256,10 @@ impl<'a> Command<'a> {
             op::NOTHING => {
                 reader.zeros(7)?;
                 Self::Nothing
+            }
+            op::COMPACT => {
+                reader.zeros(7)?;
+                Self::Compact { revision: Revision(reader.u64("the revision")?) }
             }
             op => return Err(CommandError::UnknownOperation { op, at: 0 }),
         };

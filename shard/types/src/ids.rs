@@ -36,6 +36,14 @@ number! {
     /// A group (one Raft instance). Never zero; zero in a record means "the node itself".
     GroupId(u64)
 }
+impl GroupId {
+    /// The group that says which others there are (`placement.rs`). Nodes are configured with groups
+    /// below it; what is created at run time has an id above.
+    pub const SYSTEM: Self = Self(1_000_000);
+    /// The first group that is created at run time.
+    pub const FIRST_CREATED: Self = Self(1_000_001);
+}
+
 number! {
     /// A shard of a node: what one core owns. Counts from zero.
     ShardId(u16)

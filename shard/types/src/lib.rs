@@ -10,6 +10,8 @@ pub mod configuration;
 pub mod ids;
 pub mod level;
 pub mod limits;
+pub mod memory;
+pub mod placement;
 #[cfg(ringraft_plant)]
 pub mod plant;
 pub mod record;
@@ -25,6 +27,7 @@ pub use ids::{
     Term, Ticks,
 };
 pub use level::Level;
+pub use memory::MemoryLevel;
 pub use start::{Lacked, Met, Start, Starts};
 pub use status::Status;
 pub use strands::{STRANDS, StrandBytes};

@@ -90,6 +90,8 @@ plants! {
     LossPurged,
     /// A snapshot that is installed takes along what lies behind it in a log with holes.
     OutlineForgotten,
+    /// A snapshot that can't be loaded, and that no record names, is owed to nobody.
+    UnloadedForgotten,
     /// A log whose entries can't be read counts as repaired when it grows.
     UnreadableLifted,
     /// A term is not written when there are entries that name it.
@@ -167,12 +169,34 @@ plants! {
     /// A leader that hands over tells the target at once, and voters give it their votes whatever it
     /// holds.
     TransferBlind,
+    /// Leaders are spread without counting who leads how much.
+    SpreadUncounted,
+    /// Replicas' state hashes are told, and nobody compares them.
+    StatesUncompared,
+    /// Who holds another state than the others keeps its snapshots: a start comes back with it.
+    FenceForgotten,
     /// What couldn't be read counts as there again before it is durable.
     MendedEarly,
     /// The leader's own entries count for a level before its disk has them.
     LevelSelfCountedEarly,
     /// Of a joint configuration the old voters alone are asked how far a level has come.
     LevelOldVotersOnly,
+    /// A group takes what all groups together may have, and more.
+    ShareIgnored,
+    /// A group that left and comes again doesn't know in which terms it voted.
+    LeftForgotten,
+    /// A node that is silent wakes nothing that rests on it.
+    SilenceUnnoticed,
+    /// A leader hibernates though a follower is awake.
+    RestsUnasked,
+    /// A start goes by what the system group said long ago, whatever this node knew before.
+    PlacementOld,
+    /// The snapshots of a group that leaves are removed before the log says durably that it left.
+    HomeUnordered,
+    /// A full memory refuses nothing.
+    QuotaIgnored,
+    /// A compaction is answered as done, and nothing is forgotten.
+    CompactionIgnored,
     /// The client forgets that a write was sent when its connection is lost.
     DoubtForgotten,
     /// The client gives the number of a write that it gave up to the next.

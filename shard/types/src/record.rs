@@ -17,7 +17,7 @@
 //! can't be taken for another at a place where it doesn't belong (V13).
 
 use crate::bytes::{u32_at, u64_at};
-use crate::ids::{GroupId, Index, Term};
+use crate::ids::{GroupId, Index, LogId, Term};
 use crate::limits::{PAYLOAD_BYTES_MAX, RECORD_BYTES_MAX, RECORD_HEADER_BYTES};
 #[cfg(ringraft_plant)]
 use crate::plant::{Plant, planted};
@@ -44,7 +44,8 @@ pub enum RecordKind {
     /// What the log says of its node, all of it: the newest supersedes those before; group zero.
     /// Its payload is the shard's. Local.
     Node = 19,
-    /// A group's home: this log holds the group `index`; group zero. Local.
+    /// A group's home, group zero: whether this log holds the group `index`, if it isn't one that the
+    /// node was configured with. Its payload begins with a [`HomeState`]. Local.
     Home = 20,
     /// The feature level in force, in `index`; group zero. Local.
     FeatureLevel = 21,
@@ -75,6 +76,71 @@ impl RecordKind {
     /// Whether the record is an entry of a group's log: replicated, and indexed by `index`.
     pub const fn is_entry(self) -> bool {
         matches!(self, Self::Command | Self::NewTerm | Self::Setting | Self::Configuration)
+    }
+}
+
+/// What a [`RecordKind::Home`] says: the first byte of its payload; the next seven are zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum HomeState {
+    /// The group is here. What it begins with follows: a configuration, or nothing if it joins.
+    Here = 1,
+    /// It was here, and may come again: the term of the header is the newest that it has known, and
+    /// what follows the entry up to which it votes as if it held all, a u64 term and a u64 index.
+    Left = 2,
+    /// It was here and is deleted everywhere: there will never be one of this number again. The
+    /// record is of no use any more when the segments are gone that held the group's others.
+    Deleted = 3,
+    /// It came again after it had left, joins, and owes what follows, as it said when it left.
+    Back = 4,
+}
+
+impl HomeState {
+    /// Bytes of the payload before what the state brings along.
+    pub const BYTES: usize = 8;
+    /// Bytes that a group that left, or came again, brings along.
+    pub const OWED_BYTES: usize = 16;
+
+    /// The payload of a home record of a group that left, or came again.
+    ///
+    /// # Panics
+    /// If the state is another.
+    pub fn with_owed(self, owed: LogId) -> [u8; Self::BYTES + Self::OWED_BYTES] {
+        assert!(matches!(self, Self::Left | Self::Back), "{self:?} owes nothing");
+        let mut payload = [0; Self::BYTES + Self::OWED_BYTES];
+        payload[0] = self as u8;
+        payload[8..16].copy_from_slice(&owed.term.0.to_le_bytes());
+        payload[16..24].copy_from_slice(&owed.index.0.to_le_bytes());
+        payload
+    }
+
+    /// What a group that left, or came again, owes: [`HomeState::of`] has seen the payload.
+    pub fn owed(payload: &[u8]) -> Option<LogId> {
+        let bytes = payload.get(Self::BYTES..Self::BYTES + Self::OWED_BYTES)?;
+        Some(LogId::new(Term(u64_at(bytes, 0)), Index(u64_at(bytes, 8))))
+    }
+
+    /// What the payload of a home record begins with.
+    ///
+    /// # Errors
+    /// If it is too short or of a state that this version doesn't know.
+    pub fn of(payload: &[u8]) -> Result<Self, RecordError> {
+        let Some(head) = payload.get(..Self::BYTES) else {
+            return Err(RecordError::Short { have: payload.len(), need: Self::BYTES });
+        };
+        let owed = Self::BYTES + Self::OWED_BYTES;
+        match head {
+            [1, 0, 0, 0, 0, 0, 0, 0] => Ok(Self::Here),
+            [2, 0, 0, 0, 0, 0, 0, 0] if payload.len() == owed => Ok(Self::Left),
+            [4, 0, 0, 0, 0, 0, 0, 0] if payload.len() == owed => Ok(Self::Back),
+            [3, 0, 0, 0, 0, 0, 0, 0] if payload.len() == Self::BYTES => Ok(Self::Deleted),
+            _ => Err(RecordError::Reserved),
+        }
+    }
+
+    /// The head of such a payload.
+    pub const fn head(self) -> [u8; Self::BYTES] {
+        [self as u8, 0, 0, 0, 0, 0, 0, 0]
     }
 }
 
@@ -272,6 +338,31 @@ mod tests {
         bytes[8] = RecordKind::Command as u8;
         let too_long = decode(&bytes).expect_err("no command is that long");
         assert!(matches!(too_long, RecordError::TooLong { limit: PAYLOAD_BYTES_MAX, .. }));
+    }
+
+    /// A home says one of four things, and each brings along what belongs to it.
+    #[test]
+    fn homes_are_told() {
+        for state in [HomeState::Here, HomeState::Deleted] {
+            assert_eq!(HomeState::of(&state.head()), Ok(state));
+            assert_eq!(HomeState::owed(&state.head()), None);
+        }
+        let owed = LogId::new(Term(7), Index(9));
+        for state in [HomeState::Left, HomeState::Back] {
+            let payload = state.with_owed(owed);
+            assert_eq!(HomeState::of(&payload), Ok(state));
+            assert_eq!(HomeState::owed(&payload), Some(owed));
+            assert_eq!(HomeState::of(&state.head()), Err(RecordError::Reserved));
+            let longer = [&payload[..], b"x"].concat();
+            assert_eq!(HomeState::of(&longer), Err(RecordError::Reserved));
+        }
+        let longer = |state: HomeState| HomeState::of(&[&state.head()[..], b"x"].concat());
+        assert_eq!(longer(HomeState::Here), Ok(HomeState::Here));
+        assert_eq!(longer(HomeState::Left), Err(RecordError::Reserved));
+        assert_eq!(longer(HomeState::Deleted), Err(RecordError::Reserved));
+        assert_eq!(HomeState::of(&[5, 0, 0, 0, 0, 0, 0, 0]), Err(RecordError::Reserved));
+        assert_eq!(HomeState::of(&[1, 0, 0, 0, 0, 0, 1, 0]), Err(RecordError::Reserved));
+        assert_eq!(HomeState::of(&[1]), Err(RecordError::Short { have: 1, need: 8 }));
     }
 
     /// Every single-bit flip is noticed, and none panics.

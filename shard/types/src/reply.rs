@@ -11,7 +11,7 @@
 //! KeyValue    u16 key bytes, u16 0, u32 value bytes, u64 create revision, u64 mod revision,
 //!             u64 version, key, value
 //! ```
-//! All numbers are little-endian. SetHistory and Nothing are answered by an empty body. Status and
+//! All numbers are little-endian. SetHistory, Nothing and Compact are answered by an empty body. Status and
 //! revision travel beside the body. Decoders are bounded, allocate nothing and never panic.
 
 #[cfg(test)]

@@ -52,6 +52,9 @@ pub enum Status {
     NotReached = 21,
     /// Of a barrier: leadership was lost while it waited. Another node can be asked the same.
     LeadershipLost = 22,
+    /// Definitely not done: the memory for data is full, here or on another node that votes, and the
+    /// write would grow. Deletes and compactions are taken.
+    MemoryFull = 23,
 }
 
 impl Status {
@@ -81,6 +84,7 @@ impl Status {
             20 => Self::NotYet,
             21 => Self::NotReached,
             22 => Self::LeadershipLost,
+            23 => Self::MemoryFull,
             _ => return None,
         })
     }
@@ -90,6 +94,7 @@ impl Status {
         matches!(
             self,
             Self::NotLeader
+                | Self::NoSuchGroup
                 | Self::Busy
                 | Self::NotReady
                 | Self::Transferring

@@ -85,7 +85,10 @@ impl Model {
                 self.check(range)?;
                 self.range(range)
             }
-            Ask::SetHistory(_) | Ask::Nothing => Reply::Put(PutReply::None),
+            Ask::Compact(revision) if *revision > self.revision => {
+                return Err(Status::FutureRevision);
+            }
+            Ask::SetHistory(_) | Ask::Nothing | Ask::Compact(_) => Reply::Put(PutReply::None),
         };
         let changed = match (ask, &reply) {
             (Ask::Put(_), _) => true,

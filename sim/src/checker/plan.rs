@@ -199,7 +199,7 @@ pub(super) fn may_change(ask: &Ask) -> bool {
             let mut operations = txn.then.iter().chain(&txn.otherwise);
             operations.any(|operation| !matches!(operation, Operation::Range(_)))
         }
-        Ask::Range(_) | Ask::SetHistory(_) | Ask::Nothing => false,
+        Ask::Range(_) | Ask::SetHistory(_) | Ask::Nothing | Ask::Compact(_) => false,
     }
 }
 
@@ -208,9 +208,8 @@ fn changed(ask: &Ask, reply: &Reply) -> Option<bool> {
     match (ask, reply) {
         (Ask::Put(_), Reply::Put(_)) => Some(true),
         (Ask::Delete(_), Reply::Delete(list)) => Some(list.count > 0),
-        (Ask::Range(_), Reply::Range(_)) | (Ask::SetHistory(_) | Ask::Nothing, Reply::Put(_)) => {
-            Some(false)
-        }
+        (Ask::Range(_), Reply::Range(_))
+        | (Ask::SetHistory(_) | Ask::Nothing | Ask::Compact(_), Reply::Put(_)) => Some(false),
         (Ask::Txn(txn), Reply::Txn(answer)) => {
             let branch = if answer.succeeded { &txn.then } else { &txn.otherwise };
             let mut pairs = branch.iter().zip(&answer.operations);

@@ -295,7 +295,7 @@ fn keys_of(ask: &Ask, only_written: bool) -> Vec<Interval> {
         Ask::Put(put) => vec![one(&put.key)],
         Ask::Delete(delete) => vec![interval(&delete.keys)],
         Ask::Range(range) if !only_written => vec![interval(&range.keys)],
-        Ask::Range(_) | Ask::SetHistory(_) | Ask::Nothing => Vec::new(),
+        Ask::Range(_) | Ask::SetHistory(_) | Ask::Nothing | Ask::Compact(_) => Vec::new(),
         Ask::Txn(txn) => {
             let mut keys = Vec::new();
             for operation in txn.then.iter().chain(&txn.otherwise) {

@@ -145,6 +145,18 @@ pub enum Violation {
         /// The longest history that may have been set.
         window: u64,
     },
+    /// A revision was read, or was to be kept, after a compaction had forgotten it.
+    #[error(
+        "revision {asked} was served after a compaction that kept {to} and newer (V9)\n  {call}"
+    )]
+    Forgotten {
+        /// Which call.
+        call: Box<Call>,
+        /// The revision it asks for.
+        asked: u64,
+        /// The oldest that was kept.
+        to: u64,
+    },
     /// The search for the places of calls of unknown fate took too long.
     #[error(
         "undecided: {steps} steps found no place for {unknown} calls of unknown fate in {gaps} \

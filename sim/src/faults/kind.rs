@@ -55,6 +55,8 @@ pub enum FaultKind {
     Replay,
     /// Somebody changes the members of a group; not beside faults that destroy what a node promised.
     Members,
+    /// Groups are created, written and deleted.
+    Groups,
     /// A leader hands a group over, to anybody or to a named node.
     HandOver,
     /// A shard's groups don't stand for election for a while, and are handed over.
@@ -148,6 +150,7 @@ impl FaultKind {
         FaultKind::Members,
         FaultKind::HandOver,
         FaultKind::PauseElections,
+        FaultKind::Groups,
     ];
 
     /// Whether it destroys what a node promised to keep. Such faults strike a minority only, the
@@ -175,6 +178,7 @@ impl FaultKind {
                 | Self::Members
                 | Self::HandOver
                 | Self::PauseElections
+                | Self::Groups
         )
     }
 
@@ -187,6 +191,7 @@ impl FaultKind {
             | Self::Members
             | Self::HandOver
             | Self::PauseElections
+            | Self::Groups
             | Self::Replay => Family::Leaders,
             Self::Partition
             | Self::OneWay
@@ -232,6 +237,7 @@ impl FaultKind {
             Self::Members => "members",
             Self::HandOver => "hand-over",
             Self::PauseElections => "pause-elections",
+            Self::Groups => "groups",
             Self::Clog => "clog",
             Self::SlowLink => "slow-link",
             Self::Tear => "tear",

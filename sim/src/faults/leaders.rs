@@ -18,8 +18,13 @@ impl World {
         led.map(|(at, group)| (at, group.group)).collect()
     }
 
+    /// The same of the groups that clients know.
+    fn known_leaders(&self) -> Vec<(usize, GroupId)> {
+        self.leaders().into_iter().filter(|it| it.1 < GroupId::SYSTEM).collect()
+    }
+
     pub(super) fn leave_alone(&mut self) -> bool {
-        let leaders = self.leaders();
+        let leaders = self.known_leaders();
         let (nodes, clients) = (self.nodes.len(), self.clients.len());
         if leaders.is_empty() || nodes < 3 || clients < 2 {
             return false;
@@ -67,7 +72,7 @@ impl World {
 
     /// Leaders of one group are cut off one after the other, and clients ask for it all the time.
     pub(super) fn begin_ping_pong(&mut self) -> bool {
-        let leaders = self.leaders();
+        let leaders = self.known_leaders();
         let is_on = |lasting: &Lasting| matches!(lasting, Lasting::CutOff(..) | Lasting::Next(..));
         if leaders.is_empty() || self.nodes.len() < 3 || self.faults.lasting.values().any(is_on) {
             return false;

@@ -25,6 +25,8 @@ pub enum Ask {
     SetHistory(u64),
     /// Changes nothing: a barrier in the log.
     Nothing,
+    /// Forgets what keys were before a revision.
+    Compact(u64),
 }
 
 /// Sets a key.
@@ -179,6 +181,18 @@ impl Ask {
         matches!(self, Self::Range(_))
     }
 
+    /// Whether it could set a key.
+    pub fn grows(&self) -> bool {
+        match self {
+            Self::Put(_) => true,
+            Self::Txn(txn) => {
+                let mut all = txn.then.iter().chain(&txn.otherwise);
+                all.any(|one| matches!(one, Operation::Put(_)))
+            }
+            _ => false,
+        }
+    }
+
     /// Appends the command as the wire and the log have it.
     ///
     /// # Errors
@@ -192,6 +206,9 @@ impl Ask {
                 Command::SetHistory { revisions: *revisions }.encode(out)
             }
             Self::Nothing => Command::Nothing.encode(out),
+            Self::Compact(revision) => {
+                Command::Compact { revision: Revision(*revision) }.encode(out)
+            }
             Self::Txn(txn) => {
                 let compares: Vec<_> = txn.compares.iter().map(Compare::command).collect();
                 let then: Vec<_> = txn.then.iter().map(Operation::command).collect();
@@ -210,6 +227,7 @@ impl From<Command<'_>> for Ask {
             Command::Range(range) => Self::Range(range.into()),
             Command::SetHistory { revisions } => Self::SetHistory(revisions),
             Command::Nothing => Self::Nothing,
+            Command::Compact { revision } => Self::Compact(revision.0),
             Command::Txn(txn) => Self::Txn(Txn {
                 compares: txn.compares().map(Into::into).collect(),
                 then: txn.then().map(Into::into).collect(),

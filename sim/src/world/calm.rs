@@ -132,12 +132,14 @@ impl World {
         rows
     }
 
-    /// Groups of which no write, or no read, was done since it is calm.
+    /// Groups of which no write, or no read, was done since it is calm. Where memory may be full a write
+    /// is looked for when there is room again (FC-07).
     fn unserved(&self) -> Vec<GroupId> {
+        let may_be_full = self.options.limits.data_bytes_max > 0;
         let is_served = |group: &GroupId| {
             let done = self.clients.iter().filter_map(|client| client.done().get(group));
             let (writes, reads) = done.fold((0, 0), |sum, done| (sum.0 + done.0, sum.1 + done.1));
-            writes > 0 && reads > 0
+            (writes > 0 || may_be_full) && reads > 0
         };
         (1..=self.options.groups).map(GroupId).filter(|group| !is_served(group)).collect()
     }
@@ -177,7 +179,8 @@ impl World {
     fn led_by_doomed(&self) -> u64 {
         let doomed = self.options.doomed.iter();
         let groups = doomed.flat_map(|&node| self.nodes[node].groups(&self.base));
-        groups.filter(|group| group.role == GroupRole::Leader).count() as u64
+        let is_kept = |group: &GroupStatus| group.group < GroupId::SYSTEM;
+        groups.filter(|group| is_kept(group) && group.role == GroupRole::Leader).count() as u64
     }
 
     /// What keeps the nodes of a quorum from being alike and at rest, if anything does.
@@ -195,7 +198,9 @@ impl World {
                     return Some(format!("node {} is still writing", node.id));
                 }
                 for group in lane.shard.status(now).groups {
-                    led += u64::from(group.role == GroupRole::Leader);
+                    // Those that come and go are looked at by themselves.
+                    let is_kept = group.group < GroupId::SYSTEM;
+                    led += u64::from(is_kept && group.role == GroupRole::Leader);
                     if !self.is_member(node.id, group.group) {
                         continue;
                     }
@@ -215,6 +220,8 @@ impl World {
             }
         }
         let is_end = |group: &GroupStatus| match ends.get(&group.group) {
+            // It was deleted, or isn't begun: that is looked at by itself.
+            None if group.group >= GroupId::FIRST_CREATED => Ok(()),
             Some(&(_, end)) if (group.applied, group.last) == (end, end) => Ok(()),
             first => Err(first.map_or(NodeId::ZERO, |first| first.0)),
         };

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringraft_types::record;
-use ringraft_types::{GroupId, Index, Sequence};
+use ringraft_types::{GroupId, Index, Sequence, Term};
 use ringraft_wal::device::memory::MemoryDevice;
 use ringraft_wal::device::{FileId, FileKind};
 use ringraft_wal::format::{BlockHeader, ITEM_CARRIED, ITEM_SNAPSHOT};
@@ -123,12 +123,23 @@ fn held(found: &Found, hit: &Hit) -> Option<Held> {
 }
 
 /// Whether entries are known to be committed, all nodes hold them, and this one needs them of its log.
+/// At their indexes a log may hold others, which were never committed: two that agree at one entry
+/// agree at all before it (I-05).
 fn may_rot(found: &[Found], node: usize, hit: &Hit) -> bool {
     let groups = found.iter().filter_map(|found| found.recovered.groups.get(&hit.group));
     let commit = groups.filter_map(|group| group.hard).map(|hard| hard.2).max();
     commit.is_some_and(|commit| hit.last <= commit)
         && held(&found[node], hit) == Some(Held::Log)
-        && found.iter().all(|found| held(found, hit).is_some())
+        && found.iter().all(|other| match held(other, hit) {
+            None => false,
+            Some(Held::Snapshot) => true,
+            Some(Held::Log) => term_of_last(other, hit) == term_of_last(&found[node], hit),
+        })
+}
+
+/// The term of the last of these entries, as a log has it.
+fn term_of_last(found: &Found, hit: &Hit) -> Option<Term> {
+    audit::term_at(found.recovered.groups.get(&hit.group)?, hit.last)
 }
 
 /// Whether all other nodes hold these entries in snapshots.

@@ -4,9 +4,9 @@ use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringraft_net::status::GroupRole;
-use ringraft_shard::{ShardError, ShardEvent};
+use ringraft_shard::{Halt, ShardError, ShardEvent};
 use ringraft_types::limits::FRAME_BODY_BYTES_MAX;
-use ringraft_types::{Configuration, GroupId, Index, NodeId, ShardId, Term, Ticks};
+use ringraft_types::{Configuration, GroupId, Index, MemoryLevel, NodeId, ShardId, Term, Ticks};
 
 use super::World;
 use crate::audit;
@@ -96,6 +96,12 @@ impl World {
                 }
                 ShardEvent::Repaired { group, .. } => repaired.push(group),
                 ShardEvent::Halted { group, halt } => {
+                    if halt == Halt::Removed && group >= GroupId::FIRST_CREATED {
+                        self.seen.retain(|&(at, _, of), _| (at, of) != (node, group));
+                        self.snoop.left(id, group);
+                        self.base.count("groups that left a node");
+                        continue;
+                    }
                     assert!(
                         self.damaged.contains(&node),
                         "I-11: node {id} halts group {group}, whose log was never damaged: {halt:?}"
@@ -142,6 +148,11 @@ impl World {
                          node {from} saved"
                     );
                 }
+                // No machine here goes wrong.
+                ShardEvent::Diverged { group, index, .. }
+                | ShardEvent::Undecided { group, index, .. } => {
+                    panic!("V7: replicas of group {group} are said to differ at entry {index}");
+                }
                 ShardEvent::InstallFailed { .. } => self.base.count("installs that failed"),
                 ShardEvent::SnapshotFailed { .. } => self.base.count("snapshots that failed"),
                 ShardEvent::SnapshotUnreadable { group, number, error } => {
@@ -164,16 +175,31 @@ impl World {
                 ShardEvent::DiskStuck(true) => self.base.count("disk is stuck"),
                 ShardEvent::StoodStill { .. } => self.base.count("shards that stood still"),
                 ShardEvent::Leaderless { .. } => self.base.count("groups led by nobody for long"),
+                ShardEvent::Memory { level: MemoryLevel::Full, .. } => {
+                    self.base.count("memory is full");
+                }
+                ShardEvent::PeerMemory { is_full: true, .. } => {
+                    self.base.count("memory of a peer is full");
+                }
                 ShardEvent::DiskFull(true) => self.base.count("disk is full"),
                 _ => {}
             }
         }
+        let (limits, pending) = (self.options.limits, running.shard.pending_write_bytes());
+        let most = limits.shard_bytes_max + 4 * self.options.value_bytes as usize + 4_096;
+        assert!(pending <= most, "A39: node {id} has {pending} bytes of writes under way");
+        let tells_data = running.tell_data(usize::from(self.options.shards));
         if let Some(lacked) = lacks {
             let node = &mut self.nodes[node];
             node.lacked.get_or_insert(lacked);
             // Its next round rings the lanes that it told.
             node.wake(&mut self.base, lane, now);
         }
+        if tells_data {
+            // Its next round rings the lanes that it told.
+            self.nodes[node].wake(&mut self.base, lane, now);
+        }
+        self.look_at_memory();
         if met_rot {
             self.note_unreadable(node, lane);
         }
@@ -254,9 +280,19 @@ impl World {
             return;
         }
         let is_damaged = self.damaged.contains(&node);
-        let saved = snapshots.iter().map(|(&group, &(last, _))| (group, last.index)).collect();
+        let mut saved: BTreeMap<GroupId, Index> =
+            snapshots.iter().map(|(&group, &(last, _))| (group, last.index)).collect();
+        // What a snapshot that can't be loaded covered is known by its head, and owed: see below.
+        for head in recovered.snapshots.iter().filter(|_| is_damaged) {
+            let newest = saved.entry(head.group).or_default();
+            *newest = head.last.index.max(*newest);
+        }
         let shard = (shard.0, self.options.shards);
         self.snoop.recovered(id, shard, recovered, &saved, is_damaged);
+        if let Some(running) = self.nodes[node].lane(lane).filter(|_| is_damaged) {
+            let votes = |group| running.shard.votes_as_holding(group);
+            self.snoop.votes_as_holding(id, shard, votes);
+        }
     }
 
     /// A process ends by itself; what the lane sent before left nevertheless.
@@ -302,7 +338,9 @@ impl World {
             let mut found = audit::open(node.disk(lane).flushed(), node.log_settings(lane));
             for (&(_, group), steps) in self.steps.range((at, GroupId(0))..(at + 1, GroupId(0))) {
                 let is_here = group.0 % u64::from(self.options.shards) == lane as u64;
-                if is_here && self.is_member(node.id, group) {
+                // Nobody's history has what becomes of those.
+                let is_asked = group < GroupId::SYSTEM;
+                if is_here && is_asked && self.is_member(node.id, group) {
                     dumps.push(found.dump(node.id, group, &steps.borrow(), &written[lane]));
                 }
             }

@@ -126,13 +126,17 @@ impl World {
         let (tail, floor) =
             (log.and_then(|log| log.tail.as_ref()), log.and_then(|log| log.damaged));
         let is_covered = |floor: LogId| {
-            heads().any(|head| {
-                let last = head.last.index;
-                // What lies behind the last hole is enough with a snapshot of all before it.
-                let goes_on =
-                    tail.is_some_and(|it| it.first <= last.next() && it.last >= floor.index);
-                last >= floor.index || head.last >= floor || goes_on
-            })
+            // One of unknown height is found until a snapshot is named again: the group goes on to
+            // another term then, and is whole in that.
+            let is_unknown = floor.index == Index(u64::MAX);
+            is_unknown
+                || heads().any(|head| {
+                    let last = head.last.index;
+                    // What lies behind the last hole is enough with a snapshot of all before it.
+                    let goes_on =
+                        tail.is_some_and(|it| it.first <= last.next() && it.last >= floor.index);
+                    last >= floor.index || head.last >= floor || goes_on
+                })
         };
         assert!(
             floor.is_none_or(is_covered),

@@ -60,7 +60,7 @@ pub(super) struct Work {
     pub(super) outcome: Outcome,
 }
 
-pub(super) fn run(goal: &Goal, args: &ChangeArgs, global: &Global) -> Result<Exit, Failure> {
+pub(crate) fn run(goal: &Goal, args: &ChangeArgs, global: &Global) -> Result<Exit, Failure> {
     let allow = Allow { majority: args.allow_majority, unready: args.allow_unready };
     let mut client = Client::connect(client::options(global)).map_err(client::failure)?;
     let groups = groups(&mut client, global)?;
@@ -112,8 +112,8 @@ impl Work {
 /// All groups of the cluster, or those that were named.
 pub(crate) fn groups(client: &mut Client, global: &Global) -> Result<Vec<GroupId>, Failure> {
     if !global.groups.is_empty() {
-        let named: BTreeSet<u64> = global.groups.iter().copied().collect();
-        return Ok(named.into_iter().map(GroupId).collect());
+        let named: BTreeSet<GroupId> = global.group_ids().collect();
+        return Ok(named.into_iter().collect());
     }
     let mut found = BTreeSet::new();
     let mut first_error = None;

@@ -90,7 +90,7 @@ fn known(
 ) -> Result<Vec<(GroupId, GroupMembers)>, Failure> {
     let found = groups(client, global);
     let found = found.map_err(|failure| foreign(client, config, args).unwrap_or(failure))?;
-    let all: BTreeSet<GroupId> = found.into_iter().chain(config.groups.iter().copied()).collect();
+    let all: BTreeSet<GroupId> = found.into_iter().chain(config.all_groups()).collect();
     let all: Vec<GroupId> = all.into_iter().collect();
     let mut known = Vec::new();
     for groups in all.chunks(GROUPS_AT_ONCE) {

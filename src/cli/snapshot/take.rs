@@ -143,7 +143,7 @@ fn nothing_new(row: &GroupReport) -> Outcome {
 }
 
 pub(super) fn run(args: &TakeArgs, global: &Global) -> Result<Exit, Failure> {
-    let groups: Vec<String> = global.groups.iter().map(u64::to_string).collect();
+    let groups: Vec<String> = global.group_ids().map(|group| group.to_string()).collect();
     let body = groups.join(",");
     let mut nodes = Vec::new();
     let mut silent = Vec::new();

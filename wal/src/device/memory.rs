@@ -10,6 +10,7 @@ use crate::buffer::Buffer;
 use ringraft_types::tag::Tag;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
 /// Bytes that survive a power cut together.
 pub const SECTOR_BYTES: usize = 512;
@@ -78,7 +79,8 @@ pub enum Unflushed {
 #[derive(Clone, Debug, Default)]
 struct File {
     /// As a read sees it; absent pages are zeros.
-    pages: BTreeMap<u64, Box<[u8; PAGE_BYTES]>>,
+    /// Shared with the copies of the disk that are taken to look at it.
+    pages: BTreeMap<u64, Arc<[u8; PAGE_BYTES]>>,
     length: u64,
     stable_length: u64,
     /// Per unsynced sector: what is stable, then everything written since.
@@ -103,8 +105,8 @@ impl File {
         let number = at / PAGE_BYTES as u64;
         let start = (at % PAGE_BYTES as u64) as usize;
         if bytes.iter().any(|&byte| byte != 0) || self.pages.contains_key(&number) {
-            let page = self.pages.entry(number).or_insert_with(|| Box::new([0; PAGE_BYTES]));
-            page[start..start + SECTOR_BYTES].copy_from_slice(bytes);
+            let page = self.pages.entry(number).or_insert_with(|| Arc::new([0; PAGE_BYTES]));
+            Arc::make_mut(page)[start..start + SECTOR_BYTES].copy_from_slice(bytes);
         }
     }
 

@@ -8,9 +8,10 @@
 
 use super::{Log, Purpose};
 use crate::device::{Device, Operation};
+use crate::scan::gone;
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
-use ringraft_types::record::{RecordHeader, RecordKind};
+use ringraft_types::record::{self, HomeState, Record, RecordHeader, RecordKind};
 use ringraft_types::{GroupId, Index, Sequence};
 use std::collections::BTreeMap;
 
@@ -24,8 +25,18 @@ pub(crate) struct Locals {
 }
 
 impl Locals {
-    /// A local record was appended in this block.
-    pub(crate) fn note(&mut self, header: &RecordHeader, bytes: &[u8], sequence: Sequence) {
+    /// A local record was appended in this block. Returns the group that isn't here any more, if it
+    /// says that of one.
+    pub(crate) fn note(
+        &mut self,
+        header: &RecordHeader,
+        bytes: &[u8],
+        sequence: Sequence,
+    ) -> Option<GroupId> {
+        let gone = (header.kind == RecordKind::Home).then(|| gone(&read(bytes))).flatten();
+        if let Some(gone) = gone {
+            self.forget(gone);
+        }
         let is_one = matches!(header.kind, RecordKind::HardState | RecordKind::Snapshot);
         let index = if is_one { Index::ZERO } else { header.index };
         let place = self
@@ -35,6 +46,26 @@ impl Locals {
         place.0 = sequence;
         place.1.clear();
         place.1.extend_from_slice(bytes);
+        gone
+    }
+
+    /// A group isn't here any more: nothing of it is kept but its home.
+    fn forget(&mut self, group: GroupId) {
+        let first = (group, 0, Index::ZERO);
+        let end = (group, u8::MAX, Index(u64::MAX));
+        let old: Vec<_> = self.records.range(first..=end).map(|(key, _)| *key).collect();
+        old.iter().for_each(|key| drop(self.records.remove(key)));
+    }
+
+    /// What says that a group was deleted is of no more use without the blocks up to this one: all
+    /// that the log held of it lies in them as well.
+    fn outlive(&mut self, last: Sequence) {
+        self.records.retain(|(_, kind, _), (sequence, bytes)| {
+            let is_home = *kind == RecordKind::Home as u8;
+            let is_of_no_use =
+                || is_home && HomeState::of(read(bytes).payload) == Ok(HomeState::Deleted);
+            *sequence > last || !is_of_no_use()
+        });
     }
 
     fn oldest(&self) -> Option<Sequence> {
@@ -52,7 +83,19 @@ impl Locals {
     }
 }
 
+fn read(bytes: &[u8]) -> Record<'_> {
+    record::decode(bytes).expect("what is kept was verified")
+}
+
 impl Log {
+    /// A group isn't here any more, as its home says, which is appended just now: its entries are
+    /// needed no more.
+    pub(super) fn forget(&mut self, group: GroupId) {
+        self.index.forget(group);
+        self.owing.remove(&group);
+        self.purge_asked = true;
+    }
+
     /// A durable snapshot covers the group's entries up to `through`: they are not needed here.
     pub fn release(&mut self, group: GroupId, through: Index) {
         self.index.release(group, through);
@@ -137,6 +180,9 @@ impl Log {
             let last = last.expect("a segment in use holds a block");
             if self.index.needs_up_to(last) {
                 break;
+            }
+            if self.locals.oldest().is_some_and(|local| local <= last) {
+                self.locals.outlive(last);
             }
             if self.locals.oldest().is_some_and(|local| local <= last) {
                 for bytes in self.locals.up_to(last) {

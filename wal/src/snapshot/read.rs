@@ -153,7 +153,26 @@ impl Log {
     pub fn remove_snapshot<D: Device>(&mut self, device: &mut D, number: u64) {
         self.snapshots.open.remove(&number);
         let file = self.snapshots.file(number);
+        self.snapshots.removing += 1;
         self.operations.submit(device, Purpose::RemoveSnapshot, Operation::Remove(file));
+    }
+
+    /// Makes durable, as soon as can be, that the files are gone whose removal was asked for: what
+    /// they hold must not come back with a power cut. Until then it may.
+    pub fn sync_removals<D: Device>(&mut self, device: &mut D) {
+        self.snapshots.syncs_removals = true;
+        self.sync_if_removed(device);
+    }
+
+    pub(crate) fn snapshot_removed<D: Device>(&mut self, device: &mut D) {
+        self.snapshots.removing -= 1;
+        self.sync_if_removed(device);
+    }
+
+    fn sync_if_removed<D: Device>(&mut self, device: &mut D) {
+        if self.snapshots.removing == 0 && std::mem::take(&mut self.snapshots.syncs_removals) {
+            self.operations.submit(device, Purpose::SyncRemovals, Operation::SyncDirectory);
+        }
     }
 
     pub(crate) fn step_chunks<D: Device>(&mut self, device: &mut D) {

@@ -5,6 +5,7 @@ use super::format::{CHUNK_ROOM, chunk_stride, content_sum, encode_chunk};
 use super::{CHUNK_HEAD_BYTES, ChunkSums, HEAD_BYTES, Layout, SnapshotHead, first_offset};
 use crate::buffer::Buffer;
 use crate::device::{Completion, Device, Durability, Operation};
+use crate::format::round_up;
 use crate::log::{ATTEMPTS_MAX, Log, Purpose};
 #[cfg(ringraft_plant)]
 use ringraft_types::plant::{Plant, planted};
@@ -111,10 +112,9 @@ impl Writing {
                 whole.saturating_sub(before).min(CHUNK_ROOM as u64) as usize
             });
             assert!(filling.filled < room, "strand {stretch} holds more than it was begun for");
-            let buffer =
-                filling.buffer.get_or_insert_with(|| Buffer::zeroed(chunk_stride(align), align));
             let count = bytes.len().min(room - filling.filled);
             let at = CHUNK_HEAD_BYTES + filling.filled;
+            let buffer = room_for(&mut filling.buffer, at + count, align);
             buffer[at..at + count].copy_from_slice(&bytes[..count]);
             filling.filled += count;
             bytes = &bytes[count..];
@@ -274,7 +274,7 @@ impl Log {
         let Some(writing) = self.open_snapshot(number) else { return };
         let is_free = !writing.has(chunk) || writing.waiting() == 0;
         assert!(is_free, "chunk {chunk} is on its way to the disk");
-        let mut buffer = Buffer::zeroed(chunk_stride(align), align);
+        let mut buffer = Buffer::zeroed(round_up(CHUNK_HEAD_BYTES + bytes.len(), align), align);
         buffer[CHUNK_HEAD_BYTES..CHUNK_HEAD_BYTES + bytes.len()].copy_from_slice(bytes);
         writing.seal(chunk, buffer, (bytes.len(), content), align);
     }
@@ -439,6 +439,22 @@ impl Log {
         }
         self.snapshots.written.push_back(SnapshotWritten { head: writing.head, result });
     }
+}
+
+/// The buffer of a chunk, with room for so many bytes at least: as long as it needs to be, and twice
+/// as long each time, so that a chunk of many small pieces is copied a few times and a small snapshot
+/// needs no memory for a whole chunk, which costs more to clear than to fill.
+fn room_for(buffer: &mut Option<Buffer>, bytes: usize, align: usize) -> &mut Buffer {
+    let has = buffer.as_ref().map_or(0, Buffer::capacity);
+    if has < bytes {
+        let length = round_up(bytes.max(2 * has), align).min(chunk_stride(align));
+        let mut longer = Buffer::zeroed(length, align);
+        if let Some(shorter) = buffer {
+            longer[..has].copy_from_slice(shorter);
+        }
+        *buffer = Some(longer);
+    }
+    buffer.as_mut().expect("it was made just now, or before")
 }
 
 fn failure(what: &'static str, errno: i32) -> SnapshotError {

@@ -59,6 +59,7 @@ impl Leader {
 
     /// Has every peer told at once what is committed, and so answer what it knows.
     pub(crate) fn tell_commit(&mut self, replica: &Replica, now: Ticks, out: &mut Output) {
+        self.stir(replica, now);
         if replica.settings.lease > Ticks::ZERO {
             self.reads.begin_bare();
         }

@@ -134,7 +134,7 @@ impl Leader {
         let Some(peer) = self.peer(node).filter(|peer| peer.is_member()) else {
             return Err(ChangeRefused::Behind { node, matched: Index::ZERO, commit });
         };
-        if now.since(peer.heard_at) >= replica.settings.election_timeout {
+        if !self.has_heard(replica, now, node) {
             return Err(ChangeRefused::Unreachable { node });
         }
         let matched = peer.matched;
@@ -167,6 +167,7 @@ impl Leader {
         bytes: u32,
         out: &mut Output,
     ) {
+        self.stir(replica, now);
         let in_force = replica.membership.in_force();
         if self.may_change(replica).is_err() || !follows(configuration, in_force) {
             out.refused = Some(Refusal::NotNow);

@@ -91,6 +91,7 @@ impl Leader {
             out.refused = Some(Refusal::NotNow);
             return;
         }
+        self.stir(replica, now);
         let ends_at = now.after(replica.settings.election_timeout);
         self.transfer = Some(Transfer { to, ends_at, is_told: false });
         self.tell_target(replica, out);

@@ -77,6 +77,7 @@ impl Cluster {
                 reads_waiting_max: 4,
                 commits_by_half: false,
                 lease: Ticks::ZERO,
+                hibernate_after: Ticks::ZERO,
             },
             is_fresh: false,
             first: Configuration::first(nodes(voters), Vec::new()).expect("sound"),

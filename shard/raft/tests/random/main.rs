@@ -22,6 +22,7 @@ mod members;
 mod node;
 mod random;
 mod snapshots;
+mod stamps;
 mod transfers;
 mod world;
 
@@ -83,6 +84,7 @@ fn safe_under_faults_and_live_after() {
     assert!(total.transfers > 1000 && total.transfers_done > 150, "{total:?}");
     assert!(total.transfers_refused > 1000, "{total:?}");
     assert!(total.leases > 10_000 && total.no_leases > 10_000, "{total:?}");
+    assert!(total.rests > 10_000 && total.woken > 200, "{total:?}");
     assert!(total.emptied > 100 && total.cut > 5 && total.kept > 20, "{total:?}");
 }
 

@@ -20,6 +20,8 @@ pub(crate) enum Event {
     Stored { node: usize, life: u32, snapshot: Vec<Entry> },
     Loaded { node: usize, life: u32 },
     Complete { node: usize, life: u32 },
+    Stamp { node: usize, life: u32 },
+    Torn { a: usize, b: usize },
 }
 
 /// What a run came across: a test that reaches nothing proves nothing.
@@ -63,6 +65,9 @@ pub(crate) struct Reached {
     /// Looks at ready leaders that had a lease, and that had none.
     pub(crate) leases: u64,
     pub(crate) no_leases: u64,
+    /// Looks at nodes that hibernated, and of those the ones that were woken by a silence.
+    pub(crate) rests: u64,
+    pub(crate) woken: u64,
 }
 
 impl Reached {
@@ -96,6 +101,8 @@ impl Reached {
         self.transfers_refused += other.transfers_refused;
         self.leases += other.leases;
         self.no_leases += other.no_leases;
+        self.rests += other.rests;
+        self.woken += other.woken;
     }
 }
 
@@ -114,7 +121,14 @@ pub(crate) struct World {
     events: BTreeMap<(Ticks, u64), Event>,
     events_made: u64,
     /// One-way cuts: `cut[from][to]`.
-    cut: Vec<Vec<bool>>,
+    pub(crate) cut: Vec<Vec<bool>>,
+    /// If groups hibernate: when the newest message arrives, from and to whom; when a node heard
+    /// another last, by its clock; and by whom a silence was noticed, and whose.
+    pub(crate) arrivals: BTreeMap<(usize, usize), Ticks>,
+    pub(crate) heard: BTreeMap<(usize, usize), Ticks>,
+    pub(crate) silent: BTreeSet<(usize, usize)>,
+    /// Messages that left, by node.
+    pub(crate) sent: Vec<u64>,
     /// How much of the crashes and cuts of a stormy world happen here, of a thousand.
     storm: u64,
     /// How often snapshots are taken, of a thousand events.
@@ -170,6 +184,7 @@ impl World {
             // A draw of its own would change every run there is.
             commits_by_half: seed % 2 == 1,
             lease: Settings::lease_of(Ticks::from_millis(150), DRIFT),
+            hibernate_after: Ticks::from_millis([0, 60, 250][(seed % 3) as usize]),
         };
         let ids: Vec<NodeId> = (1..=count as u32).map(NodeId).collect();
         let changes = [0, 10, 30, 100][random.below(4) as usize];
@@ -198,6 +213,10 @@ impl World {
             keeps_needed: random.permille(500),
             loss: random.below(2) * random.below(200),
             duplicate: random.below(200),
+            arrivals: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            silent: BTreeSet::new(),
+            sent: vec![0; count],
             is_healed: false,
             value: 0,
             ticket: 0,
@@ -210,6 +229,10 @@ impl World {
             reached: Reached::default(),
             random,
         };
+        if world.hibernates() {
+            // A connection gives what was sent once, and in order.
+            world.duplicate = 0;
+        }
         for node in 0..count {
             world.boot(node);
         }
@@ -225,6 +248,10 @@ impl World {
         self.nodes[node].boot(now, self.settings, &self.configurations, seed);
         self.reached.cut_at_start += self.nodes[node].batches.len() as u64;
         self.plan_tick(node);
+        if self.hibernates() {
+            let life = self.nodes[node].life;
+            self.plan(0, Event::Stamp { node, life });
+        }
     }
 
     pub(crate) fn plan(&mut self, delay: u64, event: Event) {
@@ -253,6 +280,7 @@ impl World {
                 // A connection that was told takes the place of those of earlier lives.
                 let is_old = self.nodes[to].met.get(&from).is_some_and(|&met| life < met);
                 if self.nodes[to].raft.is_some() && !is_old {
+                    self.heard(to, from);
                     let heads = heads(&entries);
                     let from = self.nodes[from].id;
                     let raft = self.nodes[to].raft.as_ref().expect("just seen");
@@ -291,6 +319,12 @@ impl World {
                     self.stored(node, snapshot);
                 }
             }
+            Event::Stamp { node, life } => {
+                if self.nodes[node].life == life && self.nodes[node].raft.is_some() {
+                    self.stamp(node);
+                }
+            }
+            Event::Torn { a, b } => self.torn(a, b),
             Event::Complete { node, life } => {
                 if self.nodes[node].life == life {
                     self.complete(node);
@@ -665,7 +699,9 @@ impl World {
         };
         let copies = 1 + u64::from(self.random.permille(self.duplicate));
         for copy in 0..copies {
+            self.sent[from] += 1;
             if self.cut[from][to] || self.random.permille(self.loss) {
+                self.lost(from, to);
                 continue;
             }
             let delay = match copy {
@@ -674,6 +710,7 @@ impl World {
             };
             let (message, entries) = (envelope.message, entries.clone());
             let life = self.nodes[from].life;
+            let delay = self.in_order(from, to, delay);
             self.plan(delay, Event::Deliver { from, to, life, message, entries });
         }
     }
@@ -772,7 +809,7 @@ impl World {
     }
 
     /// Runs until it holds, so many seconds at most, and a moment longer.
-    fn run_until(&mut self, seconds: u64, holds: impl Fn(&Self) -> bool) {
+    pub(crate) fn run_until(&mut self, seconds: u64, holds: impl Fn(&Self) -> bool) {
         for _ in 0..seconds * 10 {
             self.run_for(100);
             if holds(self) {
@@ -840,6 +877,7 @@ impl World {
             assert!(node.has_all(last), "node {} has {} of {last}", node.id, node.commit);
         }
         self.check_calm(leader, term);
+        self.check_rest(&members);
     }
 }
 

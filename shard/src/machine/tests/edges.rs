@@ -48,6 +48,35 @@ fn small_windows() {
     assert_eq!(runner.machine.sizes(), (1, 1));
 }
 
+/// Goal: a compaction forgets what keys were before its revision, that one stays; what it names must
+/// exist and be kept. What it leaves behind is freed a piece at a time without another command.
+#[test]
+fn compaction() {
+    let mut runner = Runner::new();
+    let value = [7; 512];
+    for _ in 0..5_000 {
+        runner.put(b"k", &value);
+    }
+    let compact = |revision| Command::Compact { revision: Revision(revision) };
+    assert_eq!(runner.apply(compact(5_001)).status, Status::FutureRevision);
+    assert_eq!(runner.machine.sizes(), (1, 5_000));
+    let (hash, bytes) = (runner.machine.state_hash(), runner.machine.memory_bytes());
+    let done = runner.apply(compact(4_990));
+    assert_eq!((done.status, done.revision), (Status::Ok, Revision(5_000)));
+    assert_ne!(runner.machine.state_hash(), hash);
+    assert!(runner.read(Keys::One(b"k"), 4_990).is_ok());
+    assert_eq!(runner.read(Keys::One(b"k"), 4_989), Err(Status::Compacted));
+    assert_eq!(runner.apply(compact(4_989)).status, Status::Compacted);
+    assert_eq!(runner.apply(compact(4_990)).status, Status::Ok, "once more is the same");
+    let mut pieces = 1;
+    while runner.machine.tidy() {
+        pieces += 1;
+    }
+    assert!(pieces > 3, "{pieces}: no turn is held up by all of it");
+    assert_eq!(runner.machine.sizes(), (1, 10));
+    assert!(runner.machine.memory_bytes() + 2_000_000 < bytes);
+}
+
 /// A removed key is gone with its slot once its removal leaves the window, and begins again at
 /// version one.
 #[test]

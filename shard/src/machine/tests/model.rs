@@ -150,6 +150,16 @@ impl Model {
                 None
             }
             Command::Nothing => None,
+            Command::Compact { revision } if revision.0 > self.revision() => {
+                return Err(Status::FutureRevision);
+            }
+            Command::Compact { revision } if revision.0 < self.oldest => {
+                return Err(Status::Compacted);
+            }
+            Command::Compact { revision } => {
+                self.oldest = revision.0;
+                None
+            }
         };
         if changed {
             self.copies.push(now);
@@ -252,7 +262,11 @@ pub(super) fn random_command(random: &mut Random, revision: u64) -> Option<Vec<u
     match random.below(40) {
         0 => Command::SetHistory { revisions: random.below(30) }.encode(&mut bytes).expect("fits"),
         1 => Command::Nothing.encode(&mut bytes).expect("fits"),
-        2..20 => single.encode(&mut bytes).expect("fits"),
+        2 => {
+            let revision = Revision((revision + 2).saturating_sub(random.below(30)));
+            Command::Compact { revision }.encode(&mut bytes).expect("fits");
+        }
+        3..20 => single.encode(&mut bytes).expect("fits"),
         _ => {
             let mut compares = Vec::new();
             for (key, other) in &pairs[..random.below(3) as usize] {
@@ -292,6 +306,7 @@ fn behaves_as_the_model() {
             let Some(bytes) = random_command(&mut random, model.revision()) else { continue };
             let command = Command::decode(&bytes).expect("just encoded");
             let (before, hash) = (model.revision(), runner.machine.state_hash());
+            let oldest = model.oldest;
             let expected = model.apply(command);
             let applied = runner.apply_bytes(&bytes);
             let context = format!("seed {seed} step {step} {command:?}");
@@ -309,8 +324,15 @@ fn behaves_as_the_model() {
                     assert!(runner.reply.is_empty(), "{context}");
                 }
             }
-            let changed =
-                model.revision() > before || matches!(command, Command::SetHistory { .. });
+            let is_set = match command {
+                Command::SetHistory { .. } => true,
+                Command::Compact { .. } => model.oldest > oldest,
+                _ => false,
+            };
+            let changed = model.revision() > before || is_set;
+            if random.below(10) == 0 {
+                while runner.machine.tidy() {}
+            }
             assert_eq!(runner.machine.state_hash() != hash, changed, "{context}");
             assert_eq!(runner.machine.keys(), model.copies.last().expect("one").len() as u64);
             twin.apply_bytes(&bytes);

@@ -189,6 +189,12 @@ fn nothing(out: &mut Vec<u8>) {
     out.extend_from_slice(&[op::NOTHING, 0, 0, 0, 0, 0, 0, 0]);
 }
 
+/// Appends the command that forgets what keys were before a revision.
+fn compact(revision: crate::Revision, out: &mut Vec<u8>) {
+    out.extend_from_slice(&[op::COMPACT, 0, 0, 0, 0, 0, 0, 0]);
+    out.extend_from_slice(&revision.0.to_le_bytes());
+}
+
 impl Command<'_> {
     /// Appends the command, whichever it is; a checked transaction is copied.
     ///
@@ -211,6 +217,10 @@ impl Command<'_> {
             }
             Self::Nothing => {
                 nothing(out);
+                Ok(())
+            }
+            Self::Compact { revision } => {
+                compact(*revision, out);
                 Ok(())
             }
         }

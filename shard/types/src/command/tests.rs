@@ -72,6 +72,10 @@ fn golden_bytes() {
         b"\x05\0\0\0\0\0\0\0\x02\x01\0\0\0\0\0\0"
     );
     assert_eq!(encoded(Command::Nothing), b"\x06\0\0\0\0\0\0\0");
+    assert_eq!(
+        encoded(Command::Compact { revision: Revision(258) }),
+        b"\x07\0\0\0\0\0\0\0\x02\x01\0\0\0\0\0\0"
+    );
     let mut bytes = Vec::new();
     let compare = Compare {
         target: Target::ModRevision,
@@ -272,12 +276,13 @@ fn a_key_is_written_once() {
 #[test]
 fn unknown_is_not_malformed() {
     for (bytes, unknown) in [
-        (&b"\x07\0\0\0\0\0\0\0"[..], true),
+        (&b"\x08\0\0\0\0\0\0\0"[..], true),
         (b"\x01\x02\x01\0\0\0\0\0k", true),
         (b"\x03\0\x01\0\0\0\0\0\x04\0\x01\0\x08\0\0\0k\0\0\0\0\0\0\0\0", true),
         (b"\x03\0\0\0\x01\0\0\0\x08\0\0\0\x09\0\0\0\0\0\0\0", true),
         (b"\x03\0\0\0\x01\0\0\0\x08\0\0\0\x06\0\0\0\0\0\0\0", false),
         (b"\x06\0\0\0\0\0\0\x01", false),
+        (b"\x07\0\0\0\0\0\0\x01\x01\0\0\0\0\0\0\0", false),
         (b"", false),
     ] {
         let error = Command::decode(bytes).expect_err("not a command");

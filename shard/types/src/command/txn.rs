@@ -191,7 +191,7 @@ impl<'a> Operation<'a> {
             op::PUT => Self::Put(put(reader)?),
             op::DELETE => Self::Delete(delete(reader)?),
             op::RANGE => Self::Range(range(reader)?),
-            op::TXN | op::SET_HISTORY | op::NOTHING => {
+            op::TXN | op::SET_HISTORY | op::NOTHING | op::COMPACT => {
                 let what = "an operation that can't stand in a transaction";
                 return Err(CommandError::Malformed { what, at });
             }

@@ -338,6 +338,32 @@ fn wrong_refusals_are_found() {
     assert!(verdict(&short).is_ok());
 }
 
+/// Goal: after a compaction was done, what it forgot is neither served nor kept by another one; a
+/// refusal of what it forgot is right once it may have been done.
+#[test]
+fn what_was_compacted_stays_so() {
+    let puts = |third| {
+        vec![
+            (0, 1, put("a", "1"), wrote(1)),
+            (2, 3, put("a", "2"), wrote(2)),
+            (4, 5, Ask::Compact(2), wrote(2)),
+            third,
+        ]
+    };
+    let served = (6, 7, get_at("a", 1), read(2, vec![once("a", "1", 1)]));
+    let violation = broken(&puts(served));
+    assert!(matches!(violation, Violation::Forgotten { asked: 1, to: 2, .. }), "{violation}");
+    let violation = broken(&puts((6, 7, Ask::Compact(1), wrote(2))));
+    assert!(matches!(violation, Violation::Forgotten { asked: 1, to: 2, .. }), "{violation}");
+    assert!(verdict(&puts((6, 7, get_at("a", 1), refused(Status::Compacted)))).is_ok());
+    assert!(verdict(&puts((6, 7, Ask::Compact(0), refused(Status::Compacted)))).is_ok());
+    assert!(verdict(&puts((6, 7, Ask::Compact(3), refused(Status::FutureRevision)))).is_ok());
+    let violation = broken(&puts((6, 7, get_at("a", 2), refused(Status::Compacted))));
+    assert!(matches!(violation, Violation::Refusal { asked: 2, .. }), "{violation}");
+    let violation = broken(&puts((6, 7, Ask::Compact(2), refused(Status::FutureRevision))));
+    assert!(matches!(violation, Violation::Refusal { asked: 2, .. }), "{violation}");
+}
+
 /// Numbers that no cluster gives are violations, not panics.
 #[test]
 fn absurd_numbers_are_violations() {
