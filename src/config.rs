@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 pub const PROFILES: &[(&str, &str)] = &[
     ("dev-laptop", include_str!("../tuning/dev-laptop.toml")),
     ("container", include_str!("../tuning/container.toml")),
+    ("low-latency", include_str!("../tuning/low-latency.toml")),
 ];
 
 /// The built-in defaults as text: every setting with its unit and reason.

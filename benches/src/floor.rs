@@ -12,6 +12,8 @@
 //! a batch to both followers and writes its own at once; it acknowledges what is durable on its
 //! own disk and on one follower's. Threads sleep in the kernel when they have nothing to do; none
 //! spins. The distance of a real quorum to this figure is what its protocol costs.
+//!
+//! `echo` leaves out disks and followers: the client's round trip to the leader alone.
 
 mod client;
 mod link;
@@ -61,6 +63,9 @@ pub struct FloorOptions {
     pub dir: PathBuf,
     /// Whether there is a disk at all: without, only the two round trips are measured.
     pub sync: bool,
+    /// Whether the leader is alone and acknowledges what it hears, without a disk: one round trip,
+    /// the floor of a read.
+    pub echo: bool,
     /// How a batch is made durable.
     pub method: SyncMethod,
     /// The leader's core.
@@ -78,6 +83,7 @@ impl Default for FloorOptions {
             warm_up_seconds: 1.0,
             dir: PathBuf::from("."),
             sync: true,
+            echo: false,
             method: SyncMethod::Linked,
             leader_core: 0,
             other_core: 1,
@@ -154,10 +160,11 @@ pub fn floor(options: &FloorOptions) -> Result<Report, BenchError> {
             return Err(no_core(core));
         }
     }
-    let file_system = if options.sync { Some(space::file_system(&options.dir)?) } else { None };
+    let has_disk = options.sync && !options.echo;
+    let file_system = if has_disk { Some(space::file_system(&options.dir)?) } else { None };
     let total = Duration::from_secs_f64(options.seconds + options.warm_up_seconds);
     let mut files = [const { None::<OwnedFd> }; 3];
-    if options.sync {
+    if has_disk {
         for file in &mut files {
             *file = Some(space::create(&options.dir, FILE_BYTES, Space::Zeroed)?);
         }
@@ -170,6 +177,11 @@ pub fn floor(options: &FloorOptions) -> Result<Report, BenchError> {
 
     let measured = thread::scope(|scope| {
         let leader = spawn(scope, "floor-leader", options.leader_core, move || {
+            if options.echo {
+                // Its followers' connections are as idle as they are.
+                let _followers = [to_a, to_b];
+                return node::echo(options, from_client);
+            }
             node::leader(options, from_client, [to_a, to_b], leader_file)
         })?;
         let a = spawn(scope, "floor-a", options.other_core, move || {
@@ -196,7 +208,7 @@ pub fn floor(options: &FloorOptions) -> Result<Report, BenchError> {
     })?;
     let asked = Asked { options, file_system };
     let (latencies, elapsed) = (&measured.latencies, measured.elapsed);
-    Ok(Report::new(latencies, elapsed, Errors::default(), Some(options.sync), &asked))
+    Ok(Report::new(latencies, elapsed, Errors::default(), Some(has_disk), &asked))
 }
 
 /// A named thread on one core.

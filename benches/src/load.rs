@@ -69,6 +69,8 @@ pub enum LoadKind {
 pub struct LoadOptions {
     /// What the operations are.
     pub kind: LoadKind,
+    /// Whether reads are answered under their leader's lease, without asking a majority.
+    pub lease: bool,
     /// Operations in flight, over all connections; at most, if there is a rate.
     pub outstanding: usize,
     /// Operations that are due in a second, over all connections; `None`: a closed loop.
@@ -97,6 +99,7 @@ impl Default for LoadOptions {
     fn default() -> Self {
         Self {
             kind: LoadKind::Write,
+            lease: false,
             outstanding: 1,
             rate: None,
             connections: 1,
@@ -328,7 +331,7 @@ impl<'a, C: Connection> Loop<'a, C> {
                 self.value[..stamped].copy_from_slice(&stamp[..stamped]);
                 Operation::Write { key: &key, value: &self.value }
             }
-            LoadKind::Read => Operation::Read { key: &key },
+            LoadKind::Read => Operation::Read { key: &key, lease: self.options.lease },
         };
         let call = self.connection.submit(group, operation)?;
         self.in_flight.begin(call, at);
@@ -376,7 +379,7 @@ mod tests {
 
     impl Connection for Echo<'_> {
         fn submit(&mut self, group: GroupId, operation: Operation<'_>) -> Result<u64, Refused> {
-            let (Operation::Write { key, .. } | Operation::Read { key }) = operation;
+            let (Operation::Write { key, .. } | Operation::Read { key, .. }) = operation;
             assert_eq!(key.len(), KEY_BYTES);
             self.groups.fetch_or(1 << group.0, Ordering::Relaxed);
             self.next += 1;

@@ -38,6 +38,25 @@ fn floor_without_sync() {
     }
 }
 
+/// The bare echo: one round trip, nothing durable.
+#[test]
+fn an_echo_has_no_disk() {
+    let other_core = std::thread::available_parallelism().map_or(0, |cores| cores.get() - 1).min(1);
+    for outstanding in [1, 300] {
+        let report = floor(&FloorOptions {
+            outstanding,
+            seconds: 0.2,
+            warm_up_seconds: 0.05,
+            echo: true,
+            other_core,
+            ..FloorOptions::default()
+        })
+        .expect("the echo runs");
+        assert_sane(&report);
+        assert_eq!((report.durable, report.asked["file_system"].is_null()), (Some(false), true));
+    }
+}
+
 /// Every way to sync gives a figure, and values larger than a batch pass.
 #[test]
 fn floor_with_sync() {

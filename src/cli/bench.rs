@@ -23,7 +23,7 @@ pub(crate) enum BenchCommand {
     /// Durable writes against a running quorum, closed loop, or open with --rate
     Commit(LoadArgs),
     /// Linearizable reads against a running quorum, closed loop, or open with --rate
-    Read(LoadArgs),
+    Read(ReadLoadArgs),
     /// How long it takes until every group answers a linearizable read; begin it with the nodes
     Ready(ReadyArgs),
 }
@@ -101,9 +101,28 @@ pub(crate) struct FloorArgs {
     /// Leave the disk out: only the two round trips
     #[arg(long)]
     no_sync: bool,
+    /// Leave the followers out too: a bare echo, the floor of a read
+    #[arg(long)]
+    echo: bool,
     /// How a batch is made durable
     #[arg(long, value_enum, default_value = "linked")]
     method: MethodArg,
+}
+
+/// What `ringraft bench read` is told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReadLoadArgs {
+    #[command(flatten)]
+    load: LoadArgs,
+    /// How reads are answered: linearizable asks a majority, lease trusts the servers' clocks
+    #[arg(long, value_enum, default_value = "linearizable")]
+    consistency: ConsistencyArg,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum ConsistencyArg {
+    Linearizable,
+    Lease,
 }
 
 /// What `ringraft bench commit` and `bench read` are told.
@@ -163,11 +182,18 @@ pub(crate) fn run(command: BenchCommand, global: &Global) -> Result<Exit, Failur
             }
         }
         BenchCommand::Floor(args) => {
-            let name = if args.no_sync { "floor without disk" } else { "floor" };
+            let name = match (args.echo, args.no_sync) {
+                (true, _) => "echo",
+                (false, true) => "floor without disk",
+                (false, false) => "floor",
+            };
             show(name, &floor(&args.options()).map_err(failure)?, global.output)?;
         }
-        BenchCommand::Commit(args) => run_load("commit", LoadKind::Write, &args, global)?,
-        BenchCommand::Read(args) => run_load("read", LoadKind::Read, &args, global)?,
+        BenchCommand::Commit(args) => run_load(LoadKind::Write, false, &args, global)?,
+        BenchCommand::Read(args) => {
+            let is_lease = args.consistency == ConsistencyArg::Lease;
+            run_load(LoadKind::Read, is_lease, &args.load, global)?;
+        }
         BenchCommand::Ready(args) => run_ready(&args, global)?,
     }
     Ok(Exit::Ok)
@@ -201,14 +227,19 @@ impl FsyncArgs {
 
 impl FloorArgs {
     fn options(self) -> FloorOptions {
-        let Self { outstanding, value_bytes, seconds, dir, no_sync, method } = self;
+        let Self { outstanding, value_bytes, seconds, dir, no_sync, echo, method } = self;
         let (sync, method) = (!no_sync, method.into());
         let default = FloorOptions::default();
-        FloorOptions { outstanding, value_bytes, seconds, dir, sync, method, ..default }
+        FloorOptions { outstanding, value_bytes, seconds, dir, sync, echo, method, ..default }
     }
 }
 
-fn run_load(name: &str, kind: LoadKind, args: &LoadArgs, global: &Global) -> Result<(), Failure> {
+fn run_load(
+    kind: LoadKind,
+    lease: bool,
+    args: &LoadArgs,
+    global: &Global,
+) -> Result<(), Failure> {
     // One call first: a quorum that can't be reached is one failure, not a million.
     let first = client::options(global);
     Client::connect(first.clone())
@@ -216,6 +247,7 @@ fn run_load(name: &str, kind: LoadKind, args: &LoadArgs, global: &Global) -> Res
         .map_err(client::failure)?;
     let options = LoadOptions {
         kind,
+        lease,
         outstanding: args.outstanding,
         rate: args.rate,
         connections: args.connections,
@@ -230,6 +262,11 @@ fn run_load(name: &str, kind: LoadKind, args: &LoadArgs, global: &Global) -> Res
     };
     let connect = |_| NativeConnection::new(first.endpoints.clone(), global.timeout);
     let report = load(&options, connect).map_err(failure)?;
+    let name = match (kind, lease) {
+        (LoadKind::Write, _) => "commit",
+        (LoadKind::Read, false) => "read",
+        (LoadKind::Read, true) => "read by lease",
+    };
     show(name, &report, global.output)
 }
 

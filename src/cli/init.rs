@@ -251,7 +251,8 @@ impl NodeFile<'_> {
 # ringraft: node {name:?} of a cluster of {count}. Made by `ringraft init`.
 # A key that is commented out shows its default: remove the '#' to change it.
 
-# A tuning profile changes defaults below: \"dev-laptop\", \"container\", or the path of a file.
+# A tuning profile changes defaults below: \"dev-laptop\", \"container\", \"low-latency\", or
+# the path of a file.
 {profile}
 
 [cluster]

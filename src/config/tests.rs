@@ -100,6 +100,17 @@ fn the_layers_override_each_other() {
     assert_eq!(both.profile.as_deref(), Some("container"));
 }
 
+/// Goal: every profile that is compiled in can be used.
+#[test]
+fn the_profiles_can_be_used() {
+    for (name, _) in crate::config::PROFILES {
+        let config = read(&format!("profile = \"{name}\"\n{GOOD}")).expect(name);
+        assert_eq!(config.profile.as_deref(), Some(*name));
+    }
+    let low = read(&format!("profile = \"low-latency\"\n{GOOD}")).expect("low-latency");
+    assert!(low.raft.election_timeout < good("").raft.election_timeout);
+}
+
 /// Goal: a profile may be a file of one's own, found relative to the node file.
 #[test]
 fn a_profile_is_read_from_a_path() {
@@ -381,7 +392,7 @@ fn refusals_word_by_word() {
             "[cluster]",
             "profile = \"laptop\"\n[cluster]",
             "1:11: profile \"laptop\" is not known",
-            "use one of dev-laptop, container, or the path of a TOML file",
+            "use one of dev-laptop, container, low-latency, or the path of a TOML file",
         ),
     ];
     for (old, new, message, cure) in replaced {

@@ -149,6 +149,37 @@ pub(super) fn leader(
     }
 }
 
+/// Runs a leader that is alone and has no disk, until the client closes.
+///
+/// # Errors
+/// If a socket fails.
+pub(super) fn echo(options: &FloorOptions, client: OwnedFd) -> Result<(), BenchError> {
+    let mut ring = Ring::new()?;
+    let client = ring.add_file(client);
+    let mut requests =
+        Incoming::new(&mut ring, client, options.in_flight_bytes(), tag::FROM_CLIENT);
+    let mut replies = Acks::new(&mut ring, client, tag::TO_CLIENT);
+    let mut heard = 0;
+    loop {
+        ring.submit_and_wait(1)?;
+        while let Some(ended) = ring.next()? {
+            match ended.tag {
+                tag::FROM_CLIENT => {
+                    if !requests.received(ended.bytes) {
+                        return Ok(());
+                    }
+                    if let Some(messages) = requests.take(&ring, usize::MAX) {
+                        heard = messages.last;
+                    }
+                    requests.arm(&mut ring);
+                }
+                _ => replies.left(ended.bytes)?,
+            }
+        }
+        replies.offer(&mut ring, heard);
+    }
+}
+
 /// Runs a follower until the leader closes.
 ///
 /// # Errors

@@ -18,6 +18,8 @@ pub enum Operation<'a> {
     Read {
         /// The key.
         key: &'a [u8],
+        /// Whether the leader may answer under its lease.
+        lease: bool,
     },
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ringraft_net::client::{self, Client, ClientOptions, Reason};
+use ringraft_net::client_wire::Consistency;
 use ringraft_types::command::{Keys, PutCommand, RangeCommand};
 use ringraft_types::{GroupId, Status};
 
@@ -37,10 +38,12 @@ impl Connection for NativeConnection {
                 put.encode(&mut self.command).map_err(|_| Refused::Other)?;
                 self.client.submit_write(group, &self.command, self.timeout)
             }
-            Operation::Read { key } => {
+            Operation::Read { key, lease } => {
                 let range = RangeCommand::current(Keys::One(key));
                 range.encode(&mut self.command).map_err(|_| Refused::Other)?;
-                self.client.submit_read(group, &self.command, self.timeout)
+                let consistency =
+                    if lease { Consistency::Lease } else { Consistency::Linearizable };
+                self.client.submit_read_of(None, group, &self.command, consistency, self.timeout)
             }
         };
         match submitted {

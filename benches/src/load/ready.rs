@@ -77,7 +77,7 @@ pub fn ready<C: Connection>(
         let mut timeout = POLL;
         while let Some(&group) = unasked.front() {
             let key = key_bytes(group);
-            match connection.submit(GroupId(group), Operation::Read { key: &key }) {
+            match connection.submit(GroupId(group), Operation::Read { key: &key, lease: false }) {
                 Ok(call) => drop(asked.insert(call, group)),
                 Err(_) => {
                     timeout = REFUSED_PAUSE;

@@ -264,6 +264,7 @@ impl Core {
             }
         }
         self.wake_at = self.calls.earliest();
+        self.doubt(now);
         for place in 0..self.groups.len() {
             if self.groups[place].has_work() {
                 self.drive(now, place);
@@ -273,6 +274,22 @@ impl Core {
             self.drive_own(now, link);
             if let Some(at) = self.links[link].gives_up_at() {
                 self.wake_at = self.wake_at.min(at);
+            }
+        }
+    }
+
+    /// Looks for another leader of groups whose leader's link has fallen silent. What is out on it
+    /// stays there: it is given up when somebody else leads, or for good.
+    fn doubt(&mut self, now: Ticks) {
+        for (at, link) in self.links.iter().enumerate().filter(|(_, link)| link.is_open()) {
+            let Some(doubted_at) = link.doubted_at() else { continue };
+            if now < doubted_at {
+                self.wake_at = self.wake_at.min(doubted_at);
+                continue;
+            }
+            for group in self.groups.iter_mut().filter(|it| it.leader == Leader::Leading(at)) {
+                group.leader = Leader::seek(now);
+                group.doubted = Some(at);
             }
         }
     }
@@ -410,12 +427,12 @@ impl Core {
                 group.settle(&mut self.calls, &mut self.random);
             }
             group.locate_on = group.locate_on.filter(|&link| link != at);
+            group.doubted = group.doubted.filter(|&link| link != at);
             match group.leader {
                 Leader::Leading(link) if link == at => group.leader = Leader::seek(now),
                 Leader::Seeking { target: Some(link), .. } if link == at => {
-                    let backoff = self.random.backoff(group.failures);
                     group.failures += 1;
-                    group.leader = Leader::seek(now.after(backoff));
+                    group.leader = Leader::seek(group.seek_later(now, &mut self.random));
                 }
                 _ => {}
             }
@@ -470,7 +487,14 @@ impl Core {
                 Ok(()) => {}
                 Err(at) => self.wake_at = self.wake_at.min(at),
             },
-            Leader::Seeking { .. } => self.seek(now, place),
+            Leader::Seeking { .. } => {
+                let doubted = group.doubted;
+                self.seek(now, place);
+                // As long as nobody else leads it is the likeliest to.
+                if let Some(link) = doubted.filter(|&link| self.links[link].is_open()) {
+                    self.flush(now, place, link);
+                }
+            }
         }
     }
 

@@ -178,6 +178,23 @@ impl Client {
         self.core.submit_read(group, command, deadline)
     }
 
+    /// Takes a read that may see what `consistency` says, from the leader or from the node at an
+    /// address alone.
+    ///
+    /// # Errors
+    /// If it can't be taken; nothing was sent then. A local read names its node.
+    pub fn submit_read_of(
+        &mut self,
+        at: Option<&str>,
+        group: GroupId,
+        command: &[u8],
+        consistency: Consistency,
+        timeout: Duration,
+    ) -> Result<CallId, SubmitError> {
+        let deadline = self.after(timeout);
+        self.core.submit_read_of(at, group, command, consistency, deadline)
+    }
+
     /// Sends what was submitted, receives what has arrived, and waits at most `timeout` for the
     /// first completion. Returns at once if there are some already, or if `timeout` is zero.
     ///
@@ -255,8 +272,7 @@ impl Client {
         command: &[u8],
         consistency: Consistency,
     ) -> Result<Response, ClientError> {
-        let deadline = self.after(self.options.timeout);
-        let call = self.core.submit_read_of(at, group, command, consistency, deadline)?;
+        let call = self.submit_read_of(at, group, command, consistency, self.options.timeout)?;
         self.finish(call)
     }
 

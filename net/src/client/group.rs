@@ -36,8 +36,19 @@ impl Random {
     /// A pause after this many failures in a row: 10 ms, doubled with each up to 200 ms, half of
     /// it random.
     pub(super) fn backoff(&mut self, failures: u32) -> Ticks {
-        let full = Ticks::from_millis(200.min(10 << failures.min(5))).0;
-        Ticks(full / 2 + Self::next(&mut self.low) % (full / 2))
+        self.about(Ticks::from_millis(200.min(10 << failures.min(5))))
+    }
+
+    /// A pause of somebody who has looked for a leader for so long: a sixteenth of that, 20 ms at
+    /// least and 200 ms at most, half of it random. So the pause in which a leader is elected is
+    /// hardly longer for it, and who looks for long asks seldom.
+    pub(super) fn pause(&mut self, sought_for: Ticks) -> Ticks {
+        let (least, most) = (Ticks::from_millis(20), Ticks::from_millis(200));
+        self.about(Ticks(sought_for.0 / 16).clamp(least, most))
+    }
+
+    fn about(&mut self, full: Ticks) -> Ticks {
+        Ticks(full.0 / 2 + Self::next(&mut self.low) % (full.0 / 2))
     }
 }
 
@@ -83,6 +94,11 @@ pub(super) struct Group {
     /// Where the session's attempts are out.
     pub(super) session_on: Option<usize>,
     pub(super) leader: Leader,
+    /// The link that led until it fell silent: others are asked, and until one of them leads it may
+    /// speak again.
+    pub(super) doubted: Option<usize>,
+    /// Since when a leader is looked for in vain.
+    sought_since: Option<Ticks>,
     /// Who might lead, if a refusal said so.
     pub(super) hint: Option<NodeId>,
     pub(super) members: Vec<Member>,
@@ -107,6 +123,8 @@ impl Group {
             session: Session::new(client),
             session_on: None,
             leader: Leader::seek(Ticks::ZERO),
+            doubted: None,
+            sought_since: None,
             hint: None,
             members: Vec::new(),
             next_asked: 0,
@@ -121,7 +139,20 @@ impl Group {
             && self.reads.is_empty()
             && self.asks.is_empty()
             && self.locates.is_empty()
-            && self.session.is_empty())
+            && self.session.is_empty()
+            && self.doubted.is_none())
+    }
+
+    /// A link leads, or does again.
+    pub(super) fn found(&mut self, link: usize) {
+        self.leader = Leader::Leading(link);
+        (self.doubted, self.sought_since) = (None, None);
+    }
+
+    /// Nobody is asked before this, after one more that led nowhere.
+    pub(super) fn seek_later(&mut self, now: Ticks, random: &mut Random) -> Ticks {
+        let since = *self.sought_since.get_or_insert(now);
+        now.after(random.pause(now.since(since)))
     }
 
     /// Puts the session in order if it is time, after anything that may have changed it.

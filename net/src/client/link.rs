@@ -86,6 +86,9 @@ pub(super) enum State {
 pub(super) const CONNECT_TICKS_MAX: Ticks = Ticks::from_millis(1_000);
 /// So long may a connection with unanswered requests be silent.
 pub(super) const SILENT_TICKS_MAX: Ticks = Ticks::from_millis(1_000);
+/// After so long a silence others are asked beside, at the earliest: longer than a disk's usual
+/// hiccup, much shorter than an election.
+const DOUBT_TICKS: Ticks = Ticks::from_millis(100);
 
 /// One link.
 #[derive(Debug)]
@@ -106,6 +109,8 @@ pub(super) struct Link {
     pub(super) owed: usize,
     /// When the server was last heard of, or first owed something.
     pub(super) heard: Ticks,
+    /// How long the greeting took to be answered, the last time.
+    round_trip: Ticks,
     /// Connections in a row that didn't open.
     pub(super) failures: u32,
     /// Not before this is it connected again.
@@ -129,6 +134,7 @@ impl Link {
             welcome: None,
             owed: 0,
             heard: Ticks::ZERO,
+            round_trip: Ticks::ZERO,
             failures: 0,
             not_before: Ticks::ZERO,
             own_queue: VecDeque::new(),
@@ -137,6 +143,9 @@ impl Link {
     }
 
     pub(super) fn enter(&mut self, state: State, now: Ticks) {
+        if state == State::Open {
+            self.round_trip = now.since(self.since);
+        }
         self.state = state;
         self.since = now;
     }
@@ -162,6 +171,27 @@ impl Link {
             self.heard = now;
         }
         self.owed += count;
+    }
+
+    /// When it becomes doubtful that its node is there, unless it is heard of; `None` if nothing is
+    /// expected of it.
+    pub(super) fn doubted_at(&self) -> Option<Ticks> {
+        match self.state {
+            State::Idle => None,
+            State::Wanted | State::Connecting | State::Greeting => {
+                Some(self.since.after(DOUBT_TICKS))
+            }
+            State::Open if self.owed > 0 => {
+                Some(self.heard.after(DOUBT_TICKS.max(Ticks(2 * self.round_trip.0))))
+            }
+            State::Open => None,
+        }
+    }
+
+    /// Whether it is doubtful that its node is there, or it isn't to be connected again yet.
+    pub(super) fn is_doubted(&self, now: Ticks) -> bool {
+        let is_waiting = self.state == State::Idle && now < self.not_before;
+        is_waiting || self.doubted_at().is_some_and(|at| at <= now)
     }
 
     /// When it must be given up unless something happens; `None` if it may rest.

@@ -31,6 +31,9 @@ impl Core {
             return;
         }
         self.links[at].heard = now;
+        for group in self.groups.iter_mut().filter(|group| group.doubted == Some(at)) {
+            group.found(at);
+        }
         let mut inbox = std::mem::take(&mut self.links[at].inbox);
         match self.take_frames(now, at, &mut inbox) {
             Ok(()) => self.links[at].inbox = inbox,
@@ -182,8 +185,8 @@ impl Core {
         if advice == Advice::Seek && group.leader == Leader::Leading(at) {
             // With a hint the next is asked at once, the first time.
             let is_hinted = group.hint.is_some() && group.failures <= 1;
-            let not_before = if is_hinted { now } else { group.session.retry_at };
-            group.leader = Leader::seek(not_before);
+            let later = group.seek_later(now, &mut self.random);
+            group.leader = Leader::seek(if is_hinted { now } else { later });
         }
     }
 
@@ -223,8 +226,11 @@ impl Core {
             self.wake_before(not_before);
             return;
         }
-        let Some(target) = target.or_else(|| self.choose(now, place)) else {
-            let at = now.after(self.random.backoff(0));
+        // Who doesn't answer isn't waited for; an answer that comes late counts all the same.
+        let answers = target.filter(|&target| !self.links[target].is_doubted(now));
+        let asked = asked && answers.is_some();
+        let Some(target) = answers.or_else(|| self.choose(now, place)) else {
+            let at = self.groups[place].seek_later(now, &mut self.random);
             self.groups[place].leader = Leader::seek(at);
             self.wake_before(at);
             return;
@@ -240,12 +246,15 @@ impl Core {
             Ok(()) => {}
             Err(at) => self.wake_before(at),
         }
+        if let Some(at) = self.links[target].doubted_at() {
+            self.wake_before(at);
+        }
         let group = &mut self.groups[place];
         group.leader = Leader::Seeking { target: Some(target), asked, not_before };
     }
 
     /// Whom to ask: the hinted node, else the endpoints, the members, and the nodes that other groups
-    /// named, in turn; `None` if all of them failed just now. The others' nodes matter to a group
+    /// named, in turn; `None` if all of them failed just now, or don't answer. The others' nodes matter to a group
     /// that was never found: the only endpoint may be the one that is down.
     fn choose(&mut self, now: Ticks, place: usize) -> Option<usize> {
         let group = &mut self.groups[place];
@@ -253,7 +262,7 @@ impl Core {
         let hinted = group.members.iter().find(|member| Some(member.node) == hint).cloned();
         if let Some(member) = hinted {
             let link = self.link_to(&member.address, Some(member.shard));
-            if self.links[link].state != State::Idle || self.links[link].not_before <= now {
+            if !self.is_node_doubted(now, &member.address) {
                 return Some(link);
             }
         }
@@ -268,12 +277,16 @@ impl Core {
                 Some(_) if turn >= named => (self.known[turn - named].clone(), None),
                 Some(at) => (group.members[at].address.clone(), Some(group.members[at].shard)),
             };
-            let link = self.link_to(&address, shard);
-            if self.links[link].state != State::Idle || self.links[link].not_before <= now {
-                return Some(link);
+            if !self.is_node_doubted(now, &address) {
+                return Some(self.link_to(&address, shard));
             }
         }
         None
+    }
+
+    /// Whether a link to this address is doubted.
+    fn is_node_doubted(&self, now: Ticks, address: &str) -> bool {
+        self.links.iter().any(|link| link.address == address && link.is_doubted(now))
     }
 
     fn take_locate_reply(&mut self, now: Ticks, at: usize, frame: &Frame<'_>, reply: LocateReply) {
@@ -293,19 +306,8 @@ impl Core {
             }
         }
         let group = &mut self.groups[place];
-        let Leader::Seeking { target: Some(target), asked: true, .. } = group.leader else {
-            return;
-        };
-        if target != at {
-            return;
-        }
+        let Leader::Seeking { target, asked, .. } = group.leader else { return };
         let welcome = self.links[at].welcome.expect("an open link was welcomed");
-        let backoff = now.after(self.random.backoff(group.failures));
-        if reply.status == Status::NoSuchGroup {
-            self.no_such_group(place, backoff);
-            return;
-        }
-        group.absent = 0;
         let leader = reply.members.iter().find(|member| member.node == reply.leader);
         if reply.leader == welcome.sender.node && reply.ready && reply.status == Status::Ok {
             let shard = leader.map_or(welcome.shard, |member| member.shard);
@@ -315,25 +317,44 @@ impl Core {
             let group = &mut self.groups[place];
             group.session.open(reply.applied);
             (group.session.retry_at, group.reads_retry_at) = (now, now);
-            group.leader = Leader::Leading(link);
+            group.absent = 0;
+            let silent = group.doubted.filter(|&doubted| doubted != link);
+            group.found(link);
+            if let Some(silent) = silent {
+                let address = self.links[silent].address.clone();
+                let waited_us = now.since(self.links[silent].heard).0;
+                self.fail(now, silent, Trouble::Silent { address, waited_us });
+            }
             return;
         }
+        if target != Some(at) || !asked {
+            return;
+        }
+        let later = group.seek_later(now, &mut self.random);
+        if reply.status == Status::NoSuchGroup {
+            self.no_such_group(place, later);
+            return;
+        }
+        group.absent = 0;
         group.failures += 1;
         let next = leader.filter(|member| member.node != welcome.sender.node).cloned();
+        // A node that doesn't answer may have been the leader until just now.
+        let next = next.filter(|member| !self.is_node_doubted(now, &member.address));
+        let group = &mut self.groups[place];
         let is_new = group.failures <= 2;
         match next {
             Some(member) => {
                 let link = self.link_to(&member.address, Some(member.shard));
-                let not_before = if is_new { now } else { backoff };
+                let not_before = if is_new { now } else { later };
                 self.groups[place].leader =
                     Leader::Seeking { target: Some(link), asked: false, not_before };
             }
             // It leads but isn't ready: it is asked again.
             None if reply.leader == welcome.sender.node => {
                 group.leader =
-                    Leader::Seeking { target: Some(at), asked: false, not_before: backoff };
+                    Leader::Seeking { target: Some(at), asked: false, not_before: later };
             }
-            None => group.leader = Leader::seek(backoff),
+            None => group.leader = Leader::seek(later),
         }
     }
 

@@ -63,6 +63,8 @@ pub(crate) struct Script {
     /// Frames of writes and reads received.
     pub(crate) frames: usize,
     down: Vec<u32>,
+    /// They take connections, and neither read nor answer.
+    frozen: Vec<u32>,
     sides: BTreeMap<LinkId, Side>,
     connections: u64,
     /// Writes that arrived and were not looked at yet.
@@ -101,6 +103,7 @@ impl Script {
             refuse: None,
             frames: 0,
             down: Vec::new(),
+            frozen: Vec::new(),
             sides: BTreeMap::new(),
             connections: 0,
             attempts: Vec::new(),
@@ -242,6 +245,10 @@ impl Script {
         }
     }
 
+    pub(crate) fn freeze(&mut self, node: u32) {
+        self.frozen.push(node);
+    }
+
     pub(crate) fn revive(&mut self, node: u32) {
         self.down.retain(|&it| it != node);
     }
@@ -296,6 +303,9 @@ impl Script {
     }
 
     fn serve(&mut self, link: LinkId, side: &mut Side) {
+        if self.frozen.contains(&side.node) {
+            return;
+        }
         if !side.is_greeted {
             if side.inbox.waiting() < HANDSHAKE_BYTES {
                 return;
