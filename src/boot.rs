@@ -499,6 +499,8 @@ fn shard_settings(
             shard_writes_max: limits.node_pending_writes_max / config.cpu.shards.len(),
             shard_bytes_max: limits.node_pending_write_bytes_max / config.cpu.shards.len(),
             group_reads_max: limits.pending_reads_max,
+            shard_reads_max: limits.node_pending_reads_max / config.cpu.shards.len(),
+            shard_reads_bytes_max: limits.node_pending_read_bytes_max / config.cpu.shards.len(),
             cache_bytes_max: limits.entry_cache_bytes,
             data_bytes_max: limits.data_bytes_max,
             disk_wait_max: config.wal.stuck_limit,
@@ -520,4 +522,36 @@ fn seed(identity: Identity, shard: ShardId) -> u64 {
         ^ u64::from(identity.node.0).rotate_left(40)
         ^ u64::from(shard.0).rotate_left(56)
         ^ now.since(Ticks::ZERO).0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+
+    /// Set in the process that is to panic.
+    const PANICS: &str = "RINGRAFT_TEST_PANICS";
+
+    /// P03: a panic in one thread ends the process, and is told before; it leaves nothing half alive.
+    #[test]
+    fn p03_a_panic_in_one_thread_ends_the_process() {
+        if std::env::var_os(PANICS).is_some() {
+            abort_on_panic();
+            let _ = std::thread::spawn(|| panic!("a broken promise")).join();
+            std::process::exit(0);
+        }
+        let own = std::env::current_exe().expect("this test has a program");
+        let name = "boot::tests::p03_a_panic_in_one_thread_ends_the_process";
+        let ended = Command::new(own)
+            .args(["--exact", name, "--nocapture"])
+            .env(PANICS, "1")
+            .stdin(Stdio::null())
+            .output()
+            .expect("it runs again");
+        const SIGABRT: i32 = 6;
+        assert_eq!(ended.status.signal(), Some(SIGABRT), "{ended:?}");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(said.contains("a broken promise"), "{said}");
+    }
 }

@@ -168,8 +168,12 @@ pub struct Limits {
     pub node_pending_writes_max: usize,
     /// Their record bytes.
     pub node_pending_write_bytes_max: usize,
-    /// Waiting reads of one group.
+    /// Waiting frames of reads of one group.
     pub pending_reads_max: usize,
+    /// Waiting frames of reads of all groups of the node.
+    pub node_pending_reads_max: usize,
+    /// Their bytes.
+    pub node_pending_read_bytes_max: usize,
     /// Native client connections of the node.
     pub connections_max: usize,
     /// HTTP connections of the node.

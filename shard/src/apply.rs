@@ -195,9 +195,16 @@ impl<D: Device, L: Links> Shard<D, L> {
         let group = &mut self.groups[slot];
         let found = group.reads.binary_search_by_key(&ticket, |batch| batch.ticket);
         let Some(batch) = found.ok().and_then(|at| group.reads.remove(at)) else { return };
-        group.reads_bytes -= batch.body.len();
         let hint = group.raft.leader().unwrap_or(NodeId::ZERO);
+        self.read_ended(slot, &batch);
         self.refuse_reads(slot, &batch, Status::NotLeader, hint);
+    }
+
+    /// A read that waited is taken out.
+    fn read_ended(&mut self, slot: usize, batch: &ReadBatch) {
+        let ended = Pending { count: 1, bytes: batch.body.len() };
+        self.groups[slot].reading.remove(ended);
+        self.reading.remove(ended);
     }
 
     fn refuse_reads(&mut self, slot: usize, batch: &ReadBatch, status: Status, hint: NodeId) {
@@ -220,7 +227,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
         let mut reads = std::mem::take(&mut group.reads);
         reads.append(&mut group.reads_placed);
-        group.reads_bytes = 0;
+        self.reading.remove(std::mem::take(&mut group.reading));
         self.events.push(ShardEvent::Halted { group: group.id, halt });
         let is_gone = halt == Halt::Removed;
         let status = if is_gone { Status::NoSuchGroup } else { Status::Damaged };
@@ -233,7 +240,7 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// Serves the reads whose index is applied, in the order in which they came. Returns whether
     /// the turn's budget ran out before they did.
     fn serve_reads(&mut self, slot: usize) -> bool {
-        let Self { groups, links, settings, metrics, scratch, read_buffers, .. } = self;
+        let Self { groups, links, settings, metrics, scratch, read_buffers, reading, .. } = self;
         let group = &mut groups[slot];
         let mut served = 0;
         #[cfg(ringraft_plant)]
@@ -244,7 +251,9 @@ impl<D: Device, L: Links> Shard<D, L> {
         }
         let sender = settings.identity;
         let mut serve = |group: &mut Group, batch: ReadBatch| {
-            group.reads_bytes -= batch.body.len();
+            let ended = Pending { count: 1, bytes: batch.body.len() };
+            group.reading.remove(ended);
+            reading.remove(ended);
             let served = serve_batch(group, links, sender, &batch, metrics, &mut scratch.reply);
             give_back(read_buffers, batch.body);
             served
@@ -294,9 +303,9 @@ impl<D: Device, L: Links> Shard<D, L> {
                 }
                 let group = &mut self.groups[slot];
                 let batch = group.reads_placed.remove(at).expect("it was just seen");
-                group.reads_bytes -= batch.body.len();
-                self.metrics.refused_other += 1;
                 let hint = group.raft.leader().unwrap_or(NodeId::ZERO);
+                self.read_ended(slot, &batch);
+                self.metrics.refused_other += 1;
                 let status = if batch.is_local { Status::NotYet } else { Status::NotLeader };
                 self.refuse_reads(slot, &batch, status, hint);
             }

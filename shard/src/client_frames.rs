@@ -197,8 +197,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         let limits = settings.limits;
         let state = &mut groups[slot];
         let before = Pending::of(state);
-        let all = Pending { writes: limits.shard_writes_max, bytes: limits.shard_bytes_max };
-        let one = Pending { writes: limits.group_writes_max, bytes: limits.group_bytes_max };
+        let all = Pending { count: limits.shard_writes_max, bytes: limits.shard_bytes_max };
+        let one = Pending { count: limits.group_writes_max, bytes: limits.group_bytes_max };
         let most = self.pending.most(before, all, one);
         let term = state.raft.term();
         let mut blocked = match (is_disk_full, is_log_full) {
@@ -209,7 +209,7 @@ impl<D: Device, L: Links> Shard<D, L> {
         for request in requests.iter() {
             let verdict = if let Some(status) = blocked {
                 Verdict::Refuse(status)
-            } else if state.waiting.len() >= most.writes || state.waiting_bytes >= most.bytes {
+            } else if state.waiting.len() >= most.count || state.waiting_bytes >= most.bytes {
                 blocked = Some(Status::Busy);
                 Verdict::Refuse(Status::Busy)
             } else {
@@ -316,7 +316,8 @@ impl<D: Device, L: Links> Shard<D, L> {
         let is_local = !consistency.is_of_leader();
         let batch = ReadBatch { ticket, connection: from, index, until, is_local, body: copy };
         let group = &mut self.groups[slot];
-        group.reads_bytes += batch.body.len();
+        group.reading.add(batch.body.len());
+        self.reading.add(batch.body.len());
         if index.is_some() {
             if consistency == Consistency::Lease {
                 self.metrics.reads_by_lease += requests.len() as u64;
@@ -333,13 +334,16 @@ impl<D: Device, L: Links> Shard<D, L> {
         self.step(now, slot, Input::Read { ticket }, Carried::Cache)
     }
 
-    /// Whether as many reads of a group wait as may. Barriers that wait for a round are among them, and
+    /// Whether as many reads of a group wait as may: its own limit, and its part of the shard's. Barriers that wait for a round are among them, and
     /// the shard's own read.
     pub(crate) fn are_reads_full(&self, slot: usize) -> bool {
         let (limits, group) = (&self.settings.limits, &self.groups[slot]);
-        let asked = group.reads.len() + group.reads_placed.len() + self.barriers.asking(slot);
+        let all = Pending { count: limits.shard_reads_max, bytes: limits.shard_reads_bytes_max };
+        let one = Pending { count: limits.group_reads_max, bytes: limits.group_reads_bytes_max };
+        let most = self.reading.most(group.reading, all, one);
+        let asked = group.reading.count + self.barriers.asking(slot);
         let waiting = asked + usize::from(group.id == GroupId::SYSTEM && self.placing.is_asking());
-        waiting >= limits.group_reads_max || group.reads_bytes >= limits.group_reads_bytes_max
+        waiting >= most.count || group.reading.bytes >= most.bytes
     }
 
     /// Why a local read isn't served here, if so. A member that follows nobody may be asked as well,

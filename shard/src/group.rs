@@ -6,6 +6,7 @@ use crate::machine::StateMachine;
 use crate::members::Book;
 use crate::repair::Holes;
 use crate::session::Sessions;
+use crate::share::Pending;
 use crate::snapshots::SnapshotReason;
 use crate::states::{Comparing, Notes};
 use ringraft_raft::{Raft, RoleKind, output::Gated};
@@ -131,7 +132,7 @@ pub(crate) struct Group {
     /// applied.
     pub(crate) reads_placed: VecDeque<ReadBatch>,
     /// Of both.
-    pub(crate) reads_bytes: usize,
+    pub(crate) reading: Pending,
     /// What a snapshot is needed for, until it is asked for.
     pub(crate) install: Option<Need>,
     /// Messages that wait for their token.
@@ -207,7 +208,7 @@ impl Group {
             proposals_arrived: Ticks::ZERO,
             reads: VecDeque::new(),
             reads_placed: VecDeque::new(),
-            reads_bytes: 0,
+            reading: Pending::default(),
             install: None,
             gated: VecDeque::new(),
             batches: VecDeque::new(),

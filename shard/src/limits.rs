@@ -20,6 +20,11 @@ pub struct Limits {
     pub group_reads_max: usize,
     /// Bytes of those.
     pub group_reads_bytes_max: usize,
+    /// Frames of reads of all groups of the shard that wait. One group has at most as much of it as it
+    /// leaves for the others (decision 0029).
+    pub shard_reads_max: usize,
+    /// Bytes of those.
+    pub shard_reads_bytes_max: usize,
     /// Bytes that wait for the log's next block; above it writes are refused, and peers are not
     /// read.
     pub log_bytes_max: usize,
@@ -41,6 +46,8 @@ impl Default for Limits {
             shard_bytes_max: 256 << 20,
             group_reads_max: 16_384,
             group_reads_bytes_max: 64 << 20,
+            shard_reads_max: 131_072,
+            shard_reads_bytes_max: 256 << 20,
             log_bytes_max: 16 << 20,
             cache_bytes_max: 32 << 20,
             data_bytes_max: 0,

@@ -238,6 +238,8 @@ pub struct Shard<D: Device, L: Links> {
     pub(crate) memory: Memory,
     /// Writes of all groups that wait for apply.
     pub(crate) pending: Pending,
+    /// Frames of reads of all groups that wait.
+    pub(crate) reading: Pending,
     /// Groups (by slot) of which entries can't be read.
     pub(crate) mending: BTreeMap<usize, Mending>,
     pub(crate) scrubbing: Scrubbing,
@@ -351,6 +353,7 @@ impl<D: Device, L: Links> Shard<D, L> {
             watch: DiskWatch::default(),
             memory: Memory::default(),
             pending: Pending::default(),
+            reading: Pending::default(),
             mending: BTreeMap::new(),
             scrubbing: Scrubbing::default(),
             snapshots: Snapshots::default(),
@@ -628,13 +631,26 @@ impl<D: Device, L: Links> Shard<D, L> {
     /// Writes proposed here and not yet answered.
     pub fn pending_writes(&self) -> u64 {
         let counted: usize = self.groups.iter().map(|group| group.waiting.len()).sum();
-        assert!(counted == self.pending.writes, "what waits is counted as it comes and goes");
+        assert!(counted == self.pending.count, "what waits is counted as it comes and goes");
         counted as u64
     }
 
     /// Record bytes of those.
     pub const fn pending_write_bytes(&self) -> usize {
         self.pending.bytes
+    }
+
+    /// Frames of reads that wait here.
+    pub fn pending_reads(&self) -> u64 {
+        let of = |group: &Group| group.reads.len() + group.reads_placed.len();
+        let counted: usize = self.groups.iter().map(of).sum();
+        assert!(counted == self.reading.count, "what waits is counted as it comes and goes");
+        counted as u64
+    }
+
+    /// Their bytes.
+    pub const fn pending_read_bytes(&self) -> usize {
+        self.reading.bytes
     }
 
     /// Segment files of the log.

@@ -339,6 +339,8 @@ fn limits(random: &mut Random) -> Limits {
         shard_bytes_max: 256 << 20,
         group_reads_max: random.pick(&[4, 64, 1024]) as usize,
         group_reads_bytes_max: 1 << 20,
+        shard_reads_max: 131_072,
+        shard_reads_bytes_max: 4 << 20,
         log_bytes_max: random.pick(&[64 << 10, 1 << 20, 16 << 20]) as usize,
         cache_bytes_max: 8 << 20,
         data_bytes_max: 0,
@@ -355,7 +357,8 @@ fn limits(random: &mut Random) -> Limits {
         1_048_576 => (64, 24 << 10),
         _ => (limits.shard_writes_max, limits.shard_bytes_max),
     };
-    Limits { data_bytes_max, shard_writes_max, shard_bytes_max, ..limits }
+    let shard_reads_max = if limits.group_reads_max == 64 { 8 } else { limits.shard_reads_max };
+    Limits { data_bytes_max, shard_writes_max, shard_bytes_max, shard_reads_max, ..limits }
 }
 
 /// In half of the runs leaders are spread, in half of them some nodes have a priority.

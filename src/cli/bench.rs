@@ -234,12 +234,7 @@ impl FloorArgs {
     }
 }
 
-fn run_load(
-    kind: LoadKind,
-    lease: bool,
-    args: &LoadArgs,
-    global: &Global,
-) -> Result<(), Failure> {
+fn run_load(kind: LoadKind, lease: bool, args: &LoadArgs, global: &Global) -> Result<(), Failure> {
     // One call first: a quorum that can't be reached is one failure, not a million.
     let first = client::options(global);
     Client::connect(first.clone())

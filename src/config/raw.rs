@@ -176,6 +176,8 @@ pub(crate) struct RawLimits {
     pub(crate) node_pending_writes_max: At<usize>,
     pub(crate) node_pending_write_bytes_max: At<usize>,
     pub(crate) pending_reads_max: At<usize>,
+    pub(crate) node_pending_reads_max: At<usize>,
+    pub(crate) node_pending_read_bytes_max: At<usize>,
     pub(crate) connections_max: At<usize>,
     pub(crate) http_connections_max: At<usize>,
     pub(crate) data_bytes_max: At<u64>,

@@ -319,6 +319,11 @@ fn refusals_word_by_word() {
             "choose a value from 4096 to 16777216",
         ),
         (
+            "[limits]\nnode_pending_read_bytes_max = 100",
+            "23:31: limits.node_pending_read_bytes_max: 100 is outside 16777216 to 68719476736",
+            "choose a value from 16777216 to 68719476736",
+        ),
+        (
             "[groups]\ninitial = [1, 2, 1]",
             "23:18: groups.initial: group 1 is listed twice",
             "list each group once",

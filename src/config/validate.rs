@@ -570,6 +570,10 @@ fn limits(layers: &Layers) -> Result<Limits, ConfigError> {
         layers.get("limits.node_pending_writes_max", |raw| &raw.limits.node_pending_writes_max);
     let all_bytes = layers
         .get("limits.node_pending_write_bytes_max", |raw| &raw.limits.node_pending_write_bytes_max);
+    let all_reads =
+        layers.get("limits.node_pending_reads_max", |raw| &raw.limits.node_pending_reads_max);
+    let all_read_bytes = layers
+        .get("limits.node_pending_read_bytes_max", |raw| &raw.limits.node_pending_read_bytes_max);
     let data = layers.get("limits.data_bytes_max", |raw| &raw.limits.data_bytes_max);
     if data.value > 0 && data.value < DATA_BYTES_LEAST {
         let what = format!("{} is too little to be of use", data.value);
@@ -585,6 +589,8 @@ fn limits(layers: &Layers) -> Result<Limits, ConfigError> {
         node_pending_writes_max: all_writes.within(SHARDS_MAX * 16, 1 << 24)?,
         node_pending_write_bytes_max: all_bytes.within(RECORD_BYTES_MAX, 64 << 30)?,
         pending_reads_max: reads.within(1, 1 << 20)?,
+        node_pending_reads_max: all_reads.within(SHARDS_MAX * 16, 1 << 24)?,
+        node_pending_read_bytes_max: all_read_bytes.within(SHARDS_MAX << 16, 64 << 30)?,
         connections_max: connections.within(1, 1 << 20)?,
         http_connections_max: http.within(1, 65_536)?,
         entry_cache_bytes: cache.within(ENTRY_CACHE_BYTES_MIN, 64 << 30)?,

@@ -1,5 +1,7 @@
 //! Networks and disks that fail in part: who leads, who serves, and what is told to whom.
 
+mod links;
+
 use crate::world::{GROUP, World};
 use ringraft_net::client_wire::Consistency;
 use ringraft_shard::ShardError;

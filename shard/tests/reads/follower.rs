@@ -129,6 +129,46 @@ fn a34_a_follower_lets_so_many_wait() {
     }
 }
 
+/// Goal: reads of all groups that wait are bounded together, and one group has at most what it leaves
+/// for the others: who asks after one that asks for too much finds room.
+#[test]
+fn reads_that_wait_have_their_part() {
+    let mut world = World::new(89, 3, 3);
+    world.limit_all_reads(8);
+    for node in world.nodes() {
+        world.kill(node, |_| true);
+    }
+    for node in world.nodes() {
+        world.start(node);
+    }
+    world.elect();
+    world.run_for(Ticks::from_millis(500));
+    let node = world.nodes()[0];
+    for _ in 0..3 {
+        for other in [NodeId(2), NodeId(3)] {
+            world.cut(node, other);
+        }
+        let (mut waiting, mut busy) = (Vec::new(), Vec::new());
+        for (group, part) in [(1, 4), (2, 2), (3, 1)] {
+            world.address(GroupId(group));
+            let calls: Vec<u64> = (0..10).map(|_| world.send_get(node, b"key")).collect();
+            waiting.extend_from_slice(&calls[..part]);
+            busy.extend_from_slice(&calls[part..]);
+        }
+        for call in busy {
+            assert_eq!(world.await_answer(node, call).status, Status::Busy);
+        }
+        assert_eq!(world.shard(node).pending_reads(), 7);
+        for call in waiting {
+            assert_eq!(world.await_answer(node, call).status, Status::NotLeader);
+        }
+        assert_eq!(world.shard(node).pending_reads(), 0);
+        assert_eq!(world.shard(node).pending_read_bytes(), 0);
+        world.heal();
+        world.run_for(Ticks::from_millis(2_000));
+    }
+}
+
 /// Goal: a node that halts serves no read, and what waits there is refused.
 #[test]
 fn a_node_with_an_older_copy_serves_nothing() {

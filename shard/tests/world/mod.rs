@@ -134,6 +134,8 @@ pub(crate) struct World {
     wire: VecDeque<Flight>,
     inboxes: BTreeMap<(NodeId, NodeId, Lane), Inbox>,
     cuts: BTreeSet<(NodeId, NodeId)>,
+    /// Links that take longer than others, in each direction.
+    delays: BTreeMap<(NodeId, NodeId), Ticks>,
     answers: BTreeMap<(NodeId, u64), Answer>,
     next_call: u64,
     hash: u64,
@@ -164,6 +166,8 @@ pub(crate) struct World {
     garbled: u32,
     /// Frames of reads of one group that may wait.
     reads_max: usize,
+    /// The same of all groups.
+    all_reads_max: usize,
     data_bytes_max: u64,
     pending_max: (usize, usize),
     hibernate_after: Ticks,
@@ -242,6 +246,7 @@ impl World {
             wire: VecDeque::new(),
             inboxes: BTreeMap::new(),
             cuts: BTreeSet::new(),
+            delays: BTreeMap::new(),
             answers: BTreeMap::new(),
             next_call: 1,
             hash: seed,
@@ -260,6 +265,7 @@ impl World {
             dial_at: Ticks::NEVER,
             garbled: 0,
             reads_max: 1024,
+            all_reads_max: 131_072,
             data_bytes_max: 0,
             pending_max: (131_072, 256 << 20),
             hibernate_after: Ticks::ZERO,
@@ -434,6 +440,7 @@ impl World {
             limits: Limits {
                 cache_bytes_max: 16 << 20,
                 group_reads_max: self.reads_max,
+                shard_reads_max: self.all_reads_max,
                 data_bytes_max: self.data_bytes_max,
                 shard_writes_max: self.pending_max.0,
                 shard_bytes_max: self.pending_max.1,
@@ -626,6 +633,11 @@ impl World {
         self.data_bytes_max = bytes_max;
     }
 
+    /// From their next start on nodes let so many frames of reads of all groups wait.
+    pub(crate) fn limit_all_reads(&mut self, reads_max: usize) {
+        self.all_reads_max = reads_max;
+    }
+
     /// From their next start on nodes let so many frames of reads of a group wait.
     pub(crate) fn limit_reads(&mut self, reads_max: usize) {
         self.reads_max = reads_max;
@@ -653,6 +665,18 @@ impl World {
     pub(crate) fn cut(&mut self, a: NodeId, b: NodeId) {
         self.cuts.insert((a, b));
         self.disconnect(a, b);
+    }
+
+    /// Mends the link between two nodes.
+    pub(crate) fn mend(&mut self, a: NodeId, b: NodeId) {
+        if self.cuts.remove(&(a, b)) | self.cuts.remove(&(b, a)) {
+            self.link(a, b);
+        }
+    }
+
+    /// From now on what two nodes send each other takes so long.
+    pub(crate) fn delay(&mut self, a: NodeId, b: NodeId, delay: Ticks) {
+        self.delays.extend([((a, b), delay), ((b, a), delay)]);
     }
 
     /// Mends every link.
@@ -843,6 +867,14 @@ impl World {
         }
     }
 
+    /// Puts what leaves now on its way, in the order of arrival.
+    fn send_off(&mut self, mut flight: Flight) {
+        let delay = self.delays.get(&(flight.from, flight.to));
+        flight.at = flight.at.after(delay.copied().unwrap_or(DELAY));
+        let place = self.wire.partition_point(|other| other.at <= flight.at);
+        self.wire.insert(place, flight);
+    }
+
     fn deliver(&mut self, flight: &Flight) {
         let now = self.now;
         let &Flight { from, to, lane, ref bytes, is_garbled, .. } = flight;
@@ -944,15 +976,13 @@ impl World {
         }
         for (peer, bytes) in out {
             *self.sent.entry(id).or_default() += bytes.len();
-            let at = now.after(DELAY);
             let (to, lane) = (peer, Lane::Peer);
-            self.wire.push_back(Flight { at, from: id, to, lane, bytes, is_garbled: false });
+            self.send_off(Flight { at: now, from: id, to, lane, bytes, is_garbled: false });
         }
         for (to, bytes) in bulk.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
             *self.bulk_sent.entry((id, to)).or_default() += bytes.len();
-            let at = now.after(DELAY);
             let lane = Lane::Bulk;
-            self.wire.push_back(Flight { at, from: id, to, lane, bytes, is_garbled: false });
+            self.send_off(Flight { at: now, from: id, to, lane, bytes, is_garbled: false });
         }
         for bytes in replies {
             let answers = &mut self.answers;
@@ -1260,13 +1290,13 @@ impl World {
         self.scrub = rules;
     }
 
-    /// From now on each link takes so many bytes in a millisecond.
     /// How a node is set to lead from now on, in later starts too.
     pub(crate) fn lead_by(&mut self, id: NodeId, rules: LeadRules) {
         self.lead.insert(id, rules);
         self.shard(id).set_lead_rules(rules);
     }
 
+    /// From now on each link takes so many bytes in a millisecond.
     pub(crate) fn slow_links(&mut self, rate: u64) {
         self.rate = Some(rate);
     }

@@ -188,6 +188,8 @@ impl World {
         let (limits, pending) = (self.options.limits, running.shard.pending_write_bytes());
         let most = limits.shard_bytes_max + 4 * self.options.value_bytes as usize + 4_096;
         assert!(pending <= most, "A39: node {id} has {pending} bytes of writes under way");
+        let reads = running.shard.pending_reads();
+        assert!(reads <= limits.shard_reads_max as u64, "A39: node {id} has {reads} reads waiting");
         let tells_data = running.tell_data(usize::from(self.options.shards));
         if let Some(lacked) = lacks {
             let node = &mut self.nodes[node];
