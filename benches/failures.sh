@@ -45,7 +45,7 @@ pid() { pgrep -f -- "node --config $work/$1/$2/node.toml"; }
 leader() {
     local said
     for _ in $(seq 200); do
-        said=$("$ringraft" status $at --output json 2>/dev/null |
+        said=$("$ringraft" status $at --timeout 1s --output json 2>/dev/null |
             grep -o '"group":1,[^}]*"leader":[1-3]' | grep -o '[1-3]$' | sort | uniq -c) || true
         if [[ $said =~ ^\ *3\ ([1-3])$ ]]; then
             echo "${BASH_REMATCH[1]}"
@@ -79,12 +79,13 @@ RULES
 
 # gaps KIND PROFILE: a failure in each round, under load.
 gaps() {
-    local kind=$1 profile=$2 name="$1-$2" arguments=() led node
+    local kind=$1 profile=$2 name="$1-$2" arguments=() led node window=1.7
     [ "$profile" = defaults ] || arguments=(--profile "$profile")
     if [ "$profile" = defaults ]; then
         echo 'about = "the defaults"' >"$work/defaults.toml"
-        arguments=(--profile "$work/defaults.toml")
+        arguments=(--profile "$work/defaults.toml") window=2.6
     fi
+    [ "$kind" != planned ] || window=1.2
     cluster "$name" $port "${arguments[@]}"
     settled
     for round in $(seq "$rounds"); do
@@ -92,9 +93,9 @@ gaps() {
         led=$(leader)
         node=$(pid "$name" "${names[$led]}")
         note "$name" commit $at $load --rate "$rate" --outstanding 10000 --timeout 10s \
-            --warm-up-seconds 0.3 --seconds 2.7 &
+            --warm-up-seconds 0.2 --seconds $window &
         local writing=$!
-        sleep 0.8
+        sleep 0.6
         case $kind in
         killed) kill -KILL "$node" ;;
         frozen) frozen=$node && kill -STOP "$node" ;;

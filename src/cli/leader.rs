@@ -7,9 +7,10 @@ use super::node::groups;
 use super::output::{self, Output};
 use ringraft_net::client::{Client, TransferError};
 use ringraft_net::lead_wire::LeadRefusal;
-use ringraft_net::status::{GroupRole, NodeStatus};
+use ringraft_net::status::{GroupRole, GroupStatus, NodeStatus};
 use ringraft_types::{GroupId, NodeId};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// What `ringraft leader` can do.
 #[derive(Debug, clap::Subcommand)]
@@ -21,6 +22,11 @@ pub(crate) enum LeaderCommand {
     /// Clients notice a short wait: what was under way is answered first, and the library sends the
     /// rest to the next leader. A group whose transfer fails is led on by who led it.
     Transfer(TransferArgs),
+    /// Have each node lead about as many groups as the others, once
+    ///
+    /// Only sound voters get any, those that have caught up, of the priority of who leads. Nothing is
+    /// moved back later: `leadership.spread` in the nodes' files keeps leaders even all the time.
+    Balance(BalanceArgs),
     /// Keep a node from leading: it hands over what it leads, and stands in no election
     ///
     /// It votes and replicates as before. It stays so until `ringraft leader resume`, or until the
@@ -42,6 +48,14 @@ pub(crate) struct TransferArgs {
     /// The node that is to lead [default: of each group, the voter that holds most]
     #[arg(long, value_name = "NODE", value_parser = clap::value_parser!(u32).range(1..))]
     to: Option<u32>,
+    /// Do it; without this, only the plan is shown
+    #[arg(long)]
+    yes: bool,
+}
+
+/// What `ringraft leader balance` is told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BalanceArgs {
     /// Do it; without this, only the plan is shown
     #[arg(long)]
     yes: bool,
@@ -73,6 +87,7 @@ pub(crate) fn run(command: &LeaderCommand, global: &Global) -> Result<Exit, Fail
     match command {
         LeaderCommand::Ls => list(&mut client, global),
         LeaderCommand::Transfer(args) => transfer(&mut client, args, global),
+        LeaderCommand::Balance(args) => balance(&mut client, args, global),
         LeaderCommand::Pause(one) => pause(&mut client, one, true, global),
         LeaderCommand::Resume(one) => pause(&mut client, one, false, global),
         LeaderCommand::Priority(args) => priority(&mut client, args, global),
@@ -80,7 +95,7 @@ pub(crate) fn run(command: &LeaderCommand, global: &Global) -> Result<Exit, Fail
 }
 
 /// A group and who leads it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Led {
     group: GroupId,
     leader: Option<NodeId>,
@@ -195,11 +210,66 @@ fn transfer(client: &mut Client, args: &TransferArgs, global: &Global) -> Result
     let groups = groups(client, global)?;
     let statuses: Vec<NodeStatus> = client.status_all().into_iter().flatten().collect();
     let to = args.to.map(NodeId);
+    let plan = led(&statuses, &groups).into_iter().map(|from| (from, to)).collect();
+    hand_over(client, plan, args.yes, global)
+}
+
+fn balance(client: &mut Client, args: &BalanceArgs, global: &Global) -> Result<Exit, Failure> {
+    let groups = groups(client, global)?;
+    let statuses: Vec<NodeStatus> = client.status_all().into_iter().flatten().collect();
+    let plan = balanced(&statuses, led(&statuses, &groups));
+    let is_even = plan.is_empty();
+    let plan = plan.into_iter().map(|(from, to)| (from, Some(to))).collect();
+    let exit = hand_over(client, plan, args.yes, global)?;
+    // There is nothing to say yes to.
+    Ok(if is_even { Exit::Ok } else { exit })
+}
+
+/// Which of these groups somebody else is to lead, so that all nodes lead about as many: as few as can
+/// be, in the order of their numbers.
+fn balanced(statuses: &[NodeStatus], groups: Vec<Led>) -> Vec<(Led, NodeId)> {
+    let leads = |node: NodeId| groups.iter().filter(|one| one.leader == Some(node)).count();
+    let nodes = preferences(statuses);
+    let mut counts: BTreeMap<NodeId, usize> =
+        nodes.iter().map(|one| (one.node, leads(one.node))).collect();
+    let priority = |node: NodeId| nodes.iter().find(|one| one.node == node).map(|it| it.priority);
+    // Who could lead a group as well as who does.
+    let could = |group: GroupId, leader: NodeId| {
+        let rows = statuses.iter().filter(|status| !status.is_paused);
+        let rows = rows.flat_map(|status| status.groups.iter().map(move |row| (status.node, row)));
+        let is_fit = |row: &GroupStatus| {
+            row.group == group && row.role == GroupRole::Follower && !row.damaged
+        };
+        rows.filter(move |(_, row)| is_fit(row))
+            .map(|(node, _)| node)
+            .filter(|&node| priority(node) == priority(leader))
+            .collect::<Vec<_>>()
+    };
+    let mut plan = Vec::new();
+    for one in groups.iter().filter(|one| one.leader.is_some()) {
+        let leader = one.leader.expect("just seen");
+        let least = could(one.group, leader).into_iter().min_by_key(|node| counts[node]);
+        // A move that only changes who has one more is none.
+        let Some(to) = least.filter(|to| counts[to] + 1 < counts[&leader]) else { continue };
+        *counts.get_mut(&leader).expect("it has a row") -= 1;
+        *counts.get_mut(&to).expect("it has a row") += 1;
+        plan.push((one.clone(), to));
+    }
+    plan
+}
+
+/// Has each of these groups led by whom the plan says, or by the best; without `yes` only says so.
+fn hand_over(
+    client: &mut Client,
+    plan: Vec<(Led, Option<NodeId>)>,
+    yes: bool,
+    global: &Global,
+) -> Result<Exit, Failure> {
     let mut moves = Vec::new();
-    for from in led(&statuses, &groups) {
+    for (from, to) in plan {
         let (outcome, leader) = match (from.leader, to) {
             (Some(leader), Some(to)) if leader == to => (Ok("leads already"), Some(to)),
-            _ if !args.yes => (Ok("planned"), to),
+            _ if !yes => (Ok("planned"), to),
             _ => match client.transfer_leader(from.group, to, global.timeout) {
                 Ok(done) => (Ok("done"), Some(done.leader)),
                 Err(TransferError::Refused { refusal, sentence, leader }) => {
@@ -214,15 +284,16 @@ fn transfer(client: &mut Client, args: &TransferArgs, global: &Global) -> Result
     match global.output {
         Output::Json => {
             let rows: Vec<Value> = moves.iter().map(moved_json).collect();
-            output::json(&json!({"done": args.yes, "groups": rows}))?;
+            output::json(&json!({"done": yes, "groups": rows}))?;
         }
+        Output::Table if moves.is_empty() => output::text("nothing is to be moved")?,
         Output::Table => {
             let mut table = output::table(&["GROUP", "FROM", "TO", "OUTCOME"]);
             for one in &moves {
                 let name = |node: Option<NodeId>, none: &str| {
                     node.map_or(none.to_owned(), |node| node.to_string())
                 };
-                let none = if args.yes { "-" } else { "the best" };
+                let none = if yes { "-" } else { "the best" };
                 let outcome = match &one.outcome {
                     Ok(outcome) => (*outcome).to_owned(),
                     Err(failure) => failure.message.clone(),
@@ -231,7 +302,7 @@ fn transfer(client: &mut Client, args: &TransferArgs, global: &Global) -> Result
                 table.add_row([one.from.group.to_string(), from, to, outcome]);
             }
             let mut text = output::table_text(&table);
-            if !args.yes {
+            if !yes {
                 text += "\nnothing was done: say --yes to do it";
             }
             output::text(&text)?;
@@ -241,7 +312,7 @@ fn transfer(client: &mut Client, args: &TransferArgs, global: &Global) -> Result
         // The line of JSON says it all.
         Some(failure) if global.output == Output::Json => Ok(failure.exit),
         Some(failure) => Err(failure),
-        None => Ok(if args.yes { Exit::Ok } else { Exit::NotDone }),
+        None => Ok(if yes { Exit::Ok } else { Exit::NotDone }),
     }
 }
 
@@ -324,14 +395,27 @@ fn pause(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringraft_net::status::{GroupStatus, SnapshotActivity};
+    use ringraft_net::status::SnapshotActivity;
     use ringraft_types::{Index, MemoryLevel, Revision, ShardId, Term, Ticks};
 
-    /// Goal: of two that say that they lead, the newer one is believed; a group that nobody leads
-    /// says so.
-    #[test]
-    fn the_newest_leader_is_told() {
-        let status = |node, role, term| NodeStatus {
+    fn status(node: u32, rows: &[(u64, GroupRole, u64)]) -> NodeStatus {
+        let row = |&(group, role, term): &(u64, GroupRole, u64)| GroupStatus {
+            group: GroupId(group),
+            role,
+            term: Term(term),
+            leader: NodeId(0),
+            commit: Index(0),
+            applied: Index(0),
+            last: Index(0),
+            revision: Revision(0),
+            state_hash: 0,
+            lag_entries: 0,
+            damaged: false,
+            snapshot: Index(0),
+            activity: SnapshotActivity::None,
+            data_bytes: 11,
+        };
+        NodeStatus {
             node: NodeId(node),
             shard: ShardId(0),
             name: String::new(),
@@ -345,27 +429,55 @@ mod tests {
             data_bytes: 1 << 20,
             data_bytes_max: 2 << 20,
             memory: MemoryLevel::Normal,
-            groups: vec![GroupStatus {
-                group: GroupId(1),
-                role,
-                term: Term(term),
-                leader: NodeId(0),
-                commit: Index(0),
-                applied: Index(0),
-                last: Index(0),
-                revision: Revision(0),
-                state_hash: 0,
-                lag_entries: 0,
-                damaged: false,
-                snapshot: Index(0),
-                activity: SnapshotActivity::None,
-                data_bytes: 11,
-            }],
+            groups: rows.iter().map(row).collect(),
+        }
+    }
+
+    /// Goal: who leads too many hands over as few as can be; who is paused, damaged, a learner or of
+    /// another priority gets none; what is as even as it can be stays.
+    #[test]
+    fn leaders_are_balanced_by_few_moves() {
+        use GroupRole::{Follower, Leader, Learner};
+        let all: Vec<GroupId> = (1..=7).map(GroupId).collect();
+        let one = |role| all.iter().map(|group| (group.0, role, 3)).collect::<Vec<_>>();
+        let statuses =
+            [status(1, &one(Leader)), status(2, &one(Follower)), status(3, &one(Follower))];
+        let moves = |statuses: &[NodeStatus]| {
+            let plan = balanced(statuses, led(statuses, &all));
+            plan.into_iter().map(|(from, to)| (from.group.0, to.0)).collect::<Vec<_>>()
         };
+        assert_eq!(moves(&statuses), [(1, 2), (2, 3), (3, 2), (4, 3)]);
+        for spoil in [
+            |status: &mut NodeStatus| status.is_paused = true,
+            |status: &mut NodeStatus| status.priority = 9,
+            |status: &mut NodeStatus| status.groups.iter_mut().for_each(|row| row.damaged = true),
+            |status: &mut NodeStatus| status.groups.iter_mut().for_each(|row| row.role = Learner),
+        ] {
+            let mut statuses = statuses.clone();
+            spoil(&mut statuses[1]);
+            assert_eq!(moves(&statuses), [(1, 3), (2, 3), (3, 3)]);
+        }
+        let mixed = |first: u64| {
+            let role = |group: u64| if group < first { Leader } else { Follower };
+            let other = |group: u64| if group < first { Follower } else { Leader };
+            let rows = |role: &dyn Fn(u64) -> GroupRole| {
+                all.iter().map(|group| (group.0, role(group.0), 3)).collect::<Vec<_>>()
+            };
+            [status(1, &rows(&role)), status(2, &rows(&other))]
+        };
+        assert_eq!(moves(&mixed(4)), [], "three and four");
+        assert_eq!(moves(&mixed(6)), [(1, 2)], "five and two");
+        assert_eq!(moves(&mixed(2)), [(2, 1), (3, 1)], "one and six");
+    }
+
+    /// Goal: of two that say that they lead, the newer one is believed; a group that nobody leads
+    /// says so.
+    #[test]
+    fn the_newest_leader_is_told() {
         let statuses = [
-            status(1, GroupRole::Leader, 3),
-            status(2, GroupRole::Leader, 4),
-            status(3, GroupRole::Follower, 4),
+            status(1, &[(1, GroupRole::Leader, 3)]),
+            status(2, &[(1, GroupRole::Leader, 4)]),
+            status(3, &[(1, GroupRole::Follower, 4)]),
         ];
         let found = led(&statuses, &[GroupId(1), GroupId(2)]);
         let expected = [

@@ -60,6 +60,36 @@ fn leadership_goes_where_it_is_sent() {
     cluster.assert_replicas_agree();
 }
 
+/// Goal: one command has all nodes lead about as many groups; a plan changes nothing, and what is even
+/// stays as it is.
+#[test]
+fn leaders_are_balanced_by_command() {
+    let shape = Shape { groups: 6, ..Shape::default() };
+    let cluster = Cluster::start("leaders_are_balanced_by_command", &shape);
+    for group in 1..=6 {
+        cluster.leader(GroupId(group));
+    }
+    let leads = || {
+        let (_, listed) = ask(&cluster, &["leader", "ls"]);
+        let rows = listed["nodes"].as_array().expect("nodes").clone();
+        rows.iter().map(|row| row["leads"].as_u64().expect("a number")).collect::<Vec<_>>()
+    };
+    // A voter that isn't up to date yet is refused: it soon is.
+    wait_until("node 1 leads all", || {
+        ask(&cluster, &["leader", "transfer", "--to", "1", "--yes"]);
+        leads() == [7, 0, 0]
+    });
+    let (code, planned) = ask(&cluster, &["leader", "balance"]);
+    assert_eq!((code, &planned["done"]), (Some(3), &Value::Bool(false)));
+    assert_eq!(planned["groups"].as_array().map(Vec::len), Some(4), "{planned}");
+    assert_eq!(leads(), [7, 0, 0], "a plan changes nothing");
+    let (code, done) = ask(&cluster, &["leader", "balance", "--yes"]);
+    assert_eq!(code, Some(0), "{done}");
+    assert_eq!(leads(), [3, 2, 2]);
+    let (code, rest) = ask(&cluster, &["leader", "balance"]);
+    assert_eq!((code, rest["groups"].as_array().map(Vec::len)), (Some(0), Some(0)), "{rest}");
+}
+
 /// Goal: a leader that is told to stop hands over first, under load: the others needn't find out
 /// that it is gone. The pause in acknowledgements is printed.
 #[test]

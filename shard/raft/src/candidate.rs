@@ -21,6 +21,7 @@ pub(crate) enum Stage {
 pub(crate) struct Candidate {
     stage: Stage,
     votes: Votes,
+    since: Ticks,
     /// When to begin again.
     election_at: Ticks,
 }
@@ -34,6 +35,12 @@ impl Candidate {
         self.election_at
     }
 
+    /// Whether it has just asked for pre-votes: the question may still be on its way.
+    pub(crate) fn has_just_asked(&self, now: Ticks, replica: &Replica) -> bool {
+        let lately = replica.settings.heartbeat_interval;
+        self.stage == Stage::Asking && now.since(self.since) < lately
+    }
+
     /// Asks everybody for a pre-vote in the next term.
     pub(crate) fn ask(replica: &mut Replica, now: Ticks, out: &mut Output) -> Self {
         assert!(replica.may_campaign());
@@ -42,7 +49,7 @@ impl Candidate {
         // Nothing is promised: no need to wait for the disk.
         let message = Message::PreVote { term: replica.term().next(), last: replica.vote_last() };
         out.send_now.extend(replica.others().map(|to| Envelope { to, message }));
-        Self { stage: Stage::Asking, votes, election_at: replica.next_election(now) }
+        Self { stage: Stage::Asking, votes, since: now, election_at: replica.next_election(now) }
     }
 
     /// Enters the next term, votes for itself, asks everybody for a vote. `is_transfer`: its leader
@@ -61,7 +68,7 @@ impl Candidate {
             replica.send_gated(to, message, Index::ZERO, out);
         }
         let election_at = replica.next_election(now);
-        Self { stage: Stage::Standing, votes: Votes::default(), election_at }
+        Self { stage: Stage::Standing, votes: Votes::default(), since: now, election_at }
     }
 
     /// Somebody granted what this stage asks for.

@@ -732,7 +732,12 @@ impl Raft {
         #[cfg(ringraft_plant)]
         let is_complete = is_complete || planted(Plant::ShorterLogElected);
         let is_able = !self.replica.is_stuck;
-        let granted = is_able && is_free && is_complete;
+        // Of two that ask at the same moment and hold as much, the one with the greater number goes
+        // first: if both were granted, both would stand, and split the votes of one term.
+        let goes_first = from < self.replica.id && last == self.replica.vote_last();
+        let asks_too = matches!(&self.role, Role::Candidate(it)
+            if it.has_just_asked(self.now, &self.replica));
+        let granted = is_able && is_free && is_complete && !(goes_first && asks_too);
         let term = if granted { term } else { self.term() };
         let reply = Message::PreVoteReply { term, granted };
         self.replica.send_gated(from, reply, Index::ZERO, out);
