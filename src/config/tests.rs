@@ -227,8 +227,8 @@ fn refusals_word_by_word() {
         (
             "[raft]\nheartbeat_ms = 300",
             "23:16: raft.heartbeat_ms: a heartbeat every 300 ms is more than a third of the \
-             election timeout of 600 ms: one late heartbeat would depose a healthy leader",
-            "set heartbeat_ms to at most 200, or election_timeout_ms to at least 900",
+             election timeout of 500 ms: one late heartbeat would depose a healthy leader",
+            "set heartbeat_ms to at most 166, or election_timeout_ms to at least 900",
         ),
         (
             "[raft]\nelection_timeout_ms = 200",
@@ -263,8 +263,8 @@ fn refusals_word_by_word() {
             "set it to at most 50000",
         ),
         (
-            "[wal]\nstuck_limit_ms = 1000",
-            "23:18: wal.stuck_limit_ms: 1000 ms is outside 1200 (twice raft.election_timeout_ms) \
+            "[wal]\nstuck_limit_ms = 900",
+            "23:18: wal.stuck_limit_ms: 900 ms is outside 1000 (twice raft.election_timeout_ms) \
              to 3600000",
             "set it to 20000",
         ),
