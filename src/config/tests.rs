@@ -50,7 +50,7 @@ fn a_minimal_file_gets_the_defaults() {
     assert_eq!(config.cpu, Cpu { shards: vec![0], control: vec![3], spin: Ticks(0) });
     assert_eq!(config.wal.sync, SyncMethod::Dsync);
     assert_eq!(config.raft.heartbeat_interval, Ticks::from_millis(100));
-    assert_eq!(config.raft.election_timeout, Ticks::from_millis(600));
+    assert_eq!(config.raft.election_timeout, Ticks::from_millis(500));
     assert_eq!(config.log.level, LogLevel::Info);
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 }
